@@ -1,0 +1,87 @@
+# Three targets, each knowing only the one above it: SQLite, the core, the addon.
+{
+  'includes': ['src/sqlite/options.gypi'],
+  'variables': {
+    # Where npm has put them: asked of Node, so that hoisting works; relative, as gyp wants its sources.
+    'sqlite_dir': '<!(node -p "path.relative(\'.\', path.dirname(require.resolve(\'better-sqlite3/package.json\')))")/deps/sqlite3',
+    'node_addon_api_dir': '<!(node -p "require(\'node-addon-api\').include_dir")',
+  },
+  'target_defaults': {
+    'cflags': ['-fvisibility=hidden'],
+    'xcode_settings': {
+      'GCC_SYMBOLS_PRIVATE_EXTERN': 'YES',
+      'MACOSX_DEPLOYMENT_TARGET': '11.0',
+    },
+  },
+  'targets': [
+    {
+      'target_name': 'sqlite3',
+      'type': 'static_library',
+      'sources': ['<(sqlite_dir)/sqlite3.c'],
+      # "=": instead of what node-gyp gives every target. SQLite and the core know nothing of Node.
+      'include_dirs=': [],
+      'defines=': ['<@(sqlite_options)'],
+      'cflags': ['-w'],
+      'xcode_settings': { 'WARNING_CFLAGS': ['-w'] },
+      'msvs_settings': { 'VCCLCompilerTool': { 'WarningLevel': '0' } },
+      'direct_dependent_settings': { 'include_dirs': ['<(sqlite_dir)'] },
+    },
+    {
+      'target_name': 'replic_core',
+      'type': 'static_library',
+      'dependencies': ['sqlite3'],
+      'export_dependent_settings': ['sqlite3'],
+      'sources': [
+        'src/core/clock.c',
+        'src/core/engine.c',
+        'src/core/error.c',
+        'src/core/guard.c',
+        'src/core/identity.c',
+        'src/core/log.c',
+        'src/core/merge.c',
+        'src/core/schema.c',
+        'src/core/sync.c',
+        'src/core/value.c',
+        'src/core/vector.c',
+        'src/core/wire.c',
+      ],
+      'include_dirs=': ['src/core'],
+      'defines=': [],
+      'cflags!': ['-Wno-unused-parameter'],
+      'cflags': ['<@(strict_warnings)'],
+      'cflags_c': ['-std=c11', '-Wstrict-prototypes', '-Wmissing-prototypes'],
+      'variables': {
+        'strict_warnings': [
+          '-Wall', '-Wextra', '-Wpedantic', '-Wshadow', '-Wconversion', '-Wvla', '-Werror',
+        ],
+      },
+      'xcode_settings': {
+        'GCC_C_LANGUAGE_STANDARD': 'c11',
+        'WARNING_CFLAGS': ['<@(strict_warnings)', '-Wstrict-prototypes', '-Wmissing-prototypes'],
+      },
+      'msvs_settings': { 'VCCLCompilerTool': { 'AdditionalOptions': ['/std:c11', '/utf-8'] } },
+      'direct_dependent_settings': { 'include_dirs': ['src/core'] },
+    },
+    {
+      'target_name': 'replic_sqlite',
+      'dependencies': ['replic_core'],
+      'sources': ['src/napi/addon.cc'],
+      'include_dirs': ['<(node_addon_api_dir)'],
+      # Node-API 8 is what Node 20 and Bun both have, and all that we need. The addon throws no C++ exceptions.
+      'defines': [
+        'NAPI_VERSION=8',
+        'NAPI_DISABLE_CPP_EXCEPTIONS',
+        'NODE_ADDON_API_DISABLE_DEPRECATED',
+      ],
+      'cflags_cc': ['-std=c++17', '-Wall', '-Wextra', '-Werror'],
+      'xcode_settings': {
+        'CLANG_CXX_LANGUAGE_STANDARD': 'c++17',
+        'CLANG_CXX_LIBRARY': 'libc++',
+        'WARNING_CFLAGS': ['-Wall', '-Wextra', '-Werror'],
+      },
+      'msvs_settings': {
+        'VCCLCompilerTool': { 'AdditionalOptions': ['/std:c++17', '/utf-8'] },
+      },
+    },
+  ],
+}
