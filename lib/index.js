@@ -1,0 +1,2 @@
+export { ReplicError } from './errors.js'
+export { Replica } from './replica.js'

@@ -1,0 +1,468 @@
+// Links: what all transports share. A transport brings a socket-like object, one message being one
+// frame; everything else is here: numbering, opening, backpressure, orderly ends, dialing again.
+//
+//   socket --message--> Link --receive(id, bytes)--> core --outbox--> Links.deliver --send--> sockets
+//
+// A socket has send(bytes), close(), and 'message', 'close' and 'error' events, by on() or by
+// addEventListener(). It may have readyState (0: not open yet, then an 'open' event follows), cork()
+// and uncork() around the frames of one batch, pause() and resume(), and terminate(), which closes
+// without waiting.
+
+import { ReplicError, usage } from './errors.js'
+import { kindOf } from './options.js'
+
+const MiB = 1024 * 1024
+const PAUSE_ABOVE = 16 * MiB // bytes waiting for the core: more than that, and sockets are paused
+const END_MS = 2_000 // how long an ended connection may take to close before it is terminated
+const CONNECTING = 0
+
+/** All links of one replica. */
+export class Links {
+  #native
+  #emit
+  #options
+  #links = new Map() // id -> Link
+  #lastId = 0
+  #endpoints = new Set() // what opens links by itself: dialers and listeners; each has close()
+  #paused = new Set()
+  #pauseAbove
+  #heartbeat
+  #stopped = false
+
+  /** `emit(name, event)` tells the application; `options` are those of Replica.open(). */
+  constructor(native, emit, options) {
+    this.#native = native
+    this.#emit = emit
+    this.#options = options
+    this.#pauseAbove = Math.min(PAUSE_ABOVE, options.maxQueueBytes / 2)
+  }
+
+  get options() {
+    return this.#options
+  }
+
+  get stopped() {
+    return this.#stopped
+  }
+
+  /**
+   * A new connection. `info`: { peerId (who must answer, or null), transport, address, onDown(link) }.
+   * Throws REPLIC_CLOSED after stop().
+   */
+  add(socket, info) {
+    this.#check()
+    const id = ++this.#lastId
+    const link = new Link(this, id, socket, info)
+    this.#links.set(id, link)
+    link.start()
+    this.#heartbeat ??= setInterval(() => this.#native.tick(), this.#options.heartbeatMs).unref()
+    return link
+  }
+
+  /** Keeps a connection up: dials at once and again whenever it ends. See Dialer. */
+  dial(connect, info, options) {
+    this.#check()
+    const dialer = new Dialer(this, connect, info, options)
+    this.#endpoints.add(dialer)
+    dialer.dial()
+    return dialer
+  }
+
+  /** Something that close() must close too. */
+  addEndpoint(endpoint) {
+    this.#check()
+    this.#endpoints.add(endpoint)
+  }
+
+  removeEndpoint(endpoint) {
+    this.#endpoints.delete(endpoint)
+  }
+
+  #check() {
+    if (this.#stopped) throw new ReplicError('REPLIC_CLOSED', 'the replica is closed')
+  }
+
+  /** Frames that a batch left: flat [id, frame, id, frame, ...]. */
+  deliver(sends) {
+    const touched = new Set()
+    for (let i = 0; i < sends.length; i += 2) {
+      const link = this.#links.get(sends[i])
+      if (!link) continue
+      if (!touched.has(link)) link.cork()
+      touched.add(link)
+      link.send(sends[i + 1])
+    }
+    for (const link of touched) link.uncork()
+  }
+
+  /** An event of the core's that belongs to a link: ready, linkError, close, synced. */
+  event(event) {
+    const link = this.#links.get(event.link)
+    if (!link) return
+    if (event.kind === 'ready') link.ready(event.peer)
+    if (event.kind === 'linkError') link.trouble(new ReplicError(event.code, event.text))
+    if (event.kind === 'close') link.end(new ReplicError(event.code, event.text))
+    if (event.kind === 'synced') this.#emit('synced', { peerId: event.peer, link: event.link })
+  }
+
+  /** What the core knows of its links, after a heartbeat or a change. */
+  snapshot(list) {
+    for (const figures of list) this.#links.get(figures.link)?.figures(figures)
+  }
+
+  /** Hands a frame to the core; pauses the sockets that bring more than it can take. */
+  receive(link, bytes) {
+    if (this.#stopped) return
+    const queuedBytes = this.#native.receive(link.id, bytes)
+    if (queuedBytes > this.#pauseAbove) {
+      this.#paused.add(link)
+      link.pause()
+    }
+  }
+
+  /** After every batch: `queuedBytes` still wait. */
+  drained(queuedBytes) {
+    if (this.#paused.size === 0 || queuedBytes > this.#pauseAbove / 2) return
+    for (const link of this.#paused) link.resume()
+    this.#paused.clear()
+  }
+
+  opened(link) {
+    if (!this.#stopped) this.#native.linkOpen(link.id, link.expected ?? 0)
+  }
+
+  changed(link, state, error) {
+    this.#emit('link', {
+      peerId: link.peerId,
+      link: link.id,
+      state,
+      transport: link.transport,
+      address: link.address,
+      code: error?.code ?? null,
+      reason: error?.message ?? null,
+    })
+  }
+
+  gone(link) {
+    this.#links.delete(link.id)
+    this.#paused.delete(link)
+    if (!this.#stopped) this.#native.linkClose(link.id)
+    if (this.#links.size === 0) this.#rest()
+  }
+
+  /** Ends all links with a peer, and stops dialing it. Returns whether there were any. */
+  closePeer(peerId) {
+    let found = false
+    for (const endpoint of this.#endpoints) {
+      if (endpoint.peerId !== peerId) continue
+      endpoint.close()
+      found = true
+    }
+    for (const link of this.#links.values()) {
+      if (link.peerId !== peerId) continue
+      link.end()
+      found = true
+    }
+    return found
+  }
+
+  status() {
+    const waiting = [...this.#endpoints].flatMap((endpoint) => endpoint.status?.() ?? [])
+    return [...this.#links.values()].map((link) => link.status()).concat(waiting)
+  }
+
+  #rest() {
+    clearInterval(this.#heartbeat)
+    this.#heartbeat = undefined
+  }
+
+  /** Takes nothing in any more; what the core still has to send goes out. */
+  stop() {
+    this.#stopped = true
+    this.#rest()
+    for (const endpoint of this.#endpoints) endpoint.stop()
+  }
+
+  /** Ends everything, after stop(); resolves when all connections are gone. */
+  async close() {
+    const links = [...this.#links.values()].map((link) => link.end())
+    await Promise.all([...links, ...[...this.#endpoints].map((endpoint) => endpoint.close())])
+  }
+
+  /** Ends all connections at once. */
+  terminate() {
+    for (const link of this.#links.values()) link.terminate()
+  }
+}
+
+/** One connection. */
+class Link {
+  #links
+  #socket
+  #onDown
+  #state = 'connecting' // then 'opening', 'ready' or 'standby', and at last 'closed'
+  #figures = null // what the core told last
+  #ending = false
+  #error // why it ends, or what it last complained of
+  #readyAt
+  #timer
+  #down
+  #isDown
+
+  constructor(links, id, socket, { peerId = null, transport, address = null, onDown }) {
+    this.#links = links
+    this.#socket = socket
+    this.#onDown = onDown
+    this.id = id
+    this.expected = peerId
+    this.peerId = peerId
+    this.transport = transport
+    this.address = address
+    this.#isDown = new Promise((resolve) => {
+      this.#down = resolve
+    })
+  }
+
+  /** Listens to the socket, and opens the link as soon as that is open. */
+  start() {
+    const socket = this.#socket
+    listen(socket, 'message', (data) => this.#message(data))
+    listen(socket, 'error', (error) => this.#failed(error))
+    listen(socket, 'close', () => this.#closed())
+    const { linkTimeoutMs } = this.#links.options
+    this.#timer = setTimeout(() => {
+      this.#error ??= new ReplicError('REPLIC_TIMEOUT', `no HELLO within ${linkTimeoutMs} ms`)
+      this.terminate()
+    }, linkTimeoutMs).unref()
+    if (socket.readyState === CONNECTING) listen(socket, 'open', () => this.#opened())
+    else this.#opened()
+  }
+
+  #opened() {
+    if (this.#ending || this.#state !== 'connecting') return
+    this.#state = 'opening'
+    this.#links.opened(this)
+  }
+
+  #message(data) {
+    if (this.#ending || this.#state === 'closed') return
+    const bytes = asBytes(data)
+    if (bytes) return this.#links.receive(this, bytes)
+    this.end(new ReplicError('REPLIC_PROTOCOL', `frames are bytes, not ${kindOf(data)}`))
+  }
+
+  #failed(error) {
+    this.#error = error instanceof Error ? error : new Error('the connection failed')
+  }
+
+  #closed() {
+    if (this.#state === 'closed') return
+    this.#state = 'closed'
+    clearTimeout(this.#timer)
+    this.#links.gone(this)
+    this.#links.changed(this, 'down', this.#error)
+    this.#onDown?.(this)
+    this.#down()
+  }
+
+  get error() {
+    return this.#error
+  }
+
+  /** For how long the link was up, in ms. */
+  get upMs() {
+    return this.#readyAt === undefined ? 0 : performance.now() - this.#readyAt
+  }
+
+  /** The core has accepted the other side's HELLO. */
+  ready(peerId) {
+    clearTimeout(this.#timer)
+    this.peerId = peerId
+    this.#state = 'ready'
+    this.#readyAt = performance.now()
+    this.#links.changed(this, 'up')
+  }
+
+  /** Something is wrong, and the link stays. */
+  trouble(error) {
+    this.#error = error
+    this.#links.changed(this, 'error', error)
+  }
+
+  figures(figures) {
+    const before = this.#state
+    this.#figures = figures
+    if (before !== 'ready' && before !== 'standby') return
+    if (figures.state !== 'ready' && figures.state !== 'standby') return
+    this.#state = figures.state
+    if (before !== figures.state) {
+      this.#links.changed(this, figures.state === 'ready' ? 'up' : 'standby')
+    }
+  }
+
+  send(frame) {
+    if (this.#ending || this.#state === 'closed') return
+    try {
+      this.#socket.send(frame)
+    } catch (error) {
+      this.#failed(error)
+      this.terminate()
+    }
+  }
+
+  cork() {
+    this.#socket.cork?.()
+  }
+
+  uncork() {
+    this.#socket.uncork?.()
+  }
+
+  pause() {
+    this.#socket.pause?.()
+  }
+
+  resume() {
+    this.#socket.resume?.()
+  }
+
+  /** Closes after what has been sent; resolves when the connection is gone. */
+  end(error) {
+    if (this.#ending || this.#state === 'closed') return this.#isDown
+    this.#ending = true
+    if (error) this.#error = error
+    clearTimeout(this.#timer)
+    this.#timer = setTimeout(() => this.terminate(), END_MS).unref()
+    try {
+      this.#socket.resume?.() // a paused socket would not see the other side's end
+      this.#socket.close()
+    } catch (closing) {
+      this.#failed(closing)
+      this.terminate()
+    }
+    return this.#isDown
+  }
+
+  /** Closes without waiting for the other side. */
+  terminate() {
+    this.#ending = true
+    try {
+      if (this.#socket.terminate) this.#socket.terminate()
+      else this.#socket.close()
+    } finally {
+      this.#closed()
+    }
+  }
+
+  status() {
+    const { link, peer, state, ...figures } = this.#figures ?? {}
+    return {
+      peerId: this.peerId,
+      link: this.id,
+      transport: this.transport,
+      address: this.address,
+      state: this.#state,
+      ...figures,
+      lastError: describe(this.#error),
+    }
+  }
+}
+
+/**
+ * Keeps one connection up. `connect()` makes a socket that is on its way. After a connection has
+ * ended it dials again, after a random part ("full jitter") of a delay that doubles from
+ * `retryMinMs` to `retryMaxMs` and starts anew once a link was up for longer than that.
+ */
+class Dialer {
+  #links
+  #connect
+  #info
+  #options
+  #link
+  #timer
+  #failures = 0
+  #stopped = false
+  #error
+  #peerId
+
+  constructor(links, connect, info, options) {
+    this.#links = links
+    this.#connect = connect
+    this.#info = info
+    this.#options = options
+    this.#peerId = info.peerId ?? null
+  }
+
+  /** Who is at the other end: as far as is known. */
+  get peerId() {
+    return this.#link?.peerId ?? this.#peerId
+  }
+
+  dial() {
+    this.#timer = undefined
+    this.#link = this.#links.add(this.#connect(), {
+      ...this.#info,
+      onDown: (link) => this.#again(link),
+    })
+  }
+
+  #again(link) {
+    this.#link = undefined
+    this.#error = link.error
+    this.#peerId = link.peerId
+    if (this.#stopped) return
+    const { retryMinMs, retryMaxMs, unref } = this.#options
+    this.#failures = link.upMs > retryMaxMs ? 0 : this.#failures + 1
+    const delay = Math.random() * Math.min(retryMaxMs, retryMinMs * 2 ** (this.#failures - 1))
+    this.#timer = setTimeout(() => this.dial(), delay)
+    if (unref) this.#timer.unref()
+  }
+
+  /** Dials no more. */
+  stop() {
+    this.#stopped = true
+    clearTimeout(this.#timer)
+  }
+
+  /** Dials no more and ends the connection; resolves when it is gone. */
+  close() {
+    this.stop()
+    this.#links.removeEndpoint(this)
+    return this.#link?.end() ?? Promise.resolve()
+  }
+
+  /** Between two attempts: what status() shows instead of a link. */
+  status() {
+    if (this.#link) return []
+    const { transport, address = null } = this.#info
+    const lastError = describe(this.#error)
+    return [{ peerId: this.peerId, link: null, transport, address, state: 'waiting', lastError }]
+  }
+}
+
+const describe = (error) => (error ? { code: error.code ?? null, message: error.message } : null)
+
+/** Checks that `socket` is one, before anything is done with it. */
+export function checkSocket(where, socket) {
+  const emits = typeof socket?.on === 'function' || typeof socket?.addEventListener === 'function'
+  if (emits && typeof socket.send === 'function' && typeof socket.close === 'function') return
+  throw usage(
+    `${where}: a socket has send(), close() and on() or addEventListener(), not ${kindOf(socket)}`,
+  )
+}
+
+// Node's emitters give the data itself, browser-style sockets an event around it.
+function listen(socket, name, listener) {
+  if (typeof socket.on === 'function') return socket.on(name, listener)
+  if (name === 'message') socket.binaryType = 'arraybuffer' // else a Blob may come
+  socket.addEventListener(name, (event) => listener(event.data ?? event.error ?? event))
+}
+
+function asBytes(data) {
+  if (data instanceof Uint8Array) return data
+  if (data instanceof ArrayBuffer) return new Uint8Array(data)
+  if (Array.isArray(data) && data.every((part) => part instanceof Uint8Array)) {
+    return Buffer.concat(data) // ws with binaryType 'fragments'
+  }
+  return null
+}

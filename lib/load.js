@@ -1,0 +1,61 @@
+// Finds and loads the native addon. Nothing is built or fetched here: package managers no longer
+// run install scripts, so a published package carries a binary for each platform (prebuilds/), and
+// a clone has the one it was built with (build/Release).
+
+import { existsSync, readFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { ReplicError } from './errors.js'
+
+const FILE = 'replic_sqlite.node'
+const ROOT = dirname(dirname(fileURLToPath(import.meta.url)))
+const require = createRequire(import.meta.url)
+
+/**
+ * The C library of a Linux process, 'glibc' or 'musl': the one whose dynamic loader is mapped into
+ * it. No file at a fixed place would tell: both may be installed.
+ * @param {string} maps path of the process's memory map; unreadable means 'glibc'
+ */
+export function libcOf(maps) {
+  try {
+    return readFileSync(maps, 'latin1').includes('/ld-musl-') ? 'musl' : 'glibc'
+  } catch {
+    return 'glibc'
+  }
+}
+
+/**
+ * Loads the addon: from `prebuilds/<platform>-<arch>[-musl]/`, else from `build/Release/`.
+ * @param {string} [root] the package's folder
+ * @returns {object} the addon's exports
+ * @throws {ReplicError} REPLIC_LOAD: names the places, what is wrong with each, and the remedy
+ */
+export function load(root = ROOT) {
+  const libc = process.platform === 'linux' ? libcOf('/proc/self/maps') : undefined
+  const target = `${process.platform}-${process.arch}${libc === 'musl' ? '-musl' : ''}`
+  const places = [join(root, 'prebuilds', target, FILE), join(root, 'build', 'Release', FILE)]
+  const reasons = []
+  let cause
+  for (const place of places) {
+    if (!existsSync(place)) {
+      reasons.push(`${place}: not there`)
+      continue
+    }
+    try {
+      return require(place)
+    } catch (error) {
+      cause ??= error
+      reasons.push(`${place}: ${error.message}`)
+    }
+  }
+  const { bun, node } = process.versions
+  throw new ReplicError(
+    'REPLIC_LOAD',
+    `no native addon for ${target}${libc ? ` (${libc})` : ''} on ` +
+      `${bun ? `Bun ${bun}` : `Node.js ${node}`}. Looked at:\n  ${reasons.join('\n  ')}\n` +
+      'Build it from source (with Python 3, make and a compiler for C11 and C++17):\n' +
+      `  cd "${root}" && npm install`,
+    cause && { cause },
+  )
+}

@@ -1,0 +1,140 @@
+// Options: every default in one place, every option checked, a misspelt one answered with the
+// nearest valid name.
+
+import { usage } from './errors.js'
+
+const KiB = 1024
+const MiB = 1024 * KiB
+
+/** What Replica.open() uses where the application says nothing. */
+export const DEFAULTS = Object.freeze({
+  peerId: undefined, // 1 to 2^32 - 1; undefined: the one kept in the file, random for a new file
+  durability: 'full', // 'full': every commit is synced to disk; 'normal': see docs/architecture.md
+  readBigInts: false, // true: every integer is read as a bigint
+  readers: 2, // read-only connections
+  maxQueueCalls: 100_000, // calls waiting to be executed
+  maxQueueBytes: 256 * MiB, // values and frames waiting to be executed
+  maxClockSkewMs: 60_000, // patches from further in the future wait
+  heartbeatMs: 1_000,
+  linkTimeoutMs: 10_000, // a link that is silent for longer is closed
+  maxFrameBytes: 64 * MiB, // largest group
+  windowBytes: 4 * MiB, // sent and not acknowledged, per link
+  sliceBytes: 256 * KiB, // a frame of patches ends at the first group boundary beyond it
+  earlyBytes: 4 * MiB, // frames kept that arrived before their predecessors, per replica
+  ringBytes: 4 * MiB, // recent frames kept encoded, per replica
+})
+
+export const MAX_PEER_ID = 2 ** 32 - 1
+const MAX_TIMER_MS = 2 ** 31 - 1 // a longer setTimeout fires at once
+const MAX_BYTES = 1024 * MiB // frames and values are Buffers, whose lengths are 32-bit in places
+
+/** A check: is the value acceptable, and what would be. */
+export const integer = (min, max) => ({
+  accepts: (value) => Number.isInteger(value) && value >= min && value <= max,
+  wants: `an integer from ${min} to ${max}`,
+})
+export const oneOf = (...values) => ({
+  accepts: (value) => values.includes(value),
+  wants: values.map((value) => `'${value}'`).join(' or '),
+})
+export const boolean = { accepts: (value) => typeof value === 'boolean', wants: 'true or false' }
+export const callback = { accepts: (value) => typeof value === 'function', wants: 'a function' }
+export const text = {
+  accepts: (value) => typeof value === 'string' && value !== '',
+  wants: 'a string that is not empty',
+}
+export const abortSignal = {
+  accepts: (value) => typeof value?.addEventListener === 'function' && 'aborted' in value,
+  wants: 'an AbortSignal',
+}
+export const milliseconds = (min = 0) => integer(min, MAX_TIMER_MS)
+export const bytes = (min) => integer(min, MAX_BYTES)
+export const peerId = integer(1, MAX_PEER_ID)
+
+const CHECKS = {
+  peerId,
+  durability: oneOf('full', 'normal'),
+  readBigInts: boolean,
+  readers: integer(1, 16),
+  maxQueueCalls: integer(1, 10_000_000),
+  maxQueueBytes: integer(1, 64 * 1024 * MiB),
+  maxClockSkewMs: milliseconds(),
+  heartbeatMs: milliseconds(1),
+  linkTimeoutMs: milliseconds(1),
+  maxFrameBytes: bytes(64),
+  windowBytes: bytes(1),
+  sliceBytes: bytes(1),
+  earlyBytes: bytes(1),
+  ringBytes: bytes(1),
+}
+
+export const openOptions = (given) => readOptions('open', given, DEFAULTS, CHECKS)
+
+/**
+ * The options given, over the defaults. `defaults` also says which names exist.
+ * Throws REPLIC_USAGE, naming the option, the nearest valid name, what is wanted and what was given.
+ */
+export function readOptions(where, given, defaults, checks) {
+  if (given === undefined) return { ...defaults }
+  if (!isPlain(given)) throw usage(`${where}: options must be an object, not ${kindOf(given)}`)
+  const options = { ...defaults }
+  for (const [name, value] of Object.entries(given)) {
+    if (!Object.hasOwn(defaults, name)) {
+      throw usage(`${where}: unknown option '${name}'${nearest(name, Object.keys(defaults))}`)
+    }
+    if (value === undefined) continue
+    if (!checks[name].accepts(value)) {
+      throw usage(`${where}: ${name} must be ${checks[name].wants}, not ${show(value)}`)
+    }
+    options[name] = value
+  }
+  return options
+}
+
+/** An object that is a record of names and values: no array, no view of memory, no class of the language's own. */
+export function isPlain(value) {
+  if (typeof value !== 'object' || value === null || ArrayBuffer.isView(value)) return false
+  return Object.prototype.toString.call(value) === '[object Object]'
+}
+
+/** What a value is, for messages. */
+export function kindOf(value) {
+  if (value === null) return 'null'
+  if (typeof value !== 'object') return typeof value
+  if (Array.isArray(value)) return 'an array'
+  return `a ${value.constructor?.name || 'object'}`
+}
+
+function show(value) {
+  if (typeof value === 'string') return `'${value.length > 40 ? `${value.slice(0, 40)}…` : value}'`
+  return typeof value === 'number' || typeof value === 'boolean' ? `${value}` : kindOf(value)
+}
+
+/** `; did you mean 'x'?` for the most similar of the names, or nothing if none is similar. */
+export function nearest(name, names) {
+  let best = ''
+  let least = Math.max(2, Math.floor(name.length / 3)) + 1
+  for (const candidate of names) {
+    const edits = distance(name.toLowerCase(), candidate.toLowerCase(), least)
+    if (edits < least) {
+      least = edits
+      best = candidate
+    }
+  }
+  return best && `; did you mean '${best}'?`
+}
+
+// Levenshtein's distance, row by row; at least `limit` when the lengths alone say so.
+function distance(a, b, limit) {
+  if (Math.abs(a.length - b.length) >= limit) return limit
+  let row = Array.from({ length: b.length + 1 }, (_, j) => j)
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i]
+    for (let j = 1; j <= b.length; j++) {
+      const replaced = row[j - 1] + (a[i - 1] === b[j - 1] ? 0 : 1)
+      next.push(Math.min(replaced, row[j] + 1, next[j - 1] + 1))
+    }
+    row = next
+  }
+  return row[b.length]
+}

@@ -1,0 +1,513 @@
+// class Replica: one database file, replicated. It checks arguments, turns rows into flat arrays and
+// back, and passes what each batch of the core leaves to whom it concerns. What decides about data is
+// in the core; what runs in the background is in the addon.
+
+import { randomInt } from 'node:crypto'
+import { EventEmitter } from 'node:events'
+import { resolve } from 'node:path'
+import { debuglog } from 'node:util'
+import { load as loadRows } from './bulk.js'
+import { ReplicError, usage } from './errors.js'
+import { checkSocket, Links } from './link.js'
+import { load as loadAddon } from './load.js'
+import { migrate as migrateSteps } from './migrate.js'
+import * as option from './options.js'
+import { checkParams, checkSql, flatten, toRows } from './rows.js'
+import { parseToken, Waiters } from './waiters.js'
+
+const CURSOR_ROWS = 256 // rows that iterate() fetches at a time
+const UPSERT = 0 // kinds of changes, as the addon numbers them
+const DELETE = 1
+const EVENTS = ['change', 'link', 'synced', 'error']
+const PRIVATE = Symbol('Replica.open')
+
+const debug = debuglog('replic')
+const linksByReplica = new WeakMap()
+
+/** The links of a replica, for the transports. */
+export function linksOf(db) {
+  const links = linksByReplica.get(db)
+  if (!links) throw usage(`a Replica is needed, not ${option.kindOf(db)}`)
+  if (links.stopped) throw closed()
+  return links
+}
+
+const closed = () => new ReplicError('REPLIC_CLOSED', 'the replica is closed')
+const READ_CHECKS = { readBigInts: option.boolean }
+const UNSAFE = { defaults: { unsafe: false }, checks: { unsafe: option.boolean } }
+const LOAD = {
+  defaults: { progress: undefined, signal: undefined },
+  checks: { progress: option.callback, signal: option.abortSignal },
+}
+const WAIT = {
+  defaults: { timeoutMs: 5_000, signal: undefined },
+  checks: { timeoutMs: option.milliseconds(), signal: option.abortSignal },
+}
+const CLOSE = { defaults: { timeoutMs: 5_000 }, checks: { timeoutMs: option.milliseconds() } }
+const read = (where, given, { defaults, checks }) =>
+  option.readOptions(where, given, defaults, checks)
+
+export class Replica extends EventEmitter {
+  #path
+  #options
+  #native
+  #links
+  #waiters = new Waiters()
+  #state = 'opening' // then 'open', 'closing', 'closed'
+  #peerId
+  #tables = new Map() // name -> { columns: Set, key: string[] }
+  #vector = new Map() // origin -> sequence
+  #counters = {}
+  #queuedBytes = 0
+  #pending = 0 // calls of the writing queue that have not settled
+  #changingSchema = 0 // those of them that may change the schema
+  #roomWaits = [] // load() waiting for a pending call to settle
+  #migrating = Promise.resolve()
+  #cursors = new Set()
+  #closing
+  #coreClosed = false
+
+  constructor(key, path, options) {
+    if (key !== PRIVATE) throw new TypeError('use await Replica.open(path, options)')
+    super()
+    this.#path = path
+    this.#options = options
+  }
+
+  static async open(path, options) {
+    if (!option.text.accepts(path) || path.includes('\0') || path === ':memory:') {
+      throw usage('open: path must be the path of a file, or where one can be created')
+    }
+    const replica = new Replica(PRIVATE, resolve(path), option.openOptions(options))
+    await replica.#open()
+    return replica
+  }
+
+  async #open() {
+    const { durability, peerId, readBigInts, ...limits } = this.#options
+    const config = {
+      ...limits,
+      peerId: peerId ?? 0,
+      newPeerId: randomInt(1, option.MAX_PEER_ID + 1),
+      normalDurability: durability === 'normal',
+      trace: debug.enabled,
+    }
+    this.#native = new (addon().Connection)(this.#path, config, (batch) => this.#onBatch(batch))
+    const opened = await this.#native.open()
+    if (debug.enabled) this.#native.trace(true)
+    this.#peerId = opened.peerId
+    this.#setTables(opened.tables)
+    this.#advance(opened.vector)
+    const emit = (name, event) => this.#emitLater(name, event)
+    this.#links = new Links(this.#native, emit, this.#options)
+    linksByReplica.set(this, this.#links)
+    this.#state = 'open'
+    if (opened.isNewPeer) debug('%s goes on as peer %d', this.#path, this.#peerId)
+  }
+
+  /** Brings the schema to the last of `steps`, up or down; waits for a migrate() under way. */
+  async migrate(steps) {
+    this.#check()
+    const run = this.#migrating.then(async () => {
+      const sql = 'SELECT version, up, down FROM _replic_migrations ORDER BY version'
+      const stored = await this.all(sql)
+      return migrateSteps(steps, stored, async (version, script, down) => {
+        const { tables } = await this.#schemaCall(this.#native.migrate(version, script, down))
+        this.#setTables(tables)
+      })
+    })
+    this.#migrating = run.catch(() => {})
+    return run
+  }
+
+  async upsert(table, rows) {
+    this.#check()
+    return this.#write(this.#upsertOp('upsert', table, rows))
+  }
+
+  async delete(table, key) {
+    this.#check()
+    return this.#write(this.#deleteOp('delete', table, key))
+  }
+
+  /** All changes of `fn(tx)` in one group: here and on every peer, all or nothing. */
+  async batch(fn) {
+    this.#check()
+    if (typeof fn !== 'function')
+      throw usage(`batch: a function is needed, not ${option.kindOf(fn)}`)
+    const ops = []
+    let settled = false
+    const add = (makeOp) => {
+      if (settled) throw usage('batch: tx was used after its function had settled')
+      ops.push(...makeOp())
+    }
+    const tx = {
+      upsert: (table, rows) => add(() => this.#upsertOp('tx.upsert', table, rows)),
+      delete: (table, key) => add(() => this.#deleteOp('tx.delete', table, key)),
+    }
+    try {
+      const result = fn(tx)
+      if (typeof result?.then === 'function') await result // else the write keeps its place in order
+    } finally {
+      settled = true
+    }
+    this.#check()
+    return ops.length > 0 ? this.#write(ops) : this.#token()
+  }
+
+  async load(table, rows, options) {
+    this.#check()
+    if (typeof rows !== 'object' || !(rows?.[Symbol.asyncIterator] ?? rows?.[Symbol.iterator])) {
+      throw usage(`load: rows must be iterable objects, not ${option.kindOf(rows)}`)
+    }
+    const { progress, signal } = read('load', options, LOAD)
+    const { maxFrameBytes, maxQueueBytes } = this.#options
+    const store = (group) => this.#writeWhenRoom(this.#upsertOp('load', table, group))
+    const maxBytes = Math.min(maxFrameBytes, maxQueueBytes) / 4
+    return (await loadRows(rows, store, { progress, signal, maxBytes })) ?? this.#token()
+  }
+
+  async get(sql, params, options) {
+    return toRows(await this.#query('get', sql, params, options, true))[0]
+  }
+
+  async all(sql, params, options) {
+    return toRows(await this.#query('all', sql, params, options, false))
+  }
+
+  iterate(sql, params, options) {
+    return this.#iterate(sql, params, options)
+  }
+
+  async run(sql, params, options) {
+    this.#check()
+    checkSql('run', sql)
+    checkParams('run', params)
+    const { unsafe } = read('run', options, UNSAFE)
+    return this.#schemaCall(this.#native.run(sql, params, unsafe))
+  }
+
+  async exec(sql, options) {
+    this.#check()
+    checkSql('exec', sql)
+    const { unsafe } = read('exec', options, UNSAFE)
+    return this.#schemaCall(this.#native.exec(sql, unsafe))
+  }
+
+  /** Resolves once everything up to `token` is applied here. */
+  async waitFor(token, options) {
+    this.#check()
+    const { origin, sequence } = parseToken(token)
+    const given = typeof options === 'number' ? { timeoutMs: options } : options
+    const wait = read('waitFor', given, WAIT)
+    if (this.#applied(origin) >= sequence) return
+    wait.signal?.throwIfAborted()
+    await this.#waiters.wait(origin, sequence, wait, () => this.#late(origin, sequence, wait))
+  }
+
+  // undefined for an origin that nothing is known of, which is less than any sequence.
+  #applied(origin) {
+    return this.#vector.get(origin) ?? (origin === this.#peerId ? 0 : undefined)
+  }
+
+  #late(origin, sequence, { timeoutMs }) {
+    const have = this.#applied(origin)
+    const state =
+      have === undefined
+        ? 'this replica has nothing of that peer; is there a link that leads to it?'
+        : `this replica has it up to ${have}`
+    const message = `waitFor: sequence ${sequence} of peer ${origin} did not arrive within ${timeoutMs} ms; ${state}`
+    return new ReplicError('REPLIC_TIMEOUT', message)
+  }
+
+  addRemotePeer(peerId, socket) {
+    this.#check()
+    if (peerId !== null) checkPeerId('addRemotePeer', peerId, ', or null for whoever answers')
+    checkSocket('addRemotePeer', socket)
+    const link = this.#links.add(socket, {
+      peerId,
+      transport: socket.constructor?.name ?? 'socket',
+    })
+    return link.id
+  }
+
+  closeRemotePeer(peerId) {
+    this.#check()
+    checkPeerId('closeRemotePeer', peerId, '')
+    return this.#links.closePeer(peerId)
+  }
+
+  status() {
+    return {
+      peerId: this.#peerId,
+      path: this.#path,
+      state: this.#state,
+      vector: Object.fromEntries(this.#vector),
+      tables: [...this.#tables.keys()],
+      queue: { calls: this.#pending, bytes: this.#queuedBytes },
+      links: this.#links.status(),
+      counters: { ...this.#counters },
+    }
+  }
+
+  async explain(table) {
+    this.#check()
+    this.#checkNames('explain', table, [])
+    return this.#native.explain(table)
+  }
+
+  on(name, listener) {
+    this.#checkEvent(name)
+    return super.on(name, listener)
+  }
+
+  once(name, listener) {
+    this.#checkEvent(name)
+    return super.once(name, listener)
+  }
+
+  off(name, listener) {
+    this.#checkEvent(name)
+    return super.off(name, listener)
+  }
+
+  /** Ends everything in order; see types/index.d.ts. */
+  async close(options) {
+    const { timeoutMs } = read('close', options, CLOSE)
+    this.#closing ??= this.#close()
+    let timer
+    const late = new Promise((_, reject) => {
+      timer = setTimeout(() => {
+        this.#links.terminate()
+        if (!this.#coreClosed) reject(closeIsLate(timeoutMs))
+      }, timeoutMs)
+    })
+    try {
+      await Promise.race([this.#closing, late])
+    } finally {
+      clearTimeout(timer)
+    }
+  }
+
+  // What was called before is executed, and the frames it leaves are sent, before the links end.
+  async #close() {
+    this.#state = 'closing'
+    this.#links.stop()
+    this.#waiters.fail(closed())
+    await Promise.all([...this.#cursors].map((cursor) => cursor.close()))
+    await this.#native.close()
+    this.#coreClosed = true
+    await this.#links.close()
+    this.#state = 'closed'
+  }
+
+  toJSON() {
+    return { peerId: this.#peerId, path: this.#path, state: this.#state }
+  }
+
+  async [Symbol.asyncDispose]() {
+    await this.close()
+  }
+
+  // ---- what a batch of the core leaves ----
+
+  #onBatch({ vector, sends, events, links, counters, tables, queuedBytes }) {
+    if (vector) this.#advance(vector)
+    if (tables) this.#setTables(tables)
+    if (counters) this.#counters = counters
+    this.#queuedBytes = queuedBytes
+    this.#links.deliver(sends)
+    for (const event of events) this.#onEvent(event)
+    if (links) this.#links.snapshot(links)
+    this.#links.drained(queuedBytes)
+  }
+
+  #onEvent(event) {
+    if (event.kind === 'trace') debug('%s: %s', this.#path, event.text)
+    else if (event.kind === 'change') this.#emitLater('change', event.change)
+    else if (event.kind === 'error') {
+      this.#emitLater('error', new ReplicError(event.code, event.text))
+    } else this.#links.event(event)
+  }
+
+  // Flat: origin, sequence, patchedAt, and again.
+  #advance(vector) {
+    for (let i = 0; i < vector.length; i += 3) {
+      this.#vector.set(vector[i], vector[i + 1])
+      this.#waiters.advance(vector[i], vector[i + 1])
+    }
+  }
+
+  #setTables(tables) {
+    this.#tables = new Map(
+      tables.map(({ name, columns }) => [
+        name,
+        {
+          columns: new Set(columns.map((column) => column.name)),
+          key: columns.filter((column) => column.key > 0).map((column) => column.name),
+        },
+      ]),
+    )
+  }
+
+  // A listener that throws must not break the batch it hears of: it runs after it.
+  #emitLater(name, event) {
+    queueMicrotask(() => {
+      if (name === 'error' && this.listenerCount('error') === 0) debug('%s: %s', this.#path, event)
+      else this.emit(name, event)
+    })
+  }
+
+  // ---- writing ----
+
+  async #write(ops) {
+    const sequence = await this.#call(this.#native.write(ops))
+    return `${this.#peerId}.${sequence}`
+  }
+
+  // load() does not compete: while others fill the queue, it waits for room.
+  async #writeWhenRoom(op) {
+    for (;;) {
+      this.#check()
+      try {
+        return await this.#write(op)
+      } catch (error) {
+        if (error.code !== 'REPLIC_BUSY' || this.#pending === 0) throw error
+      }
+      await new Promise((resolve) => this.#roomWaits.push(resolve))
+    }
+  }
+
+  async #call(promise) {
+    this.#pending++
+    try {
+      return await promise
+    } finally {
+      this.#pending--
+      for (const wake of this.#roomWaits.splice(0)) wake()
+    }
+  }
+
+  async #schemaCall(promise) {
+    this.#changingSchema++
+    try {
+      return await this.#call(promise)
+    } finally {
+      this.#changingSchema--
+    }
+  }
+
+  #token() {
+    return `${this.#peerId}.${this.#applied(this.#peerId)}`
+  }
+
+  #upsertOp(where, table, rows) {
+    const { columns, values } = flatten(where, Array.isArray(rows) ? rows : [rows])
+    this.#checkNames(where, table, columns)
+    return [UPSERT, table, columns, values]
+  }
+
+  #deleteOp(where, table, key) {
+    const { columns, values } = flatten(where, [key])
+    this.#checkNames(where, table, columns)
+    const wanted = this.#tables.get(table)?.key ?? columns // if unknown, the core decides
+    if (columns.length !== wanted.length || !wanted.every((name) => columns.includes(name))) {
+      const names = wanted.join(', ')
+      throw new ReplicError(
+        'REPLIC_KEY',
+        `${where}: the primary key of '${table}' is (${names}); give exactly that`,
+      )
+    }
+    return [DELETE, table, columns, values]
+  }
+
+  // The core checks names again, in its turn; here a misspelt one is answered with the right one. Not
+  // while a call under way may change the schema: then only the core can know.
+  #checkNames(where, table, columns) {
+    if (typeof table !== 'string') {
+      throw usage(`${where}: the table must be a string, not ${option.kindOf(table)}`)
+    }
+    if (this.#changingSchema > 0) return
+    const known = this.#tables.get(table)
+    if (!known) {
+      const hint = option.nearest(table, this.#tables.keys()) || '; it needs a _patches table'
+      const message = `${where}: there is no replicated table '${table}'${hint}`
+      throw new ReplicError('REPLIC_UNKNOWN_TABLE', message)
+    }
+    for (const name of columns) {
+      if (known.columns.has(name)) continue
+      const message = `${where}: table '${table}' has no column '${name}'`
+      const hint = option.nearest(name, known.columns)
+      throw new ReplicError('REPLIC_UNKNOWN_COLUMN', message + hint)
+    }
+  }
+
+  // ---- reading ----
+
+  async #query(where, sql, params, options, first) {
+    this.#check()
+    const readBigInts = this.#readArguments(where, sql, params, options)
+    return this.#native.query(sql, params, first, readBigInts)
+  }
+
+  #readArguments(where, sql, params, options) {
+    checkSql(where, sql)
+    checkParams(where, params)
+    const defaults = { readBigInts: this.#options.readBigInts }
+    return read(where, options, { defaults, checks: READ_CHECKS }).readBigInts
+  }
+
+  async *#iterate(sql, params, options) {
+    this.#check()
+    const readBigInts = this.#readArguments('iterate', sql, params, options)
+    const cursor = await this.#native.cursorOpen(sql, params, readBigInts)
+    this.#cursors.add(cursor)
+    try {
+      let next = cursor.next(CURSOR_ROWS)
+      for (let done = false; !done; ) {
+        const batch = await next
+        done = batch.done
+        if (!done) {
+          next = cursor.next(CURSOR_ROWS) // fetched while the application takes these
+          next.catch(() => {}) // seen when it is awaited
+        }
+        for (const row of toRows(batch)) {
+          this.#check()
+          yield row
+        }
+      }
+    } finally {
+      this.#cursors.delete(cursor)
+      await cursor.close()
+    }
+  }
+
+  #check() {
+    if (this.#state !== 'open') throw closed()
+  }
+
+  #checkEvent(name) {
+    if (EVENTS.includes(name)) return
+    throw usage(`there is no event '${String(name)}'${option.nearest(String(name), EVENTS)}`)
+  }
+}
+
+const closeIsLate = (timeoutMs) =>
+  new ReplicError(
+    'REPLIC_TIMEOUT',
+    `close: calls were still being executed after ${timeoutMs} ms; it goes on in the background`,
+  )
+
+function checkPeerId(where, peerId, more) {
+  if (option.peerId.accepts(peerId)) return
+  throw usage(`${where}: peerId must be ${option.peerId.wants}${more}, not ${String(peerId)}`)
+}
+
+let loaded
+function addon() {
+  if (!loaded) {
+    loaded = loadAddon()
+    loaded.setErrorClass(ReplicError)
+  }
+  return loaded
+}

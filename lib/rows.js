@@ -1,0 +1,75 @@
+// Rows in and out: objects on the application's side, flat arrays on the addon's.
+
+import { usage } from './errors.js'
+import { isPlain, kindOf } from './options.js'
+
+/**
+ * Rows as { columns, values }: the union of their columns in order of appearance, and the values row
+ * by row. A column that a row lacks, or has as undefined, is undefined: not set.
+ * Throws REPLIC_USAGE where there is no row, or one that is no object.
+ */
+export function flatten(where, rows) {
+  if (rows.length === 0) throw usage(`${where}: no rows given; pass at least one`)
+  const known = new Set()
+  for (const row of rows) {
+    if (!isPlain(row)) throw usage(`${where}: a row must be an object, not ${kindOf(row)}`)
+    for (const name of Object.keys(row)) known.add(name)
+  }
+  const columns = [...known]
+  if (columns.length === 0) throw usage(`${where}: a row without columns; give its primary key`)
+  // A row that lacks a column named as something every object inherits must not deliver that.
+  const inherited = columns.some((name) => name in Object.prototype)
+  const values = []
+  for (const row of rows) {
+    for (const name of columns) {
+      values.push(inherited && !Object.hasOwn(row, name) ? undefined : row[name])
+    }
+  }
+  return { columns, values }
+}
+
+/** Result rows from { columns, values }: plain objects; of columns with one name the last counts. */
+export function toRows({ columns, values }) {
+  const rows = []
+  const width = columns.length
+  const special = columns.includes('__proto__')
+  for (let at = 0; at < values.length; at += width) {
+    const row = {}
+    for (let i = 0; i < width; i++) {
+      if (special) define(row, columns[i], values[at + i])
+      else row[columns[i]] = values[at + i]
+    }
+    rows.push(row)
+  }
+  return rows
+}
+
+// Plain assignment to '__proto__' would set the prototype.
+function define(row, name, value) {
+  Object.defineProperty(row, name, { value, writable: true, enumerable: true, configurable: true })
+}
+
+/** Checks the parameters of a statement: none, a list, or an object by name. */
+export function checkParams(where, params) {
+  if (params === undefined || Array.isArray(params) || isPlain(params)) return
+  throw usage(
+    `${where}: parameters must be an array or an object by name, not ${kindOf(params)}` +
+      `; write [value] for a single one`,
+  )
+}
+
+/** Checks that `sql` is text. */
+export function checkSql(where, sql) {
+  if (typeof sql !== 'string') throw usage(`${where}: the SQL must be a string, not ${kindOf(sql)}`)
+}
+
+/** About how much memory a row takes on its way to the disk: what load() sizes its groups by. */
+export function rowBytes(row) {
+  let size = 0
+  for (const name in row) {
+    const value = row[name]
+    if (typeof value === 'string') size += value.length
+    else size += value?.byteLength ?? 8
+  }
+  return size
+}

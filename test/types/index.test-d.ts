@@ -1,0 +1,124 @@
+// Checked by `tsc -p test/types`, without Node's types: the package's own must do. A wrong use is
+// marked; tsc fails where one is accepted.
+
+import {
+  type ChangeEvent,
+  type LinkEvent,
+  Replica,
+  ReplicError,
+  type Status,
+  type Token,
+} from 'replic-sqlite'
+import { type Connection, connect, type Listener, listen } from 'replic-sqlite/tcp'
+
+type Equal<A, B> =
+  (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false
+const same = <A, B>(_: Equal<A, B>): void => {}
+
+interface Todo {
+  id: number
+  title: string | null
+  done?: boolean
+}
+
+export async function opening(): Promise<void> {
+  const db = await Replica.open('app.db')
+  same<typeof db, Replica>(true)
+  await Replica.open('app.db', { peerId: 7, durability: 'normal', readBigInts: true })
+  // @ts-expect-error an unknown option
+  await Replica.open('app.db', { peerID: 7 })
+  // @ts-expect-error one of two words
+  await Replica.open('app.db', { durability: 'none' })
+  // @ts-expect-error the constructor is not public
+  new Replica()
+  await using disposed = db
+  same<typeof disposed, Replica>(true)
+}
+
+export async function writing(db: Replica, todos: Todo[], stream: AsyncIterable<Todo>) {
+  const todo: Todo = { id: 1, title: null }
+  const token = await db.upsert('todo', todo)
+  same<typeof token, Token>(true)
+  await db.upsert('todo', todos)
+  await db.upsert<Todo>('todo', { id: 2, title: 'x' })
+  await db.upsert('todo', { id: 2n, bytes: new Uint8Array(3), n: null, missing: undefined })
+  // @ts-expect-error a row is an object
+  await db.upsert('todo', 'x')
+  // @ts-expect-error the row is a Todo
+  await db.upsert<Todo>('todo', { id: '2', title: 'x' })
+  same<typeof token, Awaited<ReturnType<typeof db.delete>>>(true)
+  await db.delete('todo', { id: 1 })
+  await db.load('todo', stream, { progress: ({ rows }) => same<typeof rows, number>(true) })
+  await db.load('todo', todos.values())
+  const batched = await db.batch(async (tx) => {
+    tx.upsert('todo', todo)
+    tx.upsert('todo', todos)
+    tx.delete('todo', { id: 1 })
+    // @ts-expect-error no reading inside a batch
+    tx.get('SELECT 1')
+  })
+  same<typeof batched, Token>(true)
+  await db.waitFor(token, 500)
+  await db.waitFor(token, { timeoutMs: 500 })
+  await db.waitFor('12.34')
+}
+
+export async function reading(db: Replica) {
+  const one = await db.get<Todo>('SELECT * FROM todo WHERE id = ?', [1])
+  same<typeof one, Todo | undefined>(true)
+  const all = await db.all<Todo>('SELECT * FROM todo WHERE id = :id', { id: 1n })
+  same<typeof all, Todo[]>(true)
+  for await (const row of db.iterate<Todo>('SELECT * FROM todo')) same<typeof row, Todo>(true)
+  const plain = await db.get('SELECT 1 AS n', [], { readBigInts: true })
+  same<
+    NonNullable<typeof plain>[string] | undefined,
+    null | number | bigint | string | Uint8Array | undefined
+  >(true)
+  // @ts-expect-error a single parameter stands in a list
+  await db.get('SELECT ?', 1)
+  const { changes, lastInsertRowid } = await db.run('INSERT INTO x VALUES (?)', [1])
+  same<typeof changes, number>(true)
+  same<typeof lastInsertRowid, number | bigint>(true)
+  await db.run('DELETE FROM todo', [], { unsafe: true })
+  same<Awaited<ReturnType<typeof db.exec>>, { changes: number }>(true)
+  const migrated = await db.migrate([{ up: 'CREATE TABLE x (a)', down: 'DROP TABLE x', name: 'x' }])
+  same<typeof migrated, { from: number; to: number }>(true)
+  same<typeof status, Status>(true)
+  const status = db.status()
+  same<Awaited<ReturnType<typeof db.explain>>, string>(true)
+}
+
+export function listening(db: Replica) {
+  db.on('change', (event) => same<typeof event, ChangeEvent>(true))
+  db.once('link', (event) => same<typeof event, LinkEvent>(true))
+  db.on('synced', ({ peerId }) => same<typeof peerId, number>(true))
+  db.off('error', (error) => same<typeof error, ReplicError>(true))
+  // @ts-expect-error no such event
+  db.on('changed', () => {})
+}
+
+export async function linking(
+  db: Replica,
+  socket: { send(data: Uint8Array): void; close(): void },
+) {
+  db.addRemotePeer(7, { ...socket, on: () => {} })
+  db.addRemotePeer(null, { ...socket, addEventListener: () => {} })
+  // @ts-expect-error a peer is a number
+  db.addRemotePeer('7', socket)
+  same<ReturnType<typeof db.closeRemotePeer>, boolean>(true)
+  const listener = await listen(db, { port: 0 })
+  same<typeof listener, Listener>(true)
+  same<typeof connection, Connection>(true)
+  const connection = connect(db, { port: listener.address()?.port ?? 0, peerId: 7 })
+  // @ts-expect-error the port is required
+  connect(db, {})
+  await connection.close()
+  await db.close({ timeoutMs: 100 })
+}
+
+export function errors(error: unknown) {
+  if (!(error instanceof ReplicError)) return
+  if (error.code === 'REPLIC_BUSY' || error.code === 'SQLITE_CONSTRAINT_CHECK') return
+  // @ts-expect-error no such code
+  if (error.code === 'REPLIC_BUSSY') return
+}

@@ -1,0 +1,365 @@
+/// <reference lib="esnext.disposable" />
+
+/** What a column can hold. `undefined` in a row to write means: this change does not set the column. */
+export type Value = null | boolean | number | bigint | string | Uint8Array | ArrayBuffer | DataView
+
+/** What a column is read as. An integer is a bigint with `readBigInts`, else a number. */
+export type ReadValue = null | number | bigint | string | Uint8Array
+
+/** A row to write: the primary key and any of the other columns. */
+export type Row = { readonly [column: string]: Value | undefined }
+
+/** Parameters of a statement: by position, or by name (without `:`, `@` or `$`). */
+export type Params = readonly Value[] | { readonly [name: string]: Value }
+
+/**
+ * A session token, `'<peerId>.<sequence>'`: covers the write that returned it and all earlier ones of
+ * that replica. `waitFor` takes it, here or on another peer.
+ */
+export type Token = `${number}.${number}`
+
+/** The codes of this package; docs/errors.md tells each one's causes and remedies. */
+export type ReplicCode =
+  | 'REPLIC_BUSY'
+  | 'REPLIC_CLOCK_SKEW'
+  | 'REPLIC_CLOSED'
+  | 'REPLIC_UNKNOWN_COLUMN'
+  | 'REPLIC_DIRECT_WRITE'
+  | 'REPLIC_FORK'
+  | 'REPLIC_KEY'
+  | 'REPLIC_LOAD'
+  | 'REPLIC_LOCKED'
+  | 'REPLIC_MIGRATION'
+  | 'REPLIC_NO_DELETED_AT'
+  | 'REPLIC_NOT_FOUND'
+  | 'REPLIC_NULLS'
+  | 'REPLIC_OUT_OF_RANGE'
+  | 'REPLIC_PEER'
+  | 'REPLIC_PROTOCOL'
+  | 'REPLIC_RESTORED'
+  | 'REPLIC_SCHEMA'
+  | 'REPLIC_UNKNOWN_TABLE'
+  | 'REPLIC_TIMEOUT'
+  | 'REPLIC_TOKEN'
+  | 'REPLIC_TOO_LARGE'
+  | 'REPLIC_TRANSACTION'
+  | 'REPLIC_USAGE'
+  | 'REPLIC_VERSION'
+
+/** Every error of this package. */
+export class ReplicError extends Error {
+  constructor(code: ReplicCode | `SQLITE_${string}`, message: string, options?: { cause?: unknown })
+  readonly name: 'ReplicError'
+  /** Stable: one of ReplicCode, or SQLite's own extended name such as SQLITE_CONSTRAINT_NOTNULL. */
+  readonly code: ReplicCode | `SQLITE_${string}`
+}
+
+export interface OpenOptions {
+  /**
+   * The number by which this replica is known, 1 to 2^32 - 1, never used by another one. Default: the
+   * one kept in the file; drawn at random for a new file, and for one that was copied or restored.
+   */
+  peerId?: number | undefined
+  /**
+   * 'full' (default): a write is on the disk before it is acknowledged or sent. 'normal': a power cut
+   * may lose the last writes, and others may have seen them.
+   */
+  durability?: 'full' | 'normal' | undefined
+  /** Read every integer as a bigint. Default false: a number, or REPLIC_OUT_OF_RANGE beyond 2^53. */
+  readBigInts?: boolean | undefined
+  /** Read-only connections, 1 to 16. Default 2. */
+  readers?: number | undefined
+  /** Calls that may wait to be executed; a further one is REPLIC_BUSY. Default 100,000. */
+  maxQueueCalls?: number | undefined
+  /** Bytes of values and frames that may wait to be executed. Default 256 MiB. */
+  maxQueueBytes?: number | undefined
+  /** Changes from further in the future wait until their time has come. Default 60,000 ms. */
+  maxClockSkewMs?: number | undefined
+  /** Interval of heartbeats on open links. Default 1,000 ms. */
+  heartbeatMs?: number | undefined
+  /** A link that is silent for longer is closed; so is one without HELLO. Default 10,000 ms. */
+  linkTimeoutMs?: number | undefined
+  /** Largest group (all changes of one call, encoded). Default 64 MiB. */
+  maxFrameBytes?: number | undefined
+  /** Bytes sent and not yet acknowledged, per link. Default 4 MiB. */
+  windowBytes?: number | undefined
+  /** Size from which on a frame of patches ends. Default 256 KiB. */
+  sliceBytes?: number | undefined
+  /** Frames kept that arrived before their predecessors. Default 4 MiB. */
+  earlyBytes?: number | undefined
+  /** Recent frames kept encoded, so that one encoding serves all links. Default 4 MiB. */
+  ringBytes?: number | undefined
+}
+
+export interface Migration {
+  /** SQL that leads to this version, without transaction control. */
+  up: string
+  /** SQL that leads back. Kept in the database, so that an older application can step back. */
+  down?: string | undefined
+  /** For messages. */
+  name?: string | undefined
+}
+
+export interface ReadOptions {
+  /** Overrides the option of `open`. */
+  readBigInts?: boolean | undefined
+}
+
+export interface WriteOptions {
+  /** Permit SQL that writes to replicated tables, past replication: peers will differ. */
+  unsafe?: boolean | undefined
+}
+
+export interface LoadOptions {
+  /** Called after every stored group with the number of rows stored so far. */
+  progress?: ((done: { rows: number }) => void) | undefined
+  /** Stops the load; it rejects with the signal's reason once what was sent has settled. */
+  signal?: Signal | undefined
+}
+
+export interface WaitOptions {
+  /** 0 to 2^31 - 1. Default 5,000 ms. */
+  timeoutMs?: number | undefined
+  /** Stops waiting; the promise rejects with the signal's reason. */
+  signal?: Signal | undefined
+}
+
+/** What this package needs of an AbortSignal. */
+export interface Signal {
+  readonly aborted: boolean
+  readonly reason: unknown
+  throwIfAborted(): void
+  addEventListener(type: 'abort', listener: () => void): void
+  removeEventListener(type: 'abort', listener: () => void): void
+}
+
+/** Collects the changes of a batch. Throws what is wrong with a call at once; REPLIC_USAGE after its function has settled. */
+export interface Transaction {
+  upsert<R extends object = Row>(table: string, rows: R | readonly R[]): void
+  delete<K extends object = Row>(table: string, key: K): void
+}
+
+/** A connection that carries whole messages as bytes, such as a WebSocket. */
+export interface MessageSocket {
+  send(data: Uint8Array): unknown
+  close(): unknown
+  on?(name: string, listener: (...args: unknown[]) => void): unknown
+  addEventListener?(name: string, listener: (event: unknown) => void): void
+  /** 0: not open yet; an 'open' event follows. */
+  readonly readyState?: number
+  pause?(): void
+  resume?(): void
+  cork?(...args: unknown[]): unknown
+  uncork?(): void
+  terminate?(): void
+}
+
+export interface RunResult {
+  /** Rows changed. */
+  changes: number
+  lastInsertRowid: number | bigint
+}
+
+/**
+ * `connecting`: the transport is not connected yet. `opening`: the other side has not been accepted yet.
+ * `ready`: carries changes. `standby`: another link to the same peer does. `waiting`: until it is dialed
+ * again. `closed`: gone.
+ */
+export type LinkState = 'connecting' | 'opening' | 'ready' | 'standby' | 'waiting' | 'closed'
+
+export interface LinkStatus {
+  /** null: not known yet. */
+  peerId: number | null
+  /** The number of this connection; null between two attempts to dial. */
+  link: number | null
+  /** 'tcp', or the class of the socket given to addRemotePeer. */
+  transport: string
+  address: string | null
+  state: LinkState
+  /** Changes that this replica has and that one has not acknowledged. */
+  lag?: number
+  /** Changes that it has announced and this replica has not. */
+  behind?: number
+  unackedBytes?: number
+  /** Its wall clock minus this one's. */
+  skewMs?: number
+  bytesIn?: number
+  bytesOut?: number
+  framesIn?: number
+  framesOut?: number
+  /** Why its changes are not applied at present; null if they are. */
+  held?: string | null
+  lastError: { code: string | null; message: string } | null
+}
+
+export interface Status {
+  peerId: number
+  /** Absolute. */
+  path: string
+  state: 'open' | 'closing' | 'closed'
+  /** Per origin (a peerId) the sequence up to which everything is applied here. */
+  vector: { [origin: string]: number }
+  /** The replicated tables. */
+  tables: string[]
+  /** What waits to be executed. */
+  queue: { calls: number; bytes: number }
+  links: LinkStatus[]
+  /** Since open; refreshed with every heartbeat while links are open. */
+  counters: { [name: string]: number }
+}
+
+export interface ChangeEvent {
+  table: string
+  /** Changed by this replica's own writes. */
+  local: boolean
+  /** Changed by what came from other peers. */
+  remote: boolean
+}
+
+export interface LinkEvent {
+  peerId: number | null
+  link: number
+  /** `up`: carries changes. `standby`: another link does. `error`: in trouble, stays. `down`: gone. */
+  state: 'up' | 'standby' | 'error' | 'down'
+  transport: string
+  address: string | null
+  /** A ReplicError's code, or the system's (ECONNREFUSED); null if nothing was wrong. */
+  code: string | null
+  reason: string | null
+}
+
+export interface Events {
+  /** Rows of a table have changed; once per table and commit, after it. */
+  change: [event: ChangeEvent]
+  link: [event: LinkEvent]
+  /** Both sides have acknowledged everything that the other had. */
+  synced: [event: { peerId: number; link: number }]
+  /**
+   * Something failed that no call waits for, such as a trigger that raised while a change from another
+   * peer was merged. Nothing is thrown where nobody listens.
+   */
+  error: [error: ReplicError]
+}
+
+/**
+ * One database file, replicated. All methods are asynchronous unless they return something else than a
+ * promise. On a closed replica they reject (or throw) REPLIC_CLOSED. Wrong arguments are REPLIC_USAGE.
+ */
+export class Replica {
+  private constructor()
+
+  /**
+   * Opens a database file, or creates one. One Replica at a time may have a file open.
+   * Errors: REPLIC_LOCKED, REPLIC_RESTORED, REPLIC_SCHEMA, REPLIC_USAGE, SQLITE_CANTOPEN, SQLITE_NOTADB,
+   * REPLIC_LOAD (the native addon is missing), ...
+   */
+  static open(path: string, options?: OpenOptions): Promise<Replica>
+
+  /**
+   * Brings the schema to the last of `steps`, up, or down with the scripts kept in the database. A position
+   * in the list is a version. Each step is one transaction; the ones before a failing one stay.
+   * Errors: REPLIC_MIGRATION, REPLIC_SCHEMA, REPLIC_TRANSACTION, SQLite's own.
+   */
+  migrate(steps: readonly Migration[]): Promise<{ from: number; to: number }>
+
+  /**
+   * Writes one row or many as one group: stored and replicated all or nothing. A row that exists is changed
+   * in the columns given. Resolves when it is on the disk.
+   * Errors: REPLIC_UNKNOWN_TABLE, REPLIC_UNKNOWN_COLUMN, REPLIC_KEY, REPLIC_NULLS, REPLIC_OUT_OF_RANGE,
+   * REPLIC_TOO_LARGE (use load), REPLIC_BUSY, SQLITE_CONSTRAINT_...
+   */
+  upsert<R extends object = Row>(table: string, rows: R | readonly R[]): Promise<Token>
+
+  /**
+   * Writes any number of rows, in groups of at most 1,000 rows or about 1 MiB, two of them under way at a
+   * time. If it fails, the groups before stay; the message says how many rows, `cause` is the first error.
+   */
+  load<R extends object = Row>(
+    table: string,
+    rows: Iterable<R> | AsyncIterable<R>,
+    options?: LoadOptions,
+  ): Promise<Token>
+
+  /**
+   * All changes of `fn(tx)` as one group. Nothing is written if `fn` throws or rejects. Values that are views
+   * of memory (Uint8Array) are copied when it has settled. Without changes: the token of the last write.
+   */
+  batch(fn: (tx: Transaction) => unknown): Promise<Token>
+
+  /**
+   * Marks a row as deleted: sets its `deletedAt`. `key` holds exactly the primary key.
+   * Errors: REPLIC_KEY, REPLIC_NO_DELETED_AT, REPLIC_NOT_FOUND.
+   */
+  delete<K extends object = Row>(table: string, key: K): Promise<Token>
+
+  /** The first row of a query, or undefined. Of columns with the same name the last counts. */
+  get<R = { [column: string]: ReadValue }>(
+    sql: string,
+    params?: Params,
+    options?: ReadOptions,
+  ): Promise<R | undefined>
+
+  /** All rows of a query. */
+  all<R = { [column: string]: ReadValue }>(
+    sql: string,
+    params?: Params,
+    options?: ReadOptions,
+  ): Promise<R[]>
+
+  /**
+   * The rows of a query, read 256 at a time from one snapshot. Leaving the loop ends the query; an iterator
+   * that is left without (by calling next() by hand) holds one of 64 connections until return() is called.
+   */
+  iterate<R = { [column: string]: ReadValue }>(
+    sql: string,
+    params?: Params,
+    options?: ReadOptions,
+  ): AsyncIterableIterator<R>
+
+  /**
+   * Runs one statement on the writing connection: for what is not replicated.
+   * Errors: REPLIC_DIRECT_WRITE, REPLIC_TRANSACTION, SQLite's own.
+   */
+  run(sql: string, params?: Params, options?: WriteOptions): Promise<RunResult>
+
+  /** Runs any number of statements in one transaction. */
+  exec(sql: string, options?: WriteOptions): Promise<{ changes: number }>
+
+  /**
+   * Resolves once this replica has applied everything up to `token`. Waits for the arrival, without polling.
+   * Errors: REPLIC_TIMEOUT (naming what is missing), REPLIC_TOKEN, REPLIC_CLOSED.
+   */
+  waitFor(token: string, options?: number | WaitOptions): Promise<void>
+
+  /**
+   * Adds a connection to another peer. `peerId`: who must answer (else REPLIC_PEER), null for whoever does.
+   * The socket is this replica's until it closes. Returns the link's number. Synchronous.
+   */
+  addRemotePeer(peerId: number | null, socket: MessageSocket): number
+
+  /** Ends all links with a peer, and dials it no more. Returns whether there were any. Synchronous. */
+  closeRemotePeer(peerId: number): boolean
+
+  /** What it is and how it is. Synchronous; works on a closed replica too. */
+  status(): Status
+
+  /** The SQL that is executed for a replicated table. */
+  explain(table: string): Promise<string>
+
+  on<E extends keyof Events>(name: E, listener: (...args: Events[E]) => void): this
+  once<E extends keyof Events>(name: E, listener: (...args: Events[E]) => void): this
+  off<E extends keyof Events>(name: E, listener: (...args: Events[E]) => void): this
+  removeListener<E extends keyof Events>(name: E, listener: (...args: Events[E]) => void): this
+
+  /**
+   * Closes the replica: executes what was called before, sends what that leaves, ends the links, releases
+   * the file. Every pending promise settles. Can be called again. After `timeoutMs` (default 5,000)
+   * connections are cut; if calls are still being executed then, it rejects with REPLIC_TIMEOUT and goes on
+   * in the background.
+   */
+  close(options?: { timeoutMs?: number | undefined }): Promise<void>
+
+  toJSON(): { peerId: number; path: string; state: string }
+
+  [Symbol.asyncDispose](): Promise<void>
+}

@@ -1,0 +1,49 @@
+import type { Replica } from './index.js'
+
+export interface ListenOptions {
+  /** 0 to 65535. Default 0: the system chooses, address() tells. */
+  port?: number | undefined
+  /** The address to listen on. Default 127.0.0.1: this machine only. */
+  host?: string | undefined
+  /** Connections beyond this number are dropped. Default 1,000. */
+  maxConnections?: number | undefined
+}
+
+export interface Listener {
+  /** Where it listens; null once closed. */
+  address(): { address: string; family: string; port: number } | null
+  /** Accepts no more, and ends what was accepted. */
+  close(): Promise<void>
+}
+
+export interface ConnectOptions {
+  /** 1 to 65535. */
+  port: number
+  /** Default 127.0.0.1. */
+  host?: string | undefined
+  /** Who must answer; anyone else is refused with REPLIC_PEER. Default: whoever answers. */
+  peerId?: number | undefined
+  /** Least delay before dialing again, doubled with each failure, of which a random part is waited. Default 100 ms. */
+  retryMinMs?: number | undefined
+  /** Greatest such delay. Default 10,000 ms. */
+  retryMaxMs?: number | undefined
+  /** Waiting to dial again does not keep the process alive. Default false. */
+  unref?: boolean | undefined
+}
+
+export interface Connection {
+  /** Dials no more, and ends the connection. */
+  close(): Promise<void>
+}
+
+/**
+ * Accepts connections from other peers over TCP. Neither encrypted nor authenticated: for networks that are
+ * trusted. Rejects with REPLIC_USAGE, REPLIC_CLOSED, or the system's own error (EADDRINUSE, EACCES, ...).
+ */
+export function listen(db: Replica, options?: ListenOptions): Promise<Listener>
+
+/**
+ * Keeps a connection to a listening peer: dials now, and again whenever it ends, until close() of either, or
+ * db.closeRemotePeer(). db.on('link') tells how it goes. Throws REPLIC_USAGE or REPLIC_CLOSED.
+ */
+export function connect(db: Replica, options: ConnectOptions): Connection
