@@ -18,9 +18,10 @@
       'target_name': 'sqlite3',
       'type': 'static_library',
       'sources': ['<(sqlite_dir)/sqlite3.c'],
-      # "=": instead of what node-gyp gives every target. SQLite and the core know nothing of Node.
+      # "=": instead of what node-gyp gives every target. SQLite and the core do not see Node's headers.
       'include_dirs=': [],
-      'defines=': ['<@(sqlite_options)'],
+      'defines': ['<@(sqlite_options)'],
+      'conditions': [['OS!="win"', { 'defines': ['<@(sqlite_posix_options)'] }]],
       'cflags': ['-w'],
       'xcode_settings': { 'WARNING_CFLAGS': ['-w'] },
       'msvs_settings': { 'VCCLCompilerTool': { 'WarningLevel': '0' } },

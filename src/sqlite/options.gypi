@@ -1,10 +1,12 @@
-# How our SQLite is compiled. Sorted; every line is explained in docs/sqlite-options.md. Read by binding.gyp, by
-# test/core/Makefile and by test/01.sqlite-options.test.js: one option per line, nothing else in quotes after the name.
+# How our SQLite is compiled. Sorted; docs/sqlite-options.md explains every line. Also read by test/core/Makefile and
+# by test/01.sqlite-options.test.js, line by line: an option per line, and nothing else that starts with a capital.
 {
   'variables': {
-    'sqlite_options': [
+    'sqlite_posix_options': [
       'HAVE_FDATASYNC=1',
-      'HAVE_USLEEP=1',
+      'HAVE_LOCALTIME_R=1',
+    ],
+    'sqlite_options': [
       'SQLITE_DEFAULT_CACHE_SIZE=-16000',
       'SQLITE_DEFAULT_FOREIGN_KEYS=1',
       'SQLITE_DEFAULT_MEMSTATUS=0',
