@@ -1,0 +1,43 @@
+/* model.h - a table that always tells the truth: it keeps every patch, and works out each cell anew
+ * by the cell rule (I2) whenever it is asked. No index, no state, nothing incremental. Tests
+ * compare replicas with it. */
+#ifndef MODEL_H
+#define MODEL_H
+
+#include "harness.h"
+
+typedef struct model_column {
+  const char *name;
+  bool key;
+  bool not_null;
+  const char *
+      initial; /* what the cell shows (as show_value) where no patch sets it: "n", or its DEFAULT */
+} model_column;
+
+typedef struct model_table {
+  const char *name;
+  size_t n_columns; /* in the order of the table */
+  const model_column *columns;
+} model_table;
+
+typedef struct model_patch {
+  const model_table *table;
+  uint32_t origin;
+  int64_t sequence, patched_at;
+  const char **shown; /* n_columns; NULL where the patch does not set the column */
+} model_patch;
+
+typedef struct model {
+  model_patch *patches;
+  size_t n, cap;
+} model;
+
+/* Notes a patch. `row` is copied. The same (origin, sequence) twice is one patch. */
+void model_add(model *m, const model_table *table, uint32_t origin, int64_t sequence,
+               int64_t patched_at, const cell *row);
+/* The table, as peer_dump shows it, folded from all patches. */
+char *model_dump(const model *m, const model_table *table);
+/* Fails the test unless the peer's table is the model's. */
+void model_check(const model *m, const model_table *table, peer *p);
+
+#endif
