@@ -1,0 +1,225 @@
+/* core.h - what the core's files share. Not for use outside src/core.
+ *
+ *   engine.c    open, batches, writes, migrations            ┐
+ *   merge.c     one patch into log and table (I2)            │ decide the data
+ *   log.c       the T_patches tables: append, read, fold     │
+ *   schema.c    which tables are replicated, and their SQL   │
+ *   vector.c    what is applied (I1)                         │
+ *   clock.c     the next _patchedAt                          ┘
+ *   sync.c      links: who lacks what, frames in and out
+ *   wire.c      bytes <-> frames
+ *   guard.c     SQL of the application's own
+ *   identity.c  <file>-replic: lock and witness
+ *   error.c     texts, codes, events
+ *
+ * Each file uses only those below it in this list, except that all use error.c, and sync.c is
+ * called by engine.c after the commit. Memory comes from sqlite3_malloc, so that one failure shim
+ * covers SQLite and core. */
+#ifndef REPLIC_CORE_H
+#define REPLIC_CORE_H
+
+#include <sqlite3.h>
+
+#include "replic.h"
+
+/* ---- schema ------------------------------------------------------------------------------------------------ */
+
+/* A field is a column that patches carry. Keys come first, in the order of the primary key. */
+typedef struct replic__field {
+  char *name;
+  char *type;        /* as declared, "" if none */
+  char *json_name;   /* as it stands in _nulls, with its quotes */
+  char *default_sql; /* a DEFAULT that is not a constant: evaluated by the peer that creates the
+                        row; else NULL */
+  int key;           /* position in the primary key from 1, else 0 */
+  int required;      /* NOT NULL without DEFAULT: the row cannot exist before a patch sets it */
+  int untyped;       /* no affinity: 1 and 1.0 are kept apart, though they are equal as keys */
+} replic__field;
+
+/* A cached pair of statements for one set of columns. */
+typedef struct replic__row_sql {
+  unsigned char *take; /* n_fields bytes: 1 where the column is set */
+  sqlite3_stmt *upsert, *update;
+} replic__row_sql;
+
+#define REPLIC__ROW_SQL_MAX 32
+
+enum { LOG_INSERT, LOG_NEWER, LOG_FOLD, LOG_READ, LOG_CLOCK, ROW_EXISTS, DEFAULTS, N_TABLE_SQL };
+
+typedef struct replic__table {
+  char *name;
+  replic_table info; /* for the caller: all columns in declared order */
+  replic_column *columns;
+  replic__field *fields;
+  int n_fields, n_keys, n_required, n_dynamic;
+  int has_nulls, has_triggers;
+  int deleted_at; /* index of the field, -1 if there is none */
+  sqlite3_stmt *sql[N_TABLE_SQL];
+  replic__row_sql rows[REPLIC__ROW_SQL_MAX];
+  int n_rows;
+  int changed;                     /* in this batch: bit 0 locally, bit 1 by a merge */
+  unsigned char *take, *fold_take; /* scratch, n_fields each */
+  replic_value *values, *fold;     /* scratch, n_fields each */
+} replic__table;
+
+typedef struct replic__schema {
+  replic__table **tables; /* sorted by name */
+  size_t n_tables;
+  uint32_t base_id; /* table i is known to the links as base_id + i; never used again for another
+                       table */
+  int constrained;  /* a CHECK or a foreign key is declared somewhere */
+} replic__schema;
+
+int replic__schema_load(replic *r,
+                        replic__schema **out); /* creates missing indexes; needs a transaction */
+void replic__schema_free(replic__schema *schema);
+replic__table *replic__schema_find(const replic__schema *schema, const char *name);
+int replic__schema_sql(replic *r, replic__table *t, int which, sqlite3_stmt **out);
+int replic__schema_row_sql(replic *r, replic__table *t, const unsigned char *take, int update,
+                           sqlite3_stmt **out);
+char *replic__schema_text(const replic__table *t, int which);
+char *replic__schema_row_text(const replic__table *t, const unsigned char *take, int update);
+
+/* ---- patches ----------------------------------------------------------------------------------------------- */
+
+typedef struct replic__patch {
+  replic__table *table;
+  uint32_t origin;
+  int64_t sequence, patched_at;
+  replic_value *values; /* n_fields; REPLIC_UNSET where the patch does not set the column */
+} replic__patch;
+
+int replic__bind(sqlite3_stmt *stmt, int index,
+                 const replic_value *value); /* borrows text and blob until reset */
+void replic__column(sqlite3_stmt *stmt, int index,
+                    replic_value *value); /* borrowed until the next step */
+
+int replic__log_insert(replic *r, const replic__patch *p, int *duplicate);
+/* Clears take[i] where a newer patch of the same key sets field i. `*newer`: how many there are. */
+int replic__log_newer(replic *r, const replic__patch *p, unsigned char *take, int *newer);
+/* The winning cells of the patch's key over the whole log into t->fold / t->fold_take; values are
+ * owned (fold_free). */
+int replic__log_fold(replic *r, const replic__patch *p);
+void replic__log_fold_free(replic__table *t);
+/* Calls `each` for the patches of `origin` in (after, up_to], in order. A nonzero result stops, and
+ * is returned. */
+int replic__log_read(replic *r, uint32_t origin, int64_t after, int64_t up_to,
+                     int (*each)(void *ctx, const replic__patch *p), void *ctx);
+/* _patchedAt of one patch, 0 if the log has none. */
+int replic__log_clock(replic *r, uint32_t origin, int64_t sequence, int64_t *patched_at);
+
+int replic__merge(replic *r, const replic__patch *p, int local);
+int replic__row_exists(replic *r, replic__table *t, const replic_value *key, int *exists);
+int replic__merge_mode(replic *r, int merging);
+
+/* ---- clock and vector -------------------------------------------------------------------------------------- */
+
+typedef struct replic__clock {
+  int64_t high;        /* highest _patchedAt seen */
+  int foreign;         /* it came from another peer, or from before this start */
+  int64_t run_patches; /* own patches at `high`: they travel as one group, so their number */
+  int64_t run_bytes;   /* and size are bounded */
+} replic__clock;
+
+int64_t replic__clock_next(replic__clock *clock, int64_t now_ms);
+void replic__clock_issued(replic__clock *clock, int64_t bytes);
+void replic__clock_seen(replic__clock *clock, int64_t patched_at);
+
+typedef struct replic__entry {
+  replic_position now;       /* in the open batch */
+  replic_position committed; /* on disk; sequence 0: nothing yet */
+} replic__entry;
+
+int replic__vector_load(replic *r);
+/* Finds or adds. NULL: out of memory. Valid until the next call that adds. */
+replic__entry *replic__vector_entry(replic *r, uint32_t origin);
+int64_t replic__vector_sequence(const replic *r, uint32_t origin); /* as in the open batch */
+int replic__vector_store(replic *r);   /* writes what changed in this batch */
+void replic__vector_settle(replic *r); /* after the commit: memory follows */
+void replic__vector_revert(replic *r);
+
+/* ---- engine ------------------------------------------------------------------------------------------------ */
+
+enum { AUTH_ENGINE, AUTH_USER, AUTH_UNSAFE, AUTH_MIGRATION, AUTH_TRIGGERS };
+typedef struct replic__auth {
+  int mode;
+  const replic__schema *schema; /* AUTH_TRIGGERS: the one being registered */
+  int denied;                   /* a REPLIC_E… code */
+  char *what;                   /* what was refused; owned */
+  int schema_changed;           /* the statement changes the schema */
+} replic__auth;
+
+typedef struct replic__sync replic__sync;
+typedef struct replic__identity replic__identity;
+
+struct replic {
+  sqlite3 *db;
+  replic_config config;
+  char *path;
+  uint32_t peer_id;
+  int is_new_peer;
+  int64_t now_ms;
+  int in_batch;
+  int open_tx; /* BEGIN has run: only a batch that touches the disk takes the write lock */
+  int swapped; /* the schema was registered anew in this batch */
+  int lost; /* SQLite rolled the batch's transaction back on its own: nothing more can be done in it
+             */
+  int merging; /* CHECKs and foreign keys are off */
+  char *error;
+  replic__auth auth;
+  replic__identity *identity;
+  replic__clock clock, clock_committed;
+  replic__entry *vector;
+  size_t n_vector, cap_vector;
+  replic_position *positions; /* what replic_vector returned last */
+  sqlite3_stmt *vector_sql, *begin_sql, *commit_sql, *savepoint_sql, *release_sql, *rollback_to_sql;
+  replic__schema *schema;
+  replic__sync *sync;
+  replic_counters counters;
+  replic_outbox outbox;
+};
+
+int replic__exec(replic *r, const char *sql); /* engine.c's own SQL only */
+int replic__prepare(replic *r, const char *sql,
+                    sqlite3_stmt **slot);        /* keeps it in *slot; persistent */
+int replic__step(replic *r, sqlite3_stmt *stmt); /* runs to the end, resets; sets the error */
+int replic__int(replic *r, const char *sql, int64_t *out); /* one integer; 0 rows: 0 */
+/* A savepoint also remembers one vector entry, the clock and the counters. */
+typedef struct replic__savepoint {
+  replic_position position;
+  replic__clock clock;
+  replic_counters counters;
+} replic__savepoint;
+int replic__savepoint_open(replic *r, uint32_t origin, replic__savepoint *save); /* begins, too */
+/* Releases it if rc is REPLIC_OK, else rolls back to it; returns rc. */
+int replic__savepoint_end(replic *r, const replic__savepoint *save, int rc);
+
+/* ---- guard, identity --------------------------------------------------------------------------------------- */
+
+int replic__guard(void *ctx, int action, const char *a, const char *b, const char *db,
+                  const char *trigger);
+/* Runs every statement of `sql` under `mode`; the text of a refusal or failure is set. */
+int replic__guard_exec(replic *r, int mode, const char *sql, size_t len, const replic_param *params,
+                       size_t n_params, int many, int64_t *changes, int64_t *rowid);
+
+int replic__identity_open(replic *r);     /* lock; reads the witness */
+int replic__identity_settle(replic *r);   /* who am I? needs the vector and a transaction */
+void replic__identity_witness(replic *r); /* after each commit: the last own sequence */
+void replic__identity_close(replic *r);
+
+/* ---- error.c ----------------------------------------------------------------------------------------------- */
+
+int replic__fail(replic *r, int code, const char *format, ...); /* sets the text, returns code */
+int replic__fail_db(replic *r, int code); /* text from SQLite; REPLIC_OK stays */
+int replic__event(replic *r, replic_event event, const char *format, ...);
+void replic__trace(replic *r, const char *format, ...); /* nothing unless config.trace */
+
+/* ---- sync.c ------------------------------------------------------------------------------------------------ */
+
+int replic__sync_open(replic *r);
+void replic__sync_close(replic *r);
+void replic__sync_flush(
+    replic *r); /* after a commit: frames and acknowledgements into the outbox */
+void replic__sync_schema_changed(replic *r); /* ask again for what was held */
+
+#endif

@@ -1,0 +1,465 @@
+/* engine.c - opening, batches, local writes, migrations: what ties the parts together.
+ *
+ * A batch is one transaction. It begins on disk only when a call of it first touches the disk, so a
+ * batch of mere acknowledgements takes no lock. Each call stands in a savepoint, which also
+ * remembers the clock and the vector entry that the call moves; so a call that fails leaves nothing
+ * behind, on disk or in memory, and its neighbours go on. */
+#include <math.h>
+#include <string.h>
+
+#include "core.h"
+
+#define MIB (1024 * 1024)
+#define BUSY_TIMEOUT_MS                                                                            \
+  5000           /* for other programs that have the file open; another Replica cannot */
+#define LAYOUT 1 /* of the internal tables */
+
+/* ---- SQL of the engine's own ---- */
+
+int replic__prepare(replic *r, const char *sql, sqlite3_stmt **slot) {
+  if (*slot) return REPLIC_OK;
+  return replic__fail_db(r,
+                         sqlite3_prepare_v3(r->db, sql, -1, SQLITE_PREPARE_PERSISTENT, slot, NULL));
+}
+
+int replic__step(replic *r, sqlite3_stmt *stmt) {
+  int rc;
+  while ((rc = sqlite3_step(stmt)) == SQLITE_ROW) continue;
+  rc = rc == SQLITE_DONE ? REPLIC_OK : replic__fail_db(r, rc);
+  sqlite3_reset(stmt);
+  return rc;
+}
+
+int replic__exec(replic *r, const char *sql) {
+  return replic__fail_db(r, sqlite3_exec(r->db, sql, NULL, NULL, NULL));
+}
+
+int replic__int(replic *r, const char *sql, int64_t *out) {
+  sqlite3_stmt *stmt = NULL;
+  *out = 0;
+  int rc = replic__prepare(r, sql, &stmt);
+  if (rc == REPLIC_OK) rc = sqlite3_step(stmt);
+  if (rc == SQLITE_ROW) *out = sqlite3_column_int64(stmt, 0);
+  rc = rc == SQLITE_ROW || rc == SQLITE_DONE ? REPLIC_OK : replic__fail_db(r, rc);
+  sqlite3_finalize(stmt);
+  return rc;
+}
+
+static int run_kept(replic *r, const char *sql, sqlite3_stmt **slot) {
+  int rc = replic__prepare(r, sql, slot);
+  return rc == REPLIC_OK ? replic__step(r, *slot) : rc;
+}
+
+static int reload_schema(replic *r) {
+  replic__schema *fresh, *old = r->schema;
+  int rc = replic__schema_load(r, &fresh);
+  if (rc != REPLIC_OK) return rc;
+  r->schema = fresh;
+  r->auth.schema = fresh;
+  r->swapped = 1;
+  replic__schema_free(old);
+  replic__sync_schema_changed(r);
+  return REPLIC_OK;
+}
+
+/* ---- batches ---- */
+
+int replic_begin(replic *r, int64_t now_ms) {
+  if (r->in_batch) return replic__fail(r, REPLIC_EUSAGE, "replic_begin: a batch is open already");
+  if (now_ms < 0 || now_ms >= REPLIC_MAX_CLOCK)
+    return replic__fail(r, REPLIC_ERANGE, "the wall clock says %lld ms: set the system's time",
+                        now_ms);
+  r->in_batch = 1;
+  r->now_ms = now_ms;
+  return REPLIC_OK;
+}
+
+static int fail_lost(replic *r) {
+  return replic__fail(r, SQLITE_ABORT_ROLLBACK,
+                      "another call of the same batch made SQLite undo all of it: call again");
+}
+
+int replic__savepoint_open(replic *r, uint32_t origin, replic__savepoint *save) {
+  if (!r->in_batch)
+    return replic__fail(r, REPLIC_EUSAGE, "no batch is open: call replic_begin first");
+  if (r->lost) return fail_lost(r);
+  replic__entry *entry = replic__vector_entry(r, origin);
+  if (!entry) return SQLITE_NOMEM;
+  save->position = entry->now;
+  save->clock = r->clock;
+  save->counters = r->counters;
+  int rc = r->open_tx ? REPLIC_OK : run_kept(r, "BEGIN IMMEDIATE", &r->begin_sql);
+  if (rc == REPLIC_OK) r->open_tx = 1;
+  return rc == REPLIC_OK ? run_kept(r, "SAVEPOINT call", &r->savepoint_sql) : rc;
+}
+
+int replic__savepoint_end(replic *r, const replic__savepoint *save, int rc) {
+  sqlite3_int64 unresolved = 0, unused = 0;
+  if (rc == REPLIC_OK && r->schema && r->schema->constrained) {
+    sqlite3_db_status64(r->db, SQLITE_DBSTATUS_DEFERRED_FKS, &unresolved, &unused, 0);
+    if (unresolved)
+      rc = replic__fail(r, SQLITE_CONSTRAINT_FOREIGNKEY, "FOREIGN KEY constraint failed");
+  }
+  if (rc == REPLIC_OK) rc = run_kept(r, "RELEASE call", &r->release_sql);
+  if (rc == REPLIC_OK) return REPLIC_OK;
+  char *text = r->error; /* of the failure, not of its undoing */
+  r->error = NULL;
+  r->clock = save->clock;
+  r->counters = save->counters;
+  replic__entry *entry = replic__vector_entry(r, save->position.origin);
+  if (entry) entry->now = save->position;
+  if (sqlite3_get_autocommit(r->db))
+    r->lost = 1;
+  else if (run_kept(r, "ROLLBACK TO call", &r->rollback_to_sql) != REPLIC_OK ||
+           run_kept(r, "RELEASE call", &r->release_sql))
+    r->lost = 1;
+  sqlite3_free(r->error);
+  r->error = text;
+  return rc;
+}
+
+void replic_rollback(replic *r) {
+  char *text = r->error;
+  r->error = NULL;
+  if (!sqlite3_get_autocommit(r->db)) replic__exec(r, "ROLLBACK");
+  replic__vector_revert(r);
+  r->clock = r->clock_committed;
+  for (size_t i = 0; i < replic_table_count(r); i++) r->schema->tables[i]->changed = 0;
+  if (r->swapped && reload_schema(r) != REPLIC_OK)
+    replic__event(r, (replic_event){.kind = REPLIC_EVENT_ERROR, .code = REPLIC_ESCHEMA}, "%s",
+                  replic_error_text(r));
+  r->in_batch = r->open_tx = r->swapped = r->lost = 0;
+  sqlite3_free(r->error);
+  r->error = text;
+}
+
+int replic_commit(replic *r) {
+  if (!r->in_batch) return replic__fail(r, REPLIC_EUSAGE, "replic_commit: no batch is open");
+  int rc = r->lost ? fail_lost(r) : REPLIC_OK;
+  if (rc == REPLIC_OK && r->open_tx) rc = replic__vector_store(r);
+  if (rc == REPLIC_OK && r->open_tx) rc = run_kept(r, "COMMIT", &r->commit_sql);
+  if (rc != REPLIC_OK) {
+    replic_rollback(r);
+    return rc;
+  }
+  r->counters.commits += r->open_tx;
+  r->in_batch = r->open_tx = r->swapped = 0;
+  r->clock_committed = r->clock;
+  replic__vector_settle(r);
+  for (size_t i = 0; i < replic_table_count(r); i++) {
+    replic__table *t = r->schema->tables[i];
+    if (t->changed)
+      replic__event(r, (replic_event){.kind = REPLIC_EVENT_CHANGE, .code = t->changed}, "%s",
+                    t->name);
+    t->changed = 0;
+  }
+  replic__identity_witness(r);
+  replic__sync_flush(r);
+  return REPLIC_OK;
+}
+
+/* ---- local writes ---- */
+
+typedef struct group {
+  replic__entry *self;
+  int64_t patched_at, bytes;
+} group;
+
+/* Which field each column of the change is. *map: caller frees. */
+static int map_columns(replic *r, const replic__table *t, const replic_change *change, int **map) {
+  *map = sqlite3_malloc64((change->n_columns + 1) * sizeof **map);
+  if (!*map) return SQLITE_NOMEM;
+  for (size_t c = 0; c < change->n_columns; c++) {
+    int i = 0;
+    while (i < t->n_fields && sqlite3_stricmp(t->fields[i].name, change->columns[c]) != 0) i++;
+    if (i == t->n_fields)
+      return replic__fail(r, REPLIC_ECOLUMN, "table %s has no column %s that can be written",
+                          t->name, change->columns[c]);
+    for (size_t other = 0; other < c; other++)
+      if ((*map)[other] == i)
+        return replic__fail(r, REPLIC_ECOLUMN, "column %s of %s is given twice", change->columns[c],
+                            t->name);
+    (*map)[c] = i;
+  }
+  return REPLIC_OK;
+}
+
+static int check_keys(replic *r, const replic__table *t) {
+  for (int i = 0; i < t->n_keys; i++) {
+    replic_value *key = &t->values[i];
+    if (key->type <= REPLIC_NULL)
+      return replic__fail(r, REPLIC_EKEY,
+                          "%s.%s is part of the primary key and needs a value (NaN is NULL)",
+                          t->name, t->fields[i].name);
+    /* 1 and 1.0 are one key, and shall be the same bytes on every peer */
+    if (t->fields[i].untyped && key->type == REPLIC_REAL && key->d >= -9223372036854775808.0 &&
+        key->d < 9223372036854775808.0 && floor(key->d) == key->d) {
+      key->type = REPLIC_INT;
+      key->i = (int64_t)key->d;
+    }
+  }
+  return REPLIC_OK;
+}
+
+static int write_row(replic *r, replic__table *t, int kind, group *g) {
+  int rc = check_keys(r, t), exists;
+  int64_t bytes = 0;
+  if (rc == REPLIC_OK && kind == REPLIC_DELETE) {
+    rc = replic__row_exists(r, t, t->values, &exists);
+    if (rc == REPLIC_OK && !exists)
+      rc = replic__fail(r, REPLIC_ENOTFOUND, "%s has no row with this primary key", t->name);
+    t->values[t->deleted_at] = (replic_value){.type = REPLIC_INT, .i = g->patched_at};
+  }
+  if (rc != REPLIC_OK) return rc;
+  for (int i = 0; i < t->n_fields; i++) bytes += 10 + (int64_t)t->values[i].len;
+  g->bytes += bytes;
+  if (g->bytes > (int64_t)r->config.max_frame_bytes)
+    return replic__fail(r, REPLIC_ETOOLARGE,
+                        "the group exceeds maxFrameBytes (%lld): write fewer rows at once, or use "
+                        "load, which splits them",
+                        (int64_t)r->config.max_frame_bytes);
+  if (g->self->now.sequence >= REPLIC_MAX_SEQUENCE || g->patched_at > REPLIC_MAX_CLOCK)
+    return replic__fail(r, REPLIC_ERANGE, "peer %u has used up its sequences or its clock",
+                        r->peer_id);
+  g->self->now.sequence++;
+  g->self->now.patched_at = g->patched_at;
+  replic__clock_issued(&r->clock, bytes);
+  r->counters.patches_written++;
+  replic__patch p = {t, r->peer_id, g->self->now.sequence, g->patched_at, t->values};
+  return replic__merge(r, &p, 1);
+}
+
+static int write_change(replic *r, const replic_change *change, group *g) {
+  replic__table *t = replic__schema_find(r->schema, change->table);
+  if (!t)
+    return replic__fail(r, REPLIC_ETABLE,
+                        "there is no replicated table %s (one that has a %s_patches)",
+                        change->table, change->table);
+  if (change->kind == REPLIC_DELETE && t->deleted_at < 0)
+    return replic__fail(
+        r, REPLIC_ENODELETE,
+        "%s has no column deletedAt, so its rows cannot be deleted: add one to %s and %s_patches",
+        t->name, t->name, t->name);
+  int *map, rc = map_columns(r, t, change, &map);
+  const replic_value *value = change->values;
+  for (size_t row = 0; rc == REPLIC_OK && row < change->n_rows; row++) {
+    for (int i = 0; i < t->n_fields; i++) t->values[i].type = REPLIC_UNSET;
+    for (size_t c = 0; c < change->n_columns; c++, value++) {
+      t->values[map[c]] = *value;
+      if (value->type == REPLIC_REAL && isnan(value->d)) t->values[map[c]].type = REPLIC_NULL;
+    }
+    for (int i = 0; i < t->n_fields; i++)
+      if (t->values[i].type < REPLIC_TEXT) t->values[i].len = 0;
+    rc = write_row(r, t, change->kind, g);
+  }
+  sqlite3_free(map);
+  return rc;
+}
+
+int replic_write(replic *r, const replic_change *changes, size_t n_changes, int64_t *sequence) {
+  replic__savepoint save;
+  *sequence = 0;
+  int rc = replic__savepoint_open(r, r->peer_id, &save);
+  if (rc != REPLIC_OK) return rc;
+  rc = replic__merge_mode(r, 0);
+  group g = {replic__vector_entry(r, r->peer_id), replic__clock_next(&r->clock, r->now_ms), 0};
+  for (size_t i = 0; rc == REPLIC_OK && i < n_changes; i++) rc = write_change(r, &changes[i], &g);
+  r->counters.groups_written++;
+  rc = replic__savepoint_end(r, &save, rc);
+  if (rc == REPLIC_OK) *sequence = g.self->now.sequence;
+  if (rc == REPLIC_OK)
+    replic__trace(r, "written %u.%lld, clock %lld", r->peer_id, *sequence, g.patched_at);
+  return rc;
+}
+
+int replic_run(replic *r, const char *sql, size_t len, int many, int unsafe,
+               const replic_param *params, size_t n_params, int64_t *changes, int64_t *rowid) {
+  replic__savepoint save;
+  *changes = *rowid = 0;
+  int rc = replic__savepoint_open(r, r->peer_id, &save);
+  if (rc != REPLIC_OK) return rc;
+  rc = replic__merge_mode(r, 0);
+  r->auth.schema_changed = 0;
+  if (rc == REPLIC_OK)
+    rc = replic__guard_exec(r, unsafe ? AUTH_UNSAFE : AUTH_USER, sql, len, params, n_params, many,
+                            changes, rowid);
+  if (rc == REPLIC_OK && r->auth.schema_changed) rc = reload_schema(r);
+  return replic__savepoint_end(r, &save, rc);
+}
+
+/* ---- migrations ---- */
+
+static int note_migration(replic *r, int64_t version, const char *sql, const char *down_of_step) {
+  int64_t last;
+  int rc = replic__int(r, "SELECT max(version) FROM main._replic_migrations", &last);
+  int64_t expected = down_of_step ? last + 1 : last;
+  if (rc == REPLIC_OK && version != expected)
+    return replic__fail(r, REPLIC_EMIGRATION,
+                        "the database is at version %lld, so version %lld cannot go %s", last,
+                        version, down_of_step ? "up" : "down");
+  sqlite3_stmt *stmt = NULL;
+  if (rc == REPLIC_OK)
+    rc = replic__prepare(
+        r,
+        down_of_step ? "INSERT INTO main._replic_migrations(version, up, down) VALUES(?1, ?2, ?3)"
+                     : "DELETE FROM main._replic_migrations WHERE version = ?1",
+        &stmt);
+  if (rc != REPLIC_OK) return rc;
+  sqlite3_bind_int64(stmt, 1, version);
+  if (down_of_step) {
+    sqlite3_bind_text(stmt, 2, sql, -1, SQLITE_STATIC);
+    sqlite3_bind_text(stmt, 3, down_of_step, -1, SQLITE_STATIC);
+  }
+  rc = replic__step(r, stmt);
+  sqlite3_finalize(stmt);
+  return rc;
+}
+
+int replic_migrate(replic *r, int64_t now_ms, int64_t version, const char *sql,
+                   const char *down_of_step) {
+  replic__savepoint save;
+  int64_t changes, rowid;
+  int rc = replic_begin(r, now_ms);
+  if (rc == REPLIC_OK) rc = replic__savepoint_open(r, r->peer_id, &save);
+  if (rc == REPLIC_OK) rc = note_migration(r, version, sql, down_of_step);
+  if (rc == REPLIC_OK)
+    rc = replic__guard_exec(r, AUTH_MIGRATION, sql, strlen(sql), NULL, 0, 1, &changes, &rowid);
+  if (rc == REPLIC_OK) rc = reload_schema(r);
+  if (rc == REPLIC_OK) rc = replic__savepoint_end(r, &save, rc);
+  if (rc == REPLIC_OK) return replic_commit(r);
+  if (r->in_batch) replic_rollback(r);
+  return rc;
+}
+
+/* ---- opening and closing ---- */
+
+static int take_defaults(replic *r, const replic_config *config) {
+  replic_config *c = &r->config;
+  *c = *config;
+  if (!c->max_clock_skew_ms) c->max_clock_skew_ms = 60000;
+  if (!c->heartbeat_ms) c->heartbeat_ms = 1000;
+  if (!c->link_timeout_ms) c->link_timeout_ms = 10000;
+  if (!c->max_frame_bytes) c->max_frame_bytes = 64 * MIB;
+  if (!c->window_bytes) c->window_bytes = 4 * MIB;
+  if (!c->slice_bytes) c->slice_bytes = 256 * 1024;
+  if (!c->early_bytes) c->early_bytes = 4 * MIB;
+  if (!c->ring_bytes) c->ring_bytes = 4 * MIB;
+  r->path = sqlite3_mprintf("%s", config->path ? config->path : "");
+  c->path = r->path;
+  if (!r->path) return SQLITE_NOMEM;
+  if (!*r->path || !strcmp(r->path, ":memory:"))
+    return replic__fail(r, REPLIC_EUSAGE, "a replica needs a file; \"%s\" is none", r->path);
+  return REPLIC_OK;
+}
+
+static int open_database(replic *r) {
+  int flags =
+      SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE;
+  int rc = sqlite3_open_v2(r->path, &r->db, flags, NULL);
+  if (rc != SQLITE_OK)
+    return replic__fail(r, rc, "%s: %s. The folder must exist and be writable", r->path,
+                        r->db ? sqlite3_errmsg(r->db) : "no memory");
+  if (sqlite3_db_readonly(r->db, "main") == 1)
+    return replic__fail(r, SQLITE_READONLY, "%s cannot be written: change its permissions",
+                        r->path);
+  sqlite3_busy_timeout(r->db, BUSY_TIMEOUT_MS);
+  return replic__identity_open(r);
+}
+
+static int set_up(replic *r) {
+  sqlite3_stmt *stmt = NULL;
+  int rc = replic__prepare(r, "SELECT encoding FROM pragma_encoding", &stmt);
+  int utf8 = rc == REPLIC_OK && sqlite3_step(stmt) == SQLITE_ROW &&
+             !strcmp((const char *)sqlite3_column_text(stmt, 0), "UTF-8");
+  if (rc == REPLIC_OK) rc = replic__fail_db(r, sqlite3_reset(stmt));
+  sqlite3_finalize(stmt);
+  if (rc == REPLIC_OK && !utf8)
+    return replic__fail(r, REPLIC_ESCHEMA,
+                        "%s is not encoded in UTF-8: copy it with the sqlite3 shell's .dump",
+                        r->path);
+  if (rc == REPLIC_OK)
+    rc = replic__exec(
+        r, "PRAGMA journal_mode = WAL; PRAGMA foreign_keys = ON; PRAGMA temp_store = MEMORY");
+  if (rc == REPLIC_OK)
+    rc = replic__exec(r, r->config.normal_durability ? "PRAGMA synchronous = NORMAL"
+                                                     : "PRAGMA synchronous = FULL");
+  if (rc == REPLIC_OK)
+    rc = replic__exec(
+        r,
+        "BEGIN IMMEDIATE;"
+        "CREATE TABLE IF NOT EXISTS main._replic_meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID;"
+        "CREATE TABLE IF NOT EXISTS main._replic_vector(origin INTEGER PRIMARY KEY, sequence "
+        "INTEGER NOT NULL, "
+        "patchedAt INTEGER NOT NULL);"
+        "CREATE TABLE IF NOT EXISTS main._replic_migrations(version INTEGER PRIMARY KEY, up TEXT "
+        "NOT NULL, "
+        "down TEXT NOT NULL);"
+        "INSERT OR IGNORE INTO main._replic_meta(key, value) VALUES('layout', 1)");
+  int64_t layout = 0;
+  if (rc == REPLIC_OK)
+    rc = replic__int(r, "SELECT value FROM main._replic_meta WHERE key = 'layout'", &layout);
+  if (rc == REPLIC_OK && layout != LAYOUT)
+    rc = replic__fail(
+        r, REPLIC_EVERSION,
+        "%s was written by a newer replic-sqlite (layout %lld, this one knows %d): update", r->path,
+        layout, LAYOUT);
+  if (rc == REPLIC_OK) rc = replic__vector_load(r);
+  if (rc == REPLIC_OK) rc = replic__identity_settle(r);
+  if (rc == REPLIC_OK) rc = reload_schema(r);
+  return rc == REPLIC_OK ? replic__exec(r, "COMMIT") : rc;
+}
+
+int replic_open(const replic_config *config, int64_t now_ms, replic **out) {
+  int rc = sqlite3_initialize();
+  replic *r = *out = rc == SQLITE_OK ? sqlite3_malloc64(sizeof *r) : NULL;
+  if (!r) return SQLITE_NOMEM;
+  memset(r, 0, sizeof *r);
+  r->now_ms = now_ms;
+  rc = take_defaults(r, config);
+  if (rc == REPLIC_OK) rc = replic__sync_open(r);
+  if (rc == REPLIC_OK) rc = open_database(r);
+  if (rc == REPLIC_OK)
+    rc = replic__fail_db(r, sqlite3_set_authorizer(r->db, replic__guard, &r->auth));
+  if (rc == REPLIC_OK) rc = set_up(r);
+  if (rc > 0 && rc != REPLIC_OK && !strstr(replic_error_text(r), r->path ? r->path : ""))
+    rc = replic__fail(r, rc, "%s: %s", r->path, replic_error_text(r));
+  if (rc != REPLIC_OK) return rc;
+  r->swapped = 0;
+  replic__identity_witness(r);
+  return REPLIC_OK;
+}
+
+void replic_close(replic *r) {
+  if (!r) return;
+  if (r->in_batch) replic_rollback(r);
+  replic__sync_close(r);
+  replic__schema_free(r->schema);
+  sqlite3_stmt *kept[] = {r->vector_sql,    r->begin_sql,   r->commit_sql,
+                          r->savepoint_sql, r->release_sql, r->rollback_to_sql};
+  for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) sqlite3_finalize(kept[i]);
+  sqlite3_close(r->db); /* before the lock is released: the next opener finds a quiet file */
+  replic__identity_close(r);
+  replic_outbox_free(&r->outbox);
+  sqlite3_free(r->auth.what);
+  sqlite3_free(r->vector);
+  sqlite3_free(r->positions);
+  sqlite3_free(r->error);
+  sqlite3_free(r->path);
+  sqlite3_free(r);
+}
+
+uint32_t replic_peer_id(const replic *r) {
+  return r->peer_id;
+}
+
+int replic_is_new_peer(const replic *r) {
+  return r->is_new_peer;
+}
+
+void replic_get_counters(const replic *r, replic_counters *out) {
+  *out = r->counters;
+}
+
+void replic_interrupt(replic *r) {
+  if (r->db) sqlite3_interrupt(r->db);
+}

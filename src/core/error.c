@@ -1,0 +1,153 @@
+/* error.c - texts, names of codes, and the events of the outbox. */
+#include <stdarg.h>
+#include <string.h>
+
+#include "core.h"
+
+#define NAME(code)                                                                                 \
+  { code, #code }
+static const struct {
+  int code;
+  const char *name;
+} SQLITE_NAMES[] = {
+    NAME(SQLITE_ERROR),
+    NAME(SQLITE_INTERNAL),
+    NAME(SQLITE_PERM),
+    NAME(SQLITE_ABORT),
+    NAME(SQLITE_BUSY),
+    NAME(SQLITE_LOCKED),
+    NAME(SQLITE_NOMEM),
+    NAME(SQLITE_READONLY),
+    NAME(SQLITE_INTERRUPT),
+    NAME(SQLITE_IOERR),
+    NAME(SQLITE_CORRUPT),
+    NAME(SQLITE_NOTFOUND),
+    NAME(SQLITE_FULL),
+    NAME(SQLITE_CANTOPEN),
+    NAME(SQLITE_PROTOCOL),
+    NAME(SQLITE_SCHEMA),
+    NAME(SQLITE_TOOBIG),
+    NAME(SQLITE_CONSTRAINT),
+    NAME(SQLITE_MISMATCH),
+    NAME(SQLITE_MISUSE),
+    NAME(SQLITE_NOLFS),
+    NAME(SQLITE_AUTH),
+    NAME(SQLITE_RANGE),
+    NAME(SQLITE_NOTADB),
+    NAME(SQLITE_ABORT_ROLLBACK),
+    NAME(SQLITE_BUSY_RECOVERY),
+    NAME(SQLITE_BUSY_SNAPSHOT),
+    NAME(SQLITE_BUSY_TIMEOUT),
+    NAME(SQLITE_CANTOPEN_ISDIR),
+    NAME(SQLITE_CANTOPEN_FULLPATH),
+    NAME(SQLITE_CANTOPEN_SYMLINK),
+    NAME(SQLITE_CONSTRAINT_CHECK),
+    NAME(SQLITE_CONSTRAINT_DATATYPE),
+    NAME(SQLITE_CONSTRAINT_FOREIGNKEY),
+    NAME(SQLITE_CONSTRAINT_FUNCTION),
+    NAME(SQLITE_CONSTRAINT_NOTNULL),
+    NAME(SQLITE_CONSTRAINT_PRIMARYKEY),
+    NAME(SQLITE_CONSTRAINT_ROWID),
+    NAME(SQLITE_CONSTRAINT_TRIGGER),
+    NAME(SQLITE_CONSTRAINT_UNIQUE),
+    NAME(SQLITE_CONSTRAINT_VTAB),
+    NAME(SQLITE_CORRUPT_INDEX),
+    NAME(SQLITE_CORRUPT_SEQUENCE),
+    NAME(SQLITE_IOERR_ACCESS),
+    NAME(SQLITE_IOERR_CLOSE),
+    NAME(SQLITE_IOERR_DELETE),
+    NAME(SQLITE_IOERR_FSTAT),
+    NAME(SQLITE_IOERR_FSYNC),
+    NAME(SQLITE_IOERR_LOCK),
+    NAME(SQLITE_IOERR_MMAP),
+    NAME(SQLITE_IOERR_NOMEM),
+    NAME(SQLITE_IOERR_READ),
+    NAME(SQLITE_IOERR_SHMMAP),
+    NAME(SQLITE_IOERR_SHMOPEN),
+    NAME(SQLITE_IOERR_SHORT_READ),
+    NAME(SQLITE_IOERR_TRUNCATE),
+    NAME(SQLITE_IOERR_WRITE),
+    NAME(SQLITE_READONLY_CANTINIT),
+    NAME(SQLITE_READONLY_CANTLOCK),
+    NAME(SQLITE_READONLY_DBMOVED),
+    NAME(SQLITE_READONLY_DIRECTORY),
+    NAME(SQLITE_READONLY_RECOVERY),
+    NAME(SQLITE_READONLY_ROLLBACK),
+    NAME(SQLITE_ERROR_SNAPSHOT),
+};
+
+static const struct {
+  int code;
+  const char *name;
+} REPLIC_NAMES[] = {
+#define REPLIC_ERROR_NAME(id, name, meaning) {id, name},
+    REPLIC_ERRORS(REPLIC_ERROR_NAME)
+#undef REPLIC_ERROR_NAME
+};
+
+const char *replic_code_name(int code) {
+  for (size_t i = 0; code < 0 && i < sizeof REPLIC_NAMES / sizeof *REPLIC_NAMES; i++)
+    if (REPLIC_NAMES[i].code == code) return REPLIC_NAMES[i].name;
+  for (int pass = 0; pass < 2;
+       pass++, code &= 0xff) /* an extended code without a name has its primary one */
+    for (size_t i = 0; i < sizeof SQLITE_NAMES / sizeof *SQLITE_NAMES; i++)
+      if (SQLITE_NAMES[i].code == code) return SQLITE_NAMES[i].name;
+  return "SQLITE_ERROR";
+}
+
+const char *replic_error_text(const replic *r) {
+  return r && r->error ? r->error : "out of memory";
+}
+
+int replic__fail(replic *r, int code, const char *format, ...) {
+  va_list args;
+  va_start(args, format);
+  char *text = sqlite3_vmprintf(format, args);
+  va_end(args);
+  sqlite3_free(r->error); /* only now: an argument may point into it */
+  r->error = text;
+  return code;
+}
+
+int replic__fail_db(replic *r, int code) {
+  if (code == REPLIC_OK || code < 0) return code;
+  int extended = r->db ? sqlite3_extended_errcode(r->db) : code;
+  if ((extended & 0xff) != (code & 0xff)) extended = code;
+  const char *text =
+      r->db && extended != SQLITE_NOMEM ? sqlite3_errmsg(r->db) : sqlite3_errstr(code);
+  return replic__fail(r, extended, "%s", text);
+}
+
+static int push_event(replic *r, replic_event event) {
+  replic_outbox *box = &r->outbox;
+  if (box->n_events == box->cap_events) {
+    size_t cap = box->cap_events ? box->cap_events * 2 : 16;
+    replic_event *grown = sqlite3_realloc64(box->events, cap * sizeof *grown);
+    if (!grown) return SQLITE_NOMEM;
+    box->events = grown;
+    box->cap_events = cap;
+  }
+  box->events[box->n_events++] = event;
+  return REPLIC_OK;
+}
+
+int replic__event(replic *r, replic_event event, const char *format, ...) {
+  if (format) {
+    va_list args;
+    va_start(args, format);
+    event.text = sqlite3_vmprintf(format, args);
+    va_end(args);
+  }
+  int rc = push_event(r, event);
+  if (rc != REPLIC_OK) sqlite3_free(event.text);
+  return rc;
+}
+
+void replic__trace(replic *r, const char *format, ...) {
+  if (!r->config.trace) return;
+  va_list args;
+  va_start(args, format);
+  replic_event event = {.kind = REPLIC_EVENT_TRACE, .text = sqlite3_vmprintf(format, args)};
+  va_end(args);
+  if (push_event(r, event) != REPLIC_OK) sqlite3_free(event.text);
+}

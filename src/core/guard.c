@@ -1,0 +1,181 @@
+/* guard.c - SQL of the application's own on the writing connection, and what it may not do.
+ *
+ * SQLite's authorizer is asked while a statement is prepared
+ * (https://sqlite.org/c3ref/set_authorizer.html), so a refusal comes before anything has happened,
+ * and nothing is guessed from the text of the SQL. The authorizer is set once; `auth.mode` says for
+ * whom it speaks at the moment: ENGINE     the core's own statements: everything USER       run,
+ * exec: not the replicated tables, not transactions, not what the engine's durability rests on
+ *   UNSAFE     the same, and replicated tables may be written directly
+ *   MIGRATION  DDL and data of every table but the internal ones
+ *   TRIGGERS   registration: finds triggers that write to a replicated table */
+#include <string.h>
+
+#include "core.h"
+
+static const char *const ENGINE_PRAGMAS[] = {
+    "checkpoint_fullfsync", "defer_foreign_keys", "encoding",
+    "foreign_keys",         "fullfsync",          "ignore_check_constraints",
+    "journal_mode",         "locking_mode",       "page_size",
+    "query_only",           "recursive_triggers", "schema_version",
+    "synchronous",          "trusted_schema",     "wal_autocheckpoint",
+    "writable_schema",
+};
+
+static int is_internal(const char *table) {
+  return sqlite3_strnicmp(table, "_replic_", 8) == 0;
+}
+
+static int is_replicated(const replic__schema *schema, const char *table) {
+  if (!schema) return 0;
+  if (replic__schema_find(schema, table)) return 1;
+  size_t len = strlen(table), suffix = strlen("_patches");
+  if (len <= suffix || sqlite3_stricmp(table + len - suffix, "_patches") != 0) return 0;
+  for (size_t i = 0; i < schema->n_tables; i++) {
+    const char *name = schema->tables[i]->name;
+    if (strlen(name) == len - suffix && sqlite3_strnicmp(name, table, (int)strlen(name)) == 0)
+      return 1;
+  }
+  return 0;
+}
+
+static int deny(replic__auth *auth, int code, const char *format, const char *what,
+                const char *detail) {
+  sqlite3_free(auth->what);
+  auth->denied = code;
+  auth->what = sqlite3_mprintf(format, what, detail);
+  return SQLITE_DENY;
+}
+
+static int guard_pragma(replic__auth *auth, const char *name, const char *argument) {
+  for (size_t i = 0; argument && i < sizeof ENGINE_PRAGMAS / sizeof *ENGINE_PRAGMAS; i++)
+    if (sqlite3_stricmp(name, ENGINE_PRAGMAS[i]) == 0)
+      return deny(auth, REPLIC_ETRANSACTION,
+                  "PRAGMA %s = %s: the engine sets it; see the options of open", name, argument);
+  return SQLITE_OK;
+}
+
+static int guard_write(replic__auth *auth, const char *table, const char *trigger) {
+  if (auth->mode == AUTH_TRIGGERS) {
+    if (trigger && (is_internal(table) || is_replicated(auth->schema, table)))
+      return deny(auth, REPLIC_ESCHEMA,
+                  "trigger %s writes to the replicated table %s: every peer would repeat it. Write "
+                  "both rows with batch()",
+                  trigger, table);
+    return SQLITE_OK;
+  }
+  if (is_internal(table))
+    return deny(auth, REPLIC_EDIRECT, "%s belongs to the engine%s", table, "");
+  if (auth->mode == AUTH_USER && is_replicated(auth->schema, table))
+    return deny(auth, REPLIC_EDIRECT,
+                "%s is replicated: use upsert, delete or batch. { unsafe: true } writes to this "
+                "peer's copy only%s",
+                table, "");
+  return SQLITE_OK;
+}
+
+static int guard_ddl(replic__auth *auth, const char *table) {
+  auth->schema_changed = 1;
+  if (is_internal(table))
+    return deny(auth, REPLIC_EDIRECT, "%s belongs to the engine%s", table, "");
+  if (auth->mode != AUTH_MIGRATION && is_replicated(auth->schema, table))
+    return deny(auth, REPLIC_EDIRECT, "%s is replicated: change its schema with migrate%s", table,
+                "");
+  return SQLITE_OK;
+}
+
+int replic__guard(void *ctx, int action, const char *a, const char *b, const char *db,
+                  const char *trigger) {
+  replic__auth *auth = ctx;
+  if (auth->mode == AUTH_ENGINE) return SQLITE_OK;
+  switch (action) {
+  case SQLITE_TRANSACTION:
+  case SQLITE_SAVEPOINT:
+    return deny(auth, REPLIC_ETRANSACTION, "%s: the engine owns transactions; batch() makes one%s",
+                a, "");
+  case SQLITE_ATTACH:
+    return deny(auth, REPLIC_ETRANSACTION,
+                "ATTACH%s%s: a replica is one file; open the other one by itself", " ", a ? a : "");
+  case SQLITE_DETACH:
+    return deny(auth, REPLIC_ETRANSACTION, "DETACH%s%s: nothing can be attached", " ", a ? a : "");
+  case SQLITE_PRAGMA: return guard_pragma(auth, a, b);
+  case SQLITE_INSERT:
+  case SQLITE_UPDATE:
+  case SQLITE_DELETE:
+    return db && sqlite3_stricmp(db, "main") == 0 ? guard_write(auth, a, trigger) : SQLITE_OK;
+  case SQLITE_CREATE_TABLE:
+  case SQLITE_DROP_TABLE:
+  case SQLITE_CREATE_VIEW:
+  case SQLITE_DROP_VIEW: return guard_ddl(auth, a);
+  case SQLITE_ALTER_TABLE:
+  case SQLITE_CREATE_INDEX:
+  case SQLITE_DROP_INDEX:
+  case SQLITE_CREATE_TRIGGER:
+  case SQLITE_DROP_TRIGGER:
+  case SQLITE_CREATE_VTABLE:
+  case SQLITE_DROP_VTABLE: return guard_ddl(auth, b && action < SQLITE_CREATE_VTABLE ? b : a);
+  default: return SQLITE_OK;
+  }
+}
+
+static int bind_one(sqlite3_stmt *stmt, const replic_param *param, int position) {
+  int index = position;
+  for (const char *prefix = ":@$"; param->name && *prefix; prefix++) {
+    char *name = sqlite3_mprintf("%c%s", *prefix, param->name);
+    if (!name) return SQLITE_NOMEM;
+    index = sqlite3_bind_parameter_index(stmt, name);
+    sqlite3_free(name);
+    if (index) break;
+  }
+  return index ? replic__bind(stmt, index, &param->value) : SQLITE_RANGE;
+}
+
+static int bind_params(replic *r, sqlite3_stmt *stmt, const replic_param *params, size_t n_params) {
+  int expected = sqlite3_bind_parameter_count(stmt);
+  if ((size_t)expected != n_params)
+    return replic__fail(r, REPLIC_EUSAGE, "the statement has %d parameters, %d were given",
+                        expected, (int)n_params);
+  for (size_t i = 0; i < n_params; i++) {
+    int rc = bind_one(stmt, &params[i], (int)i + 1);
+    if (rc == SQLITE_RANGE)
+      return replic__fail(r, REPLIC_EUSAGE, "the statement has no parameter %s",
+                          params[i].name ? params[i].name : "of that position");
+    if (rc != SQLITE_OK) return replic__fail_db(r, rc);
+  }
+  return REPLIC_OK;
+}
+
+/* Takes what the authorizer refused for the error, where that was the reason. */
+static int explain_failure(replic *r, int rc) {
+  if (!r->auth.denied) return replic__fail_db(r, rc);
+  return replic__fail(r, r->auth.denied, "%s", r->auth.what ? r->auth.what : "not authorized");
+}
+
+int replic__guard_exec(replic *r, int mode, const char *sql, size_t len, const replic_param *params,
+                       size_t n_params, int many, int64_t *changes, int64_t *rowid) {
+  const char *at = sql, *end = sql + len;
+  int rc = REPLIC_OK, n_statements = 0;
+  *changes = *rowid = 0;
+  if (len > INT32_MAX)
+    return replic__fail(r, REPLIC_ETOOLARGE, "SQL text of %lld bytes", (int64_t)len);
+  r->auth.mode = mode;
+  r->auth.denied = 0;
+  while (rc == REPLIC_OK && at < end) {
+    sqlite3_stmt *stmt = NULL;
+    rc = sqlite3_prepare_v3(r->db, at, (int)(end - at), 0, &stmt, &at);
+    if (rc != SQLITE_OK) {
+      rc = explain_failure(r, rc);
+    } else if (stmt && ++n_statements > 1 && !many) {
+      rc = replic__fail(r, REPLIC_EUSAGE, "run takes one statement; exec takes several");
+    } else if (stmt && (rc = bind_params(r, stmt, params, n_params)) == REPLIC_OK) {
+      while ((rc = sqlite3_step(stmt)) == SQLITE_ROW) continue;
+      rc = rc == SQLITE_DONE ? REPLIC_OK : explain_failure(r, rc);
+      if (rc == REPLIC_OK && !sqlite3_stmt_readonly(stmt)) *changes += sqlite3_changes64(r->db);
+    }
+    sqlite3_finalize(stmt);
+  }
+  if (rc == REPLIC_OK && !n_statements)
+    rc = replic__fail(r, REPLIC_EUSAGE, "the SQL text holds no statement");
+  if (rc == REPLIC_OK) *rowid = sqlite3_last_insert_rowid(r->db);
+  r->auth.mode = AUTH_ENGINE;
+  return rc;
+}

@@ -1,0 +1,233 @@
+/* log.c - the T_patches tables: append a patch, find newer ones, fold a key, read an origin in
+ * sequence order.
+ *
+ * A NULL in a patch row means "not set by this patch"; the columns that a patch sets *to* NULL
+ * stand in `_nulls`, a JSON array of their names, written and compared in the one form that
+ * SQLite's json_quote gives (field->json_name). */
+#include <string.h>
+
+#include "core.h"
+
+int replic__bind(sqlite3_stmt *stmt, int index, const replic_value *value) {
+  switch (value->type) {
+  case REPLIC_INT: return sqlite3_bind_int64(stmt, index, value->i);
+  case REPLIC_REAL: return sqlite3_bind_double(stmt, index, value->d);
+  case REPLIC_TEXT:
+    return sqlite3_bind_text64(stmt, index, value->len ? value->data : "", value->len,
+                               SQLITE_STATIC, SQLITE_UTF8);
+  case REPLIC_BLOB:
+    return value->len ? sqlite3_bind_blob64(stmt, index, value->data, value->len, SQLITE_STATIC)
+                      : sqlite3_bind_zeroblob(stmt, index, 0);
+  default: return sqlite3_bind_null(stmt, index);
+  }
+}
+
+void replic__column(sqlite3_stmt *stmt, int index, replic_value *value) {
+  static const int TYPES[] = {REPLIC_UNSET, REPLIC_INT,  REPLIC_REAL,
+                              REPLIC_TEXT,  REPLIC_BLOB, REPLIC_NULL};
+  value->type =
+      TYPES[sqlite3_column_type(stmt, index)]; /* SQLITE_INTEGER is 1 … SQLITE_NULL is 5 */
+  value->data = NULL;
+  value->len = 0;
+  if (value->type == REPLIC_INT) value->i = sqlite3_column_int64(stmt, index);
+  if (value->type == REPLIC_REAL) value->d = sqlite3_column_double(stmt, index);
+  if (value->type == REPLIC_TEXT) value->data = sqlite3_column_text(stmt, index);
+  if (value->type == REPLIC_BLOB) value->data = sqlite3_column_blob(stmt, index);
+  if (value->type >= REPLIC_TEXT) value->len = (size_t)sqlite3_column_bytes(stmt, index);
+}
+
+/* ---- _nulls ---- */
+
+static char *nulls_text(const replic__patch *p) {
+  sqlite3_str *text = NULL;
+  for (int i = 0; i < p->table->n_fields; i++) {
+    if (p->values[i].type != REPLIC_NULL) continue;
+    if (!text) text = sqlite3_str_new(NULL);
+    sqlite3_str_appendf(text, "%s%s", sqlite3_str_length(text) ? "," : "[",
+                        p->table->fields[i].json_name);
+  }
+  if (text) sqlite3_str_appendchar(text, 1, ']');
+  return sqlite3_str_finish(text);
+}
+
+static int nulls_contain(const char *nulls, const char *json_name) {
+  size_t len = strlen(json_name);
+  for (const char *at = nulls; at && (at = strchr(at, '"')) != NULL;) {
+    const char *end = at + 1;
+    while (*end && *end != '"') end += end[0] == '\\' && end[1] ? 2 : 1;
+    if (!*end) return 0;
+    if ((size_t)(end - at) + 1 == len && memcmp(at, json_name, len) == 0) return 1;
+    at = end + 1;
+  }
+  return 0;
+}
+
+/* The fields of a row that LOG_NEWER, LOG_FOLD or LOG_READ stands on. */
+static void read_fields(const replic__table *t, sqlite3_stmt *stmt, replic_value *values) {
+  const char *nulls = (const char *)sqlite3_column_text(stmt, t->n_fields);
+  for (int i = 0; i < t->n_fields; i++) {
+    replic__column(stmt, i, &values[i]);
+    if (values[i].type == REPLIC_NULL && !nulls_contain(nulls, t->fields[i].json_name))
+      values[i].type = REPLIC_UNSET;
+  }
+}
+
+/* ---- append, newer, fold ---- */
+
+static int bind_patch(sqlite3_stmt *stmt, const replic__patch *p, int n_fields) {
+  int rc = SQLITE_OK, n = p->table->n_fields;
+  for (int i = 0; rc == SQLITE_OK && i < n_fields; i++)
+    rc = replic__bind(stmt, i + 1, &p->values[i]);
+  if (rc == SQLITE_OK) rc = sqlite3_bind_int64(stmt, n + 1, p->patched_at);
+  if (rc == SQLITE_OK) rc = sqlite3_bind_int64(stmt, n + 2, p->origin);
+  if (rc == SQLITE_OK) rc = sqlite3_bind_int64(stmt, n + 3, p->sequence);
+  return rc;
+}
+
+int replic__log_insert(replic *r, const replic__patch *p, int *duplicate) {
+  replic__table *t = p->table;
+  sqlite3_stmt *stmt;
+  int rc = replic__schema_sql(r, t, LOG_INSERT, &stmt);
+  if (rc != REPLIC_OK) return rc;
+  char *nulls = nulls_text(p);
+  if (nulls && !t->has_nulls) {
+    int i = 0;
+    while (p->values[i].type != REPLIC_NULL) i++;
+    sqlite3_free(nulls);
+    return replic__fail(r, REPLIC_ENULLS,
+                        "column %s of %s cannot be set to NULL: %s_patches has no column for it. "
+                        "ALTER TABLE \"%w_patches\" ADD COLUMN _nulls TEXT",
+                        t->fields[i].name, t->name, t->name, t->name);
+  }
+  rc = bind_patch(stmt, p, t->n_fields);
+  if (rc == SQLITE_OK && t->has_nulls)
+    rc = sqlite3_bind_text(stmt, t->n_fields + 4, nulls, -1, SQLITE_STATIC);
+  rc = rc == SQLITE_OK ? replic__step(r, stmt) : replic__fail_db(r, rc);
+  *duplicate = rc == REPLIC_OK && sqlite3_changes64(r->db) == 0;
+  sqlite3_free(nulls);
+  return rc;
+}
+
+int replic__log_newer(replic *r, const replic__patch *p, unsigned char *take, int *newer) {
+  replic__table *t = p->table;
+  sqlite3_stmt *stmt;
+  *newer = 0;
+  int rc = replic__schema_sql(r, t, LOG_NEWER, &stmt);
+  if (rc == REPLIC_OK) rc = bind_patch(stmt, p, t->n_keys);
+  while (rc == SQLITE_OK && (rc = sqlite3_step(stmt)) == SQLITE_ROW) {
+    rc = SQLITE_OK;
+    ++*newer;
+    read_fields(t, stmt, t->fold);
+    for (int i = t->n_keys; i < t->n_fields; i++)
+      if (t->fold[i].type != REPLIC_UNSET) take[i] = 0;
+  }
+  rc = rc == SQLITE_DONE ? REPLIC_OK : replic__fail_db(r, rc);
+  sqlite3_reset(stmt);
+  return rc;
+}
+
+void replic__log_fold_free(replic__table *t) {
+  for (int i = t->n_keys; i < t->n_fields; i++) {
+    if (t->fold_take[i]) sqlite3_free((void *)t->fold[i].data);
+    t->fold_take[i] = 0;
+  }
+}
+
+static int own_value(replic_value *value) {
+  if (!value->len) return REPLIC_OK;
+  void *copy = sqlite3_malloc64(value->len);
+  if (copy) memcpy(copy, value->data, value->len);
+  value->data = copy;
+  return copy ? REPLIC_OK : SQLITE_NOMEM;
+}
+
+int replic__log_fold(replic *r, const replic__patch *p) {
+  replic__table *t = p->table;
+  sqlite3_stmt *stmt;
+  int rc = replic__schema_sql(r, t, LOG_FOLD, &stmt);
+  memset(t->fold_take, 0, (size_t)t->n_fields);
+  for (int i = 0; rc == REPLIC_OK && i < t->n_keys; i++) {
+    rc = replic__bind(stmt, i + 1, &p->values[i]);
+    t->fold[i] = p->values[i];
+  }
+  for (int missing = t->n_fields - t->n_keys;
+       rc == SQLITE_OK && missing && (rc = sqlite3_step(stmt)) == SQLITE_ROW;) {
+    rc = SQLITE_OK;
+    const char *nulls = (const char *)sqlite3_column_text(stmt, t->n_fields);
+    for (int i = t->n_keys; rc == SQLITE_OK && i < t->n_fields; i++) {
+      if (t->fold_take[i]) continue; /* a newer patch has set it */
+      replic__column(stmt, i, &t->fold[i]);
+      if (t->fold[i].type == REPLIC_NULL && !nulls_contain(nulls, t->fields[i].json_name)) continue;
+      t->fold_take[i] = 1;
+      missing--;
+      rc = own_value(&t->fold[i]);
+    }
+  }
+  rc = rc == SQLITE_DONE || rc == SQLITE_OK ? REPLIC_OK : replic__fail_db(r, rc);
+  sqlite3_reset(stmt);
+  if (rc != REPLIC_OK) replic__log_fold_free(t);
+  return rc;
+}
+
+/* ---- reading in sequence order ---- */
+
+/* Steps one table's cursor; `*sequence` is its head, 0 at its end. */
+static int advance(replic *r, replic__table *t, sqlite3_stmt *stmt, int64_t *sequence) {
+  int rc = sqlite3_step(stmt);
+  *sequence = rc == SQLITE_ROW ? sqlite3_column_int64(stmt, t->n_fields + 3) : 0;
+  return rc == SQLITE_ROW || rc == SQLITE_DONE ? REPLIC_OK : replic__fail_db(r, rc);
+}
+
+/* A merge of one cursor per table on (_peerId, _sequenceId): the cost does not grow with the log,
+ * and a run of patches of one table, the usual case, costs no comparison beyond its own. */
+int replic__log_read(replic *r, uint32_t origin, int64_t after, int64_t up_to,
+                     int (*each)(void *ctx, const replic__patch *p), void *ctx) {
+  size_t n = replic_table_count(r);
+  int64_t *heads = sqlite3_malloc64((n + 1) * sizeof *heads);
+  int rc = heads ? REPLIC_OK : SQLITE_NOMEM;
+  for (size_t i = 0; rc == REPLIC_OK && i < n; i++) {
+    replic__table *t = r->schema->tables[i];
+    sqlite3_stmt *stmt;
+    rc = replic__schema_sql(r, t, LOG_READ, &stmt);
+    if (rc != REPLIC_OK) break;
+    sqlite3_bind_int64(stmt, 1, origin);
+    sqlite3_bind_int64(stmt, 2, after);
+    sqlite3_bind_int64(stmt, 3, up_to);
+    rc = advance(r, t, stmt, &heads[i]);
+  }
+  size_t least = 0;
+  int64_t last = after;
+  while (rc == REPLIC_OK) {
+    if (!n || heads[least] != last + 1)
+      for (size_t i = 0; i < n; i++)
+        if (heads[i] && (!heads[least] || heads[i] < heads[least])) least = i;
+    if (!n || !heads[least]) break;
+    replic__table *t = r->schema->tables[least];
+    sqlite3_stmt *stmt = t->sql[LOG_READ];
+    last = heads[least];
+    read_fields(t, stmt, t->values);
+    replic__patch p = {t, origin, last, sqlite3_column_int64(stmt, t->n_fields + 1), t->values};
+    rc = each(ctx, &p);
+    if (rc == REPLIC_OK) rc = advance(r, t, stmt, &heads[least]);
+  }
+  for (size_t i = 0; i < n; i++) sqlite3_reset(r->schema->tables[i]->sql[LOG_READ]);
+  sqlite3_free(heads);
+  return rc;
+}
+
+int replic__log_clock(replic *r, uint32_t origin, int64_t sequence, int64_t *patched_at) {
+  int rc = REPLIC_OK;
+  *patched_at = 0;
+  for (size_t i = 0; rc == REPLIC_OK && !*patched_at && i < replic_table_count(r); i++) {
+    sqlite3_stmt *stmt;
+    rc = replic__schema_sql(r, r->schema->tables[i], LOG_CLOCK, &stmt);
+    if (rc != REPLIC_OK) break;
+    sqlite3_bind_int64(stmt, 1, origin);
+    sqlite3_bind_int64(stmt, 2, sequence);
+    int step = sqlite3_step(stmt);
+    if (step == SQLITE_ROW) *patched_at = sqlite3_column_int64(stmt, 0);
+    if (step != SQLITE_ROW && step != SQLITE_DONE) rc = replic__fail_db(r, step);
+    sqlite3_reset(stmt);
+  }
+  return rc;
+}

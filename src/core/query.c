@@ -1,0 +1,359 @@
+/* query.c - read-only connections.
+ *
+ * What a statement may do is decided by SQLite, not by its text: the file is opened read-only, a
+ * statement that SQLite does not call read-only is refused, and an authorizer refuses what would
+ * outlive the statement on a connection that many queries share (transactions, attached files,
+ * settings).
+ *
+ * Packed rows: a type byte, then 8 bytes for REPLIC_INT and REPLIC_REAL, or a size_t and that many
+ * bytes for REPLIC_TEXT and REPLIC_BLOB. One buffer per result is one allocation to hand to another
+ * thread, whatever the number of values. */
+#include "query.h"
+
+#include <sqlite3.h>
+#include <string.h>
+
+enum { CACHE_SIZE = 32, BUSY_TIMEOUT_MS = 5000 };
+
+/* A prepared statement that is kept. */
+typedef struct cached {
+  char *sql;
+  size_t len;
+  sqlite3_stmt *stmt;
+  int64_t used; /* the reader's tick when it was last started */
+} cached;
+
+struct replic_reader {
+  sqlite3 *db;
+  sqlite3_stmt *current; /* started and not reset; owned by the cache */
+  cached cache[CACHE_SIZE];
+  int64_t tick;
+  int denied; /* by the authorizer: a REPLIC_E… code */
+  char *error;
+};
+
+static const char *const READING_PRAGMAS[] = {
+    /* those that take an argument and change nothing */
+    "foreign_key_check", "foreign_key_list", "index_info", "index_list", "index_xinfo",
+    "integrity_check",   "quick_check",      "table_info", "table_list", "table_xinfo",
+};
+
+/* ---- errors ----------------------------------------------------------------------------------------------- */
+
+static int fail(replic_reader *reader, int code, const char *format, ...) {
+  va_list args;
+  va_start(args, format);
+  char *text = sqlite3_vmprintf(format, args);
+  va_end(args);
+  sqlite3_free(reader->error);
+  reader->error = text;
+  return code;
+}
+
+static int fail_db(replic_reader *reader, int code) {
+  int extended = reader->db ? sqlite3_extended_errcode(reader->db) : SQLITE_OK;
+  if (code == SQLITE_NOMEM || (extended & 0xff) != (code & 0xff))
+    return fail(reader, code, "%s", sqlite3_errstr(code));
+  return fail(reader, extended, "%s", sqlite3_errmsg(reader->db));
+}
+
+static int fail_prepare(replic_reader *reader, int code) {
+  return reader->denied ? reader->denied : fail_db(reader, code); /* a refusal has set its text */
+}
+
+const char *replic_reader_error_text(const replic_reader *reader) {
+  return reader && reader->error ? reader->error : "out of memory";
+}
+
+/* ---- what a statement may do ------------------------------------------------------------------------------ */
+
+static int deny(replic_reader *reader, int code, const char *format, const char *what) {
+  reader->denied = fail(reader, code, format, what);
+  return SQLITE_DENY;
+}
+
+static int authorize_pragma(replic_reader *reader, const char *name, const char *argument) {
+  if (!argument) return SQLITE_OK;
+  for (size_t i = 0; i < sizeof READING_PRAGMAS / sizeof *READING_PRAGMAS; i++)
+    if (sqlite3_stricmp(name, READING_PRAGMAS[i]) == 0) return SQLITE_OK;
+  return deny(reader, REPLIC_EUSAGE,
+              "PRAGMA %s: queries share their connections, so none may change a setting", name);
+}
+
+static int authorize(void *ctx, int action, const char *a, const char *b, const char *db,
+                     const char *trigger) {
+  replic_reader *reader = ctx;
+  (void)db, (void)trigger;
+  switch (action) {
+  case SQLITE_TRANSACTION:
+  case SQLITE_SAVEPOINT:
+    return deny(reader, REPLIC_ETRANSACTION,
+                "%s: the engine owns transactions; one SELECT reads one state", a);
+  case SQLITE_ATTACH:
+  case SQLITE_DETACH:
+    return deny(reader, REPLIC_ETRANSACTION,
+                "%s: a replica is one file; open the other one by itself",
+                action == SQLITE_ATTACH ? "ATTACH" : "DETACH");
+  case SQLITE_PRAGMA: return authorize_pragma(reader, a, b);
+  default: return SQLITE_OK;
+  }
+}
+
+/* ---- statements ------------------------------------------------------------------------------------------- */
+
+static int prepare_one(replic_reader *reader, const char *sql, size_t len, sqlite3_stmt **out) {
+  const char *at = sql, *end = sql + len;
+  *out = NULL;
+  if (len > INT32_MAX) return fail(reader, REPLIC_ETOOLARGE, "the SQL text is longer than 2 GiB");
+  if (len && memchr(sql, 0, len)) return fail(reader, REPLIC_EUSAGE, "the SQL text holds a NUL");
+  while (at < end) {
+    sqlite3_stmt *stmt;
+    int rc =
+        sqlite3_prepare_v3(reader->db, at, (int)(end - at), SQLITE_PREPARE_PERSISTENT, &stmt, &at);
+    if (rc == SQLITE_OK && stmt && *out)
+      rc = fail(reader, REPLIC_EUSAGE, "a query is one statement; the SQL text holds several");
+    else if (rc == SQLITE_OK && stmt && !sqlite3_stmt_readonly(stmt) &&
+             !sqlite3_stmt_isexplain(stmt))
+      rc = fail(
+          reader, SQLITE_READONLY,
+          "this statement writes, and queries only read: use db.upsert or db.delete for replicated "
+          "tables, db.run for others");
+    else if (rc != SQLITE_OK)
+      rc = fail_prepare(reader, rc);
+    if (rc != SQLITE_OK) {
+      sqlite3_finalize(stmt);
+      sqlite3_finalize(*out);
+      *out = NULL;
+      return rc;
+    }
+    if (stmt) *out = stmt;
+  }
+  return *out ? REPLIC_OK : fail(reader, REPLIC_EUSAGE, "the SQL text holds no statement");
+}
+
+static void drop_cached(cached *entry) {
+  sqlite3_finalize(entry->stmt);
+  sqlite3_free(entry->sql);
+  memset(entry, 0, sizeof *entry);
+}
+
+/* The statement for `sql`: a kept one, or a new one in place of that which was not used for
+ * longest. */
+static int find_statement(replic_reader *reader, const char *sql, size_t len, sqlite3_stmt **out) {
+  cached *oldest = reader->cache;
+  reader->tick++;
+  for (cached *entry = reader->cache; entry < reader->cache + CACHE_SIZE; entry++) {
+    if (entry->stmt && entry->len == len && memcmp(entry->sql, sql, len) == 0) {
+      entry->used = reader->tick;
+      *out = entry->stmt;
+      return REPLIC_OK;
+    }
+    if (entry->used < oldest->used) oldest = entry;
+  }
+  sqlite3_stmt *stmt;
+  int rc = prepare_one(reader, sql, len, &stmt);
+  if (rc != REPLIC_OK) return rc;
+  char *copy = sqlite3_malloc64(len);
+  if (!copy) {
+    sqlite3_finalize(stmt);
+    return fail_db(reader, SQLITE_NOMEM);
+  }
+  memcpy(copy, sql, len);
+  drop_cached(oldest);
+  *oldest = (cached){.sql = copy, .len = len, .stmt = stmt, .used = reader->tick};
+  *out = stmt;
+  return REPLIC_OK;
+}
+
+/* ---- parameters ------------------------------------------------------------------------------------------- */
+
+static int bind_value(sqlite3_stmt *stmt, int index, const replic_value *value) {
+  const void *data = value->len ? value->data : ""; /* SQLite takes a NULL pointer for a NULL */
+  switch (value->type) {
+  case REPLIC_INT: return sqlite3_bind_int64(stmt, index, value->i);
+  case REPLIC_REAL: return sqlite3_bind_double(stmt, index, value->d);
+  case REPLIC_TEXT:
+    return sqlite3_bind_text64(stmt, index, data, value->len, SQLITE_TRANSIENT, SQLITE_UTF8);
+  case REPLIC_BLOB: return sqlite3_bind_blob64(stmt, index, data, value->len, SQLITE_TRANSIENT);
+  default: return sqlite3_bind_null(stmt, index);
+  }
+}
+
+static const replic_param *find_param(const replic_param *params, size_t n_params,
+                                      const char *name) {
+  for (size_t i = 0; i < n_params; i++)
+    if (strcmp(params[i].name, name) == 0) return &params[i];
+  return NULL;
+}
+
+/* A parameter that was given and that the statement does not have. */
+static const char *find_extra(sqlite3_stmt *stmt, const replic_param *params, size_t n_params) {
+  int count = sqlite3_bind_parameter_count(stmt);
+  for (size_t i = 0; i < n_params; i++) {
+    int found = 0;
+    for (int index = 1; index <= count && !found; index++) {
+      const char *name = sqlite3_bind_parameter_name(stmt, index);
+      found = name && strcmp(name + 1, params[i].name) == 0;
+    }
+    if (!found) return params[i].name;
+  }
+  return NULL;
+}
+
+static int bind_all(replic_reader *reader, sqlite3_stmt *stmt, const replic_param *params,
+                    size_t n_params) {
+  int count = sqlite3_bind_parameter_count(stmt), named = n_params && params[0].name;
+  if (!named && (size_t)count != n_params)
+    return fail(reader, REPLIC_EUSAGE, "the statement has %d parameters, %lld were given", count,
+                (sqlite3_int64)n_params);
+  for (int index = 1; index <= count; index++) {
+    const replic_param *param = &params[index - 1];
+    if (named) {
+      const char *name = sqlite3_bind_parameter_name(stmt, index);
+      if (!name || *name == '?')
+        return fail(reader, REPLIC_EUSAGE, "parameter %d has no name: give an array", index);
+      param = find_param(params, n_params, name + 1);
+      if (!param) return fail(reader, REPLIC_EUSAGE, "parameter %s was not given", name);
+    }
+    int rc = bind_value(stmt, index, &param->value);
+    if (rc != SQLITE_OK) return fail_db(reader, rc);
+  }
+  const char *extra = named ? find_extra(stmt, params, n_params) : NULL;
+  if (extra) return fail(reader, REPLIC_EUSAGE, "the statement has no parameter %s", extra);
+  return REPLIC_OK;
+}
+
+int replic_reader_start(replic_reader *reader, const char *sql, size_t len,
+                        const replic_param *params, size_t n_params) {
+  replic_reader_reset(reader);
+  reader->denied = 0;
+  int rc = find_statement(reader, sql, len, &reader->current);
+  if (rc != REPLIC_OK) return rc;
+  rc = bind_all(reader, reader->current, params, n_params);
+  if (rc != REPLIC_OK) replic_reader_reset(reader);
+  return rc;
+}
+
+void replic_reader_reset(replic_reader *reader) {
+  if (!reader->current) return;
+  sqlite3_reset(reader->current);
+  sqlite3_clear_bindings(reader->current);
+  reader->current = NULL;
+}
+
+/* ---- rows ------------------------------------------------------------------------------------------------- */
+
+static int rows_reserve(replic_rows *rows, size_t more) {
+  if (rows->cap - rows->len >= more) return REPLIC_OK;
+  size_t cap = rows->cap ? rows->cap * 2 : 1024;
+  while (cap - rows->len < more) cap *= 2;
+  unsigned char *grown = sqlite3_realloc64(rows->data, cap);
+  if (!grown) return SQLITE_NOMEM;
+  rows->data = grown;
+  rows->cap = cap;
+  return REPLIC_OK;
+}
+
+static void rows_put(replic_rows *rows, const void *bytes, size_t len) {
+  if (len) memcpy(rows->data + rows->len, bytes, len);
+  rows->len += len;
+}
+
+static int rows_append(replic_rows *rows, sqlite3_stmt *stmt, int column) {
+  static const unsigned char TYPES[] = {/* by SQLITE_INTEGER … SQLITE_NULL */
+                                        0,           REPLIC_INT,  REPLIC_REAL,
+                                        REPLIC_TEXT, REPLIC_BLOB, REPLIC_NULL};
+  unsigned char type = TYPES[sqlite3_column_type(stmt, column)];
+  if (type == REPLIC_TEXT || type == REPLIC_BLOB) {
+    const void *bytes = type == REPLIC_TEXT ? (const void *)sqlite3_column_text(stmt, column)
+                                            : sqlite3_column_blob(stmt, column);
+    size_t len = (size_t)sqlite3_column_bytes(stmt, column);
+    if (!bytes && (len || type == REPLIC_TEXT)) return SQLITE_NOMEM;
+    if (rows_reserve(rows, 1 + sizeof len + len) != REPLIC_OK) return SQLITE_NOMEM;
+    rows_put(rows, &type, 1);
+    rows_put(rows, &len, sizeof len);
+    rows_put(rows, bytes, len);
+    return REPLIC_OK;
+  }
+  int64_t i = type == REPLIC_INT ? sqlite3_column_int64(stmt, column) : 0;
+  double d = type == REPLIC_REAL ? sqlite3_column_double(stmt, column) : 0;
+  if (rows_reserve(rows, 1 + sizeof i) != REPLIC_OK) return SQLITE_NOMEM;
+  rows_put(rows, &type, 1);
+  if (type == REPLIC_INT) rows_put(rows, &i, sizeof i);
+  if (type == REPLIC_REAL) rows_put(rows, &d, sizeof d);
+  return REPLIC_OK;
+}
+
+int replic_reader_rows(replic_reader *reader, size_t max_rows, size_t max_bytes,
+                       replic_rows *rows) {
+  size_t first_row = rows->n_rows, first_byte = rows->len;
+  if (!reader->current) return fail(reader, REPLIC_EUSAGE, "no statement is started");
+  while (rows->n_rows - first_row < max_rows && rows->len - first_byte < max_bytes) {
+    int rc = sqlite3_step(reader->current);
+    /* Only now: the first step prepares anew where the schema has changed. */
+    rows->n_columns = (size_t)sqlite3_column_count(reader->current);
+    if (rc == SQLITE_DONE) {
+      rows->done = 1;
+      return REPLIC_OK;
+    }
+    if (rc != SQLITE_ROW) rc = fail_prepare(reader, rc);
+    for (int i = 0; rc == SQLITE_ROW && i < (int)rows->n_columns; i++)
+      if (rows_append(rows, reader->current, i) != REPLIC_OK) rc = fail_db(reader, SQLITE_NOMEM);
+    if (rc != SQLITE_ROW) {
+      replic_reader_reset(reader);
+      return rc;
+    }
+    rows->n_rows++;
+  }
+  return REPLIC_OK;
+}
+
+const char *replic_reader_column_name(const replic_reader *reader, size_t index) {
+  return sqlite3_column_name(reader->current, (int)index);
+}
+
+size_t replic_rows_value(const replic_rows *rows, size_t at, replic_value *out) {
+  const unsigned char *bytes = rows->data + at;
+  *out = (replic_value){.type = *bytes++};
+  switch (out->type) {
+  case REPLIC_INT: memcpy(&out->i, bytes, sizeof out->i); return at + 1 + sizeof out->i;
+  case REPLIC_REAL: memcpy(&out->d, bytes, sizeof out->d); return at + 1 + sizeof out->d;
+  case REPLIC_TEXT:
+  case REPLIC_BLOB:
+    memcpy(&out->len, bytes, sizeof out->len);
+    out->data = bytes + sizeof out->len;
+    return at + 1 + sizeof out->len + out->len;
+  default: return at + 1;
+  }
+}
+
+void replic_rows_free(replic_rows *rows) {
+  sqlite3_free(rows->data);
+  memset(rows, 0, sizeof *rows);
+}
+
+/* ---- open and close --------------------------------------------------------------------------------------- */
+
+int replic_reader_open(const char *path, replic_reader **out) {
+  replic_reader *reader = *out = sqlite3_malloc64(sizeof *reader);
+  if (!reader) return SQLITE_NOMEM;
+  memset(reader, 0, sizeof *reader);
+  int flags = SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE;
+  int rc = sqlite3_open_v2(path, &reader->db, flags, NULL);
+  if (rc == SQLITE_OK) rc = sqlite3_busy_timeout(reader->db, BUSY_TIMEOUT_MS);
+  if (rc == SQLITE_OK) rc = sqlite3_exec(reader->db, "PRAGMA query_only = 1", NULL, NULL, NULL);
+  if (rc == SQLITE_OK) rc = sqlite3_set_authorizer(reader->db, authorize, reader);
+  return rc == SQLITE_OK ? REPLIC_OK : fail_db(reader, rc);
+}
+
+void replic_reader_close(replic_reader *reader) {
+  if (!reader) return;
+  for (int i = 0; i < CACHE_SIZE; i++) drop_cached(&reader->cache[i]);
+  sqlite3_close(reader->db);
+  sqlite3_free(reader->error);
+  sqlite3_free(reader);
+}
+
+void replic_reader_interrupt(replic_reader *reader) {
+  sqlite3_interrupt(reader->db);
+}

@@ -1,0 +1,269 @@
+/* replic.h - the core of replic-sqlite: one database file, replicated.
+ *
+ *   write ──┐                       ┌── frames for the links
+ *   receive ┼─> [ one transaction ] ┤
+ *   tick  ──┘                       └── events for the application
+ *
+ * The core owns the writing SQLite connection and nothing else of the world: time, randomness,
+ * sockets and threads belong to the caller. It takes changes, received bytes and the time, and
+ * leaves frames and events in an outbox that the caller takes after the commit.
+ *
+ * Order of calls:
+ *   replic_open
+ *     replic_begin, any of {replic_write, replic_run, replic_receive, replic_link_open,
+ * replic_link_close, replic_tick}, replic_commit, replic_take_outbox                       (any
+ * number of times) replic_migrate                                          (between two batches)
+ *   replic_close
+ *
+ * One thread at a time: calls on one `replic` may come from different threads, but never two at
+ * once. Every int result is REPLIC_OK, a REPLIC_E… code (errors.h) or an extended SQLite result
+ * code; replic_error_text() then says what, where and the remedy. Strings are UTF-8. Pointers
+ * handed in are borrowed until the call returns and copied where they are kept. */
+#ifndef REPLIC_H
+#define REPLIC_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "errors.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define REPLIC_PROTOCOL_VERSION 1
+#define REPLIC_MAX_SEQUENCE 9007199254740991 /* 2^53 - 1: exact in a JavaScript number */
+#define REPLIC_MAX_CLOCK 9007199254740991    /* _patchedAt is a 53-bit number (SEED) */
+
+typedef struct replic replic;
+
+/* A value of a cell or of a parameter. UNSET: the column is not part of the change. */
+enum { REPLIC_UNSET, REPLIC_NULL, REPLIC_INT, REPLIC_REAL, REPLIC_TEXT, REPLIC_BLOB };
+typedef struct replic_value {
+  int type;
+  int64_t i; /* REPLIC_INT */
+  double d;  /* REPLIC_REAL; NaN is taken for NULL, as SQLite does */
+  const void
+      *data; /* REPLIC_TEXT (UTF-8, embedded NUL allowed), REPLIC_BLOB; may be NULL when len is 0 */
+  size_t len; /* bytes */
+} replic_value;
+
+/* Every limit has a default (0 takes it), and tests set them small. */
+typedef struct replic_config {
+  const char *path; /* the database file; created if absent */
+  uint32_t peer_id; /* fixed by the application; 0: the one kept in the file */
+  uint32_t
+      new_peer_id; /* drawn at random by the caller: taken where a new peerId is needed; not 0 */
+  int normal_durability;     /* 0: synchronous=FULL (I4); 1: NORMAL */
+  int64_t max_clock_skew_ms; /* 60 000 */
+  int64_t heartbeat_ms;      /* 1 000: interval at which the caller calls replic_tick */
+  int64_t link_timeout_ms;   /* 10 000: a link that is silent for longer is closed */
+  size_t max_frame_bytes;    /* 64 MiB: largest group; a received frame may be 2 MiB larger */
+  size_t window_bytes;       /* 4 MiB: sent and not yet acknowledged, per link */
+  size_t slice_bytes; /* 256 KiB: a PATCHES frame ends at the first group boundary beyond it */
+  size_t early_bytes; /* 4 MiB: frames kept that arrived before their predecessors */
+  size_t ring_bytes;  /* 4 MiB: recent frames kept encoded, so that one encoding serves all links */
+  int trace; /* 1: REPLIC_EVENT_TRACE events tell what is written, sent, received, applied */
+} replic_config;
+
+/* Opens or creates the database, takes the lock, settles the identity (DESIGN §3) and registers the
+ * replicated tables.
+ * `*out` is set even on failure (except when memory is exhausted: NULL), so that its error text can
+ * be read; it must then be closed all the same. Errors: REPLIC_ELOCKED, REPLIC_ERESTORED,
+ * REPLIC_ESCHEMA, REPLIC_EUSAGE, SQLITE_CANTOPEN, SQLITE_NOTADB, … */
+int replic_open(const replic_config *config, int64_t now_ms, replic **out);
+
+/* Rolls an open batch back, closes the connection, releases the lock and frees everything. NULL is
+ * allowed. Never fails. */
+void replic_close(replic *r);
+
+uint32_t replic_peer_id(const replic *r);
+/* 1 when this open went on as a new peer, because the file had been copied, moved or restored. */
+int replic_is_new_peer(const replic *r);
+/* The text of the last error. Borrowed until the next call on `r`. Never NULL. */
+const char *replic_error_text(const replic *r);
+/* "REPLIC_LOCKED", "SQLITE_CONSTRAINT_NOTNULL", … Static. Unknown codes give "SQLITE_ERROR". */
+const char *replic_code_name(int code);
+/* Interrupts a running statement from any thread (sqlite3_interrupt): the one call that may overlap
+ * another. */
+void replic_interrupt(replic *r);
+
+/* ---- a batch: one transaction, one commit ----------------------------------------------------------------- */
+
+/* Opens the transaction. `now_ms`: Unix time in milliseconds, used for every call of this batch. */
+int replic_begin(replic *r, int64_t now_ms);
+
+/* Commits everything since replic_begin (I3). On success the memory follows the disk, and the
+ * frames that the links can take are put into the outbox. On failure all of the batch is undone on
+ * disk and in memory. */
+int replic_commit(replic *r);
+
+/* Undoes everything since replic_begin. Never fails. */
+void replic_rollback(replic *r);
+
+enum { REPLIC_UPSERT, REPLIC_DELETE };
+/* Rows of one table. `values` holds n_rows * n_columns values, row by row, in the order of
+ * `columns`. */
+typedef struct replic_change {
+  int kind; /* REPLIC_UPSERT; REPLIC_DELETE: the columns are the primary key, deletedAt is set */
+  const char *table;
+  size_t n_columns;
+  const char *const *columns;
+  size_t n_rows;
+  const replic_value *values;
+} replic_change;
+
+/* Writes one group: all changes or none (a savepoint). `*sequence` gets the group's last sequence,
+ * the vector entry that a reader waits for. Errors: REPLIC_ETABLE, ECOLUMN, EKEY, ENULLS,
+ * ENODELETE, ENOTFOUND, ETOOLARGE, SQLITE_CONSTRAINT_… */
+int replic_write(replic *r, const replic_change *changes, size_t n_changes, int64_t *sequence);
+
+/* A parameter of a statement. */
+typedef struct replic_param {
+  const char *name; /* without its prefix; NULL: positional */
+  replic_value value;
+} replic_param;
+
+/* Runs SQL of the application's on the writing connection, inside the batch (a savepoint). `many`:
+ * all statements of the text, without parameters; else exactly one. `unsafe` permits direct writes
+ * to replicated tables.
+ * `*changes` and `*rowid` as sqlite3_changes64 and sqlite3_last_insert_rowid; `*changes` is the sum
+ * for `many`. Errors: REPLIC_EDIRECT, REPLIC_ETRANSACTION, REPLIC_EUSAGE (parameters), SQLITE_… */
+int replic_run(replic *r, const char *sql, size_t len, int many, int unsafe,
+               const replic_param *params, size_t n_params, int64_t *changes, int64_t *rowid);
+
+/* ---- migrations and schema -------------------------------------------------------------------------------- */
+
+/* One migration step in a transaction of its own, outside a batch: runs `sql`, registers the tables
+ * anew, notes it. going up:   down_of_step != NULL: stores (version, up = sql, down = down_of_step)
+ * in _replic_migrations going down: down_of_step == NULL: `sql` is the stored down script of
+ * `version`; its row is removed On failure the database and the registration are as before. */
+int replic_migrate(replic *r, int64_t now_ms, int64_t version, const char *sql,
+                   const char *down_of_step);
+
+typedef struct replic_column {
+  const char *name;
+  const char *type; /* as declared, "" if none */
+  int key;          /* 0, or its position in the primary key from 1 */
+  int not_null;
+  int carried; /* 0: generated, computed by every peer */
+} replic_column;
+typedef struct replic_table {
+  const char *name;
+  size_t n_columns;
+  const replic_column *columns;
+  int has_nulls;      /* T_patches has _nulls: columns can be set to NULL */
+  int has_deleted_at; /* replic_change.REPLIC_DELETE works */
+} replic_table;
+size_t replic_table_count(const replic *r);
+/* Borrowed until the next replic_migrate, replic_run or replic_close. */
+const replic_table *replic_table_at(const replic *r, size_t index);
+/* The SQL that the core runs for a table, one statement a line, each ended by ";". *out: caller
+ * frees with sqlite3_free. */
+int replic_explain(replic *r, const char *table, char **out);
+
+/* ---- vector ----------------------------------------------------------------------------------------------- */
+
+typedef struct replic_position {
+  uint32_t origin;
+  int64_t sequence;   /* everything of `origin` up to here is applied */
+  int64_t patched_at; /* _patchedAt of that patch */
+} replic_position;
+size_t replic_vector_count(const replic *r);
+/* Sorted by origin. Borrowed until the next call. */
+const replic_position *replic_vector(const replic *r);
+
+/* ---- links ------------------------------------------------------------------------------------------------ */
+
+/* A connection has come up. `link`: a number of the caller's choosing, not in use. `expected_peer`:
+ * the peerId that must answer, 0 for any. Puts HELLO into the outbox. */
+int replic_link_open(replic *r, uint32_t link, uint32_t expected_peer);
+/* The connection is gone. Unknown links are ignored. */
+void replic_link_close(replic *r, uint32_t link);
+/* One whole frame came in over `link`. `bytes` are untrusted. A frame that is corrupt, hostile or
+ * not acceptable leaves the database untouched, puts an ERROR frame and a REPLIC_EVENT_LINK_CLOSE
+ * into the outbox, and is no failure of the batch: the result is REPLIC_OK unless the batch itself
+ * must be rolled back (disk, memory). */
+int replic_receive(replic *r, uint32_t link, const uint8_t *bytes, size_t len);
+/* Heartbeats, acknowledgements, repair of stalled links. Call it every heartbeat_ms while links are
+ * open. */
+int replic_tick(replic *r);
+
+enum { REPLIC_LINK_OPENING, REPLIC_LINK_READY, REPLIC_LINK_STANDBY };
+typedef struct replic_link_info {
+  uint32_t link;
+  uint32_t peer;  /* 0 until its HELLO */
+  int state;      /* REPLIC_LINK_… ; STANDBY: another link to the same peer carries the patches */
+  int64_t lag;    /* patches that this peer has and that one has not acknowledged */
+  int64_t behind; /* patches that it announced and this peer has not */
+  int64_t unacked_bytes; /* sent, not acknowledged: at most window_bytes plus one frame */
+  int64_t skew_ms;       /* its wall clock minus ours when its last HELLO or ACK arrived */
+  int64_t bytes_in, bytes_out, frames_in, frames_out;
+  const char
+      *held; /* why its patches are not applied at present (schema, skew); NULL if they are */
+} replic_link_info;
+size_t replic_link_count(const replic *r);
+/* `*info` is filled; `held` is borrowed until the next call. 0 when there is no such index. */
+int replic_link_at(const replic *r, size_t index, replic_link_info *info);
+
+typedef struct replic_counters {
+  int64_t commits, groups_written, patches_written, patches_applied, patches_duplicate;
+  int64_t frames_early, frames_dropped_early, retransmissions, rows_waiting;
+} replic_counters;
+void replic_get_counters(const replic *r, replic_counters *out);
+
+/* ---- outbox ----------------------------------------------------------------------------------------------- */
+
+typedef struct replic_frame { /* refs: ring + outboxes; changed only inside calls on the core's one
+                                 thread */
+  size_t refs;
+  size_t len;
+  uint8_t data[1]; /* len bytes; immutable */
+} replic_frame;
+
+typedef struct replic_send {
+  uint32_t link;
+  replic_frame *frame; /* the same frame may stand for several links, one after another */
+} replic_send;
+
+enum {
+  REPLIC_EVENT_VECTOR, /* origin, a = sequence, b = _patchedAt: applied and committed, own writes
+                          too */
+  REPLIC_EVENT_CHANGE, /* text = table: its rows changed in this commit; code: 1 local, 2 remote, 3
+                          both */
+  REPLIC_EVENT_LINK_READY, /* link, peer: HELLO accepted */
+  REPLIC_EVENT_LINK_CLOSE, /* link, peer, code, text: the caller sends what is in the outbox, then
+                              closes the connection */
+  REPLIC_EVENT_LINK_ERROR, /* link, peer, code, text: reported by this side or the other; the link
+                              stays */
+  REPLIC_EVENT_SYNCED, /* link, peer: both have acknowledged everything that the other had; once per
+                          change */
+  REPLIC_EVENT_ERROR,  /* code, text: not tied to a link (a trigger that raised during a merge) */
+  REPLIC_EVENT_TRACE   /* text */
+};
+typedef struct replic_event {
+  int kind;
+  uint32_t link, peer, origin;
+  int code;
+  int64_t a, b;
+  char *text; /* NULL, or owned by the outbox */
+} replic_event;
+
+typedef struct replic_outbox {
+  replic_send *sends;
+  size_t n_sends, cap_sends;
+  replic_event *events;
+  size_t n_events, cap_events;
+} replic_outbox;
+
+/* Moves what has gathered into `*out` (caller owns it). Call it after replic_commit or
+ * replic_rollback. Frames are put there only after their patches are durable (I4). */
+void replic_take_outbox(replic *r, replic_outbox *out);
+/* Frees an outbox's content. On the core's thread only (never while another call on the same
+ * `replic` runs). */
+void replic_outbox_free(replic_outbox *out);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,61 @@
+/* wire.h - bytes <-> frames. The layout stands on top of wire.c. For src/core and its tests only.
+ */
+#ifndef REPLIC_WIRE_H
+#define REPLIC_WIRE_H
+
+#include "core.h"
+
+enum { FRAME_HELLO = 1, FRAME_PATCHES, FRAME_ACK, FRAME_NEED, FRAME_SCHEMA, FRAME_ERROR };
+
+/* ---- writing: a frame that grows. The first failure (memory) sticks; finish then gives NULL. ---- */
+
+typedef struct replic__writer {
+  replic_frame *frame;
+  size_t cap;
+  int failed;
+} replic__writer;
+
+void replic__put_frame(replic__writer *w, int type); /* begins: version and type */
+void replic__put_varint(replic__writer *w, uint64_t value);
+void replic__put_bytes(replic__writer *w, const void *bytes, size_t len);
+void replic__put_text(replic__writer *w, const char *text);
+void replic__put_value(replic__writer *w, const replic_value *value);
+/* One patch after `previous` (its sequence) and `clock` (its group's clock); begin_group: 1 if it
+ * begins a group. */
+void replic__put_patch(replic__writer *w, const replic__patch *p, uint32_t table_id,
+                       int64_t previous, int64_t clock, int begin_group);
+replic_frame *replic__finish(replic__writer *w); /* refs is 1; NULL: out of memory */
+void replic__frame_release(replic_frame *frame);
+
+/* ---- reading: one bounds-checked cursor over untrusted bytes. The first failure sticks; every later get gives 0. ---- */
+
+typedef struct replic__reader {
+  const uint8_t *at, *end;
+  int failed;
+} replic__reader;
+
+uint64_t replic__get_varint(replic__reader *in, uint64_t max);
+/* A count of things that take at least `min_bytes` each: more than fit into the rest is a failure.
+ */
+size_t replic__get_count(replic__reader *in, size_t min_bytes);
+const char *replic__get_text(replic__reader *in, size_t *len);   /* borrowed, not terminated */
+void replic__get_value(replic__reader *in, replic_value *value); /* borrowed */
+uint32_t replic__get_peer(replic__reader *in);                   /* never 0 */
+int64_t replic__get_sequence(replic__reader *in);
+int64_t replic__get_clock(replic__reader *in);
+
+/* The patches of a PATCHES frame, one after another. */
+typedef struct replic__patches {
+  replic__reader in;
+  uint32_t origin;
+  int64_t after, up_to;
+  int64_t sequence, clock; /* of the patch that replic__next_patch stands on */
+  int begins_group;
+  uint32_t table_id;
+} replic__patches;
+
+int replic__get_patches(replic__reader *in, replic__patches *out); /* the header; 0: malformed */
+int replic__next_patch(replic__patches *p); /* 0: end or malformed (in.failed) */
+void replic__get_fields(replic__patches *p, int n_keys, int n_fields, replic_value *values);
+
+#endif
