@@ -33,6 +33,7 @@
       'dependencies': ['sqlite3'],
       'export_dependent_settings': ['sqlite3'],
       'sources': [
+        'src/core/check.c',
         'src/core/clock.c',
         'src/core/engine.c',
         'src/core/error.c',
@@ -40,9 +41,9 @@
         'src/core/identity.c',
         'src/core/log.c',
         'src/core/merge.c',
+        'src/core/query.c',
         'src/core/schema.c',
         'src/core/sync.c',
-        'src/core/value.c',
         'src/core/vector.c',
         'src/core/wire.c',
       ],
@@ -66,7 +67,7 @@
     {
       'target_name': 'replic_sqlite',
       'dependencies': ['replic_core'],
-      'sources': ['src/napi/addon.cc'],
+      'sources': ['<!@(node -p "fs.readdirSync(\'src/napi\').filter(f => /cc$/.test(f)).map(f => \'src/napi/\' + f).join(\' \')")'],
       'include_dirs': ['<(node_addon_api_dir)'],
       # Node-API 8 is what Node 20 and Bun both have, and all that we need. The addon throws no C++ exceptions.
       'defines': [
