@@ -8,6 +8,7 @@
  *   clock.c     the next _patchedAt                          ┘
  *   sync.c      links: who lacks what, frames in and out
  *   wire.c      bytes <-> frames
+ *   check.c     may a table be replicated?
  *   guard.c     SQL of the application's own
  *   identity.c  <file>-replic: lock and witness
  *   error.c     texts, codes, events
@@ -32,8 +33,8 @@ typedef struct replic__field {
   char *default_sql; /* a DEFAULT that is not a constant: evaluated by the peer that creates the
                         row; else NULL */
   int key;           /* position in the primary key from 1, else 0 */
-  int required;      /* NOT NULL without DEFAULT: the row cannot exist before a patch sets it */
-  int untyped;       /* no affinity: 1 and 1.0 are kept apart, though they are equal as keys */
+  int required; /* NOT NULL, and no constant DEFAULT: without it a merge cannot create the row */
+  int untyped;  /* no affinity: 1 and 1.0 are kept apart, though they are equal as keys */
 } replic__field;
 
 /* A cached pair of statements for one set of columns. */
@@ -47,12 +48,12 @@ typedef struct replic__row_sql {
 enum { LOG_INSERT, LOG_NEWER, LOG_FOLD, LOG_READ, LOG_CLOCK, ROW_EXISTS, DEFAULTS, N_TABLE_SQL };
 
 typedef struct replic__table {
-  char *name;
-  replic_table info; /* for the caller: all columns in declared order */
+  char *name, *patches; /* T, T_patches */
+  replic_table info;    /* for the caller: all columns in declared order */
   replic_column *columns;
   replic__field *fields;
   int n_fields, n_keys, n_required, n_dynamic;
-  int has_nulls, has_triggers;
+  int strict, has_nulls, has_triggers;
   int deleted_at; /* index of the field, -1 if there is none */
   sqlite3_stmt *sql[N_TABLE_SQL];
   replic__row_sql rows[REPLIC__ROW_SQL_MAX];
@@ -72,6 +73,7 @@ typedef struct replic__schema {
 
 int replic__schema_load(replic *r,
                         replic__schema **out); /* creates missing indexes; needs a transaction */
+int replic__check(replic *r, const replic__schema *schema); /* check.c: REPLIC_ESCHEMA and why */
 void replic__schema_free(replic__schema *schema);
 replic__table *replic__schema_find(const replic__schema *schema, const char *name);
 int replic__schema_sql(replic *r, replic__table *t, int which, sqlite3_stmt **out);

@@ -95,7 +95,7 @@ int replic__savepoint_open(replic *r, uint32_t origin, replic__savepoint *save) 
 
 int replic__savepoint_end(replic *r, const replic__savepoint *save, int rc) {
   sqlite3_int64 unresolved = 0, unused = 0;
-  if (rc == REPLIC_OK && r->schema && r->schema->constrained) {
+  if (rc == REPLIC_OK) {
     sqlite3_db_status64(r->db, SQLITE_DBSTATUS_DEFERRED_FKS, &unresolved, &unused, 0);
     if (unresolved)
       rc = replic__fail(r, SQLITE_CONSTRAINT_FOREIGNKEY, "FOREIGN KEY constraint failed");
@@ -320,14 +320,16 @@ int replic_migrate(replic *r, int64_t now_ms, int64_t version, const char *sql,
   replic__savepoint save;
   int64_t changes, rowid;
   int rc = replic_begin(r, now_ms);
-  if (rc == REPLIC_OK) rc = replic__savepoint_open(r, r->peer_id, &save);
+  if (rc != REPLIC_OK) return rc;
+  rc = replic__savepoint_open(r, r->peer_id, &save);
   if (rc == REPLIC_OK) rc = note_migration(r, version, sql, down_of_step);
+  if (rc == REPLIC_OK) rc = replic__merge_mode(r, 0);
   if (rc == REPLIC_OK)
     rc = replic__guard_exec(r, AUTH_MIGRATION, sql, strlen(sql), NULL, 0, 1, &changes, &rowid);
   if (rc == REPLIC_OK) rc = reload_schema(r);
   if (rc == REPLIC_OK) rc = replic__savepoint_end(r, &save, rc);
   if (rc == REPLIC_OK) return replic_commit(r);
-  if (r->in_batch) replic_rollback(r);
+  replic_rollback(r);
   return rc;
 }
 

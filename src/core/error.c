@@ -96,7 +96,7 @@ const char *replic_code_name(int code) {
 }
 
 const char *replic_error_text(const replic *r) {
-  return r && r->error ? r->error : "out of memory";
+  return r && r->error ? r->error : "no error";
 }
 
 int replic__fail(replic *r, int code, const char *format, ...) {

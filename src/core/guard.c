@@ -12,13 +12,11 @@
 
 #include "core.h"
 
-static const char *const ENGINE_PRAGMAS[] = {
-    "checkpoint_fullfsync", "defer_foreign_keys", "encoding",
-    "foreign_keys",         "fullfsync",          "ignore_check_constraints",
-    "journal_mode",         "locking_mode",       "page_size",
-    "query_only",           "recursive_triggers", "schema_version",
-    "synchronous",          "trusted_schema",     "wal_autocheckpoint",
-    "writable_schema",
+/* With an argument, these read or are harmless; without one, every pragma only reads. */
+static const char *const FREE_PRAGMAS[] = {
+    "analysis_limit", "application_id", "foreign_key_check", "foreign_key_list", "function_list",
+    "index_info",     "index_list",     "index_xinfo",       "integrity_check",  "optimize",
+    "quick_check",    "table_info",     "table_list",        "table_xinfo",      "user_version",
 };
 
 static int is_internal(const char *table) {
@@ -47,11 +45,13 @@ static int deny(replic__auth *auth, int code, const char *format, const char *wh
 }
 
 static int guard_pragma(replic__auth *auth, const char *name, const char *argument) {
-  for (size_t i = 0; argument && i < sizeof ENGINE_PRAGMAS / sizeof *ENGINE_PRAGMAS; i++)
-    if (sqlite3_stricmp(name, ENGINE_PRAGMAS[i]) == 0)
-      return deny(auth, REPLIC_ETRANSACTION,
-                  "PRAGMA %s = %s: the engine sets it; see the options of open", name, argument);
-  return SQLITE_OK;
+  if (!argument) return SQLITE_OK;
+  for (size_t i = 0; i < sizeof FREE_PRAGMAS / sizeof *FREE_PRAGMAS; i++)
+    if (sqlite3_stricmp(name, FREE_PRAGMAS[i]) == 0) return SQLITE_OK;
+  return deny(
+      auth, REPLIC_ETRANSACTION,
+      "PRAGMA %s = %s: settings of the connection belong to the engine; see the options of open",
+      name, argument);
 }
 
 static int guard_write(replic__auth *auth, const char *table, const char *trigger) {
@@ -106,6 +106,11 @@ int replic__guard(void *ctx, int action, const char *a, const char *b, const cha
   case SQLITE_DROP_TABLE:
   case SQLITE_CREATE_VIEW:
   case SQLITE_DROP_VIEW: return guard_ddl(auth, a);
+  case SQLITE_CREATE_TEMP_TRIGGER:
+    return deny(auth, REPLIC_EDIRECT,
+                "CREATE TEMP TRIGGER %s: it would fire in the engine's own writes; create it with "
+                "migrate%s",
+                a, "");
   case SQLITE_ALTER_TABLE:
   case SQLITE_CREATE_INDEX:
   case SQLITE_DROP_INDEX:

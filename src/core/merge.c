@@ -32,9 +32,11 @@ int replic__merge_mode(replic *r, int merging) {
   return rc;
 }
 
+/* A failure that a trigger may have caused. */
 static int is_local_policy(int rc) {
-  return rc > 0 && ((rc & 0xff) == SQLITE_CONSTRAINT || (rc & 0xff) == SQLITE_ERROR) &&
-         rc != SQLITE_CONSTRAINT_NOTNULL;
+  int primary = rc & 0xff;
+  return rc > 0 && (primary == SQLITE_CONSTRAINT || primary == SQLITE_ERROR ||
+                    primary == SQLITE_MISMATCH || primary == SQLITE_TOOBIG);
 }
 
 /* Runs a write of `values` where `take` says so; `*changed`: rows touched. */
@@ -54,14 +56,17 @@ static int write_row(replic *r, replic__table *t, const replic_value *values,
     return replic__fail(r, SQLITE_CONSTRAINT_TRIGGER,
                         "a trigger on %s skipped the write with RAISE(IGNORE)", t->name);
   if (local || !t->has_triggers || !(skipped || is_local_policy(rc))) return rc;
-  replic__event(
-      r, (replic_event){.kind = REPLIC_EVENT_ERROR, .code = rc ? rc : SQLITE_CONSTRAINT_TRIGGER},
-      "a trigger on %s failed while merging a patch, which was merged without it: %s", t->name,
-      rc ? replic_error_text(r) : "RAISE(IGNORE)");
+  int failure = rc ? rc : SQLITE_CONSTRAINT_TRIGGER;
+  char *text = sqlite3_mprintf("%s", rc ? replic_error_text(r) : "RAISE(IGNORE)");
   sqlite3_db_config(r->db, SQLITE_DBCONFIG_ENABLE_TRIGGER, 0, NULL);
   rc = replic__step(r, stmt);
   *changed = rc == REPLIC_OK && sqlite3_changes64(r->db) > 0;
   sqlite3_db_config(r->db, SQLITE_DBCONFIG_ENABLE_TRIGGER, 1, NULL);
+  if (rc == REPLIC_OK)
+    replic__event(r, (replic_event){.kind = REPLIC_EVENT_ERROR, .code = failure},
+                  "a trigger on %s failed while merging a patch, which was merged without it: %s",
+                  t->name, text);
+  sqlite3_free(text);
   return rc;
 }
 
@@ -106,8 +111,9 @@ static int set_defaults(replic *r, const replic__patch *p) {
   if (rc == REPLIC_OK && sqlite3_step(stmt) != SQLITE_ROW)
     return replic__fail_db(r, sqlite3_reset(stmt));
   for (int i = t->n_keys; rc == REPLIC_OK && i < t->n_fields; i++) {
-    if (t->fields[i].default_sql && p->values[i].type == REPLIC_UNSET)
-      replic__column(stmt, i, &p->values[i]);
+    if (!t->fields[i].default_sql || p->values[i].type != REPLIC_UNSET) continue;
+    replic__column(stmt, i, &p->values[i]);
+    if (p->values[i].type == REPLIC_NULL) p->values[i].type = REPLIC_UNSET; /* NULL anyway */
   }
   return rc;
 }
