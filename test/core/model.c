@@ -40,13 +40,13 @@ static bool same_row(const model_patch *a, const model_patch *b) {
 }
 
 /* The row that `first` belongs to; NULL where a column that must not be NULL is missing. */
-static char *fold_row(const model *m, const model_patch *first) {
+static char *fold_row(const model_patch *patches, size_t n, const model_patch *first) {
   const model_table *table = first->table;
   char *line = "";
   for (size_t i = 0; i < table->n_columns; i++) {
     const model_patch *winner = NULL;
-    for (size_t k = 0; k < m->n; k++) {
-      const model_patch *patch = &m->patches[k];
+    for (size_t k = 0; k < n; k++) {
+      const model_patch *patch = &patches[k];
       if (!same_row(first, patch) || !patch->shown[i]) continue;
       if (!winner || is_newer(patch, winner)) winner = patch;
     }
@@ -57,21 +57,26 @@ static char *fold_row(const model *m, const model_patch *first) {
   return line;
 }
 
-char *model_dump(const model *m, const model_table *table) {
+char *model_dump(const model *m, const model_table *table, const peer *view) {
+  model_patch *patches = test_alloc((m->n + 1) * sizeof *patches);
   char **lines = test_alloc((m->n + 1) * sizeof *lines);
-  size_t n = 0;
+  size_t n = 0, n_lines = 0;
   for (size_t k = 0; k < m->n; k++) {
-    if (m->patches[k].table != table) continue;
-    bool seen = false;
-    for (size_t j = 0; j < k && !seen; j++) seen = same_row(&m->patches[j], &m->patches[k]);
-    char *line = seen ? NULL : fold_row(m, &m->patches[k]);
-    if (line) lines[n++] = line;
+    const model_patch *patch = &m->patches[k];
+    if (patch->table != table) continue;
+    if (!view || patch->sequence <= peer_at(view, patch->origin)) patches[n++] = *patch;
   }
-  return join_sorted(lines, n);
+  for (size_t k = 0; k < n; k++) {
+    bool seen = false;
+    for (size_t j = 0; j < k && !seen; j++) seen = same_row(&patches[j], &patches[k]);
+    char *line = seen ? NULL : fold_row(patches, n, &patches[k]);
+    if (line) lines[n_lines++] = line;
+  }
+  return join_sorted(lines, n_lines);
 }
 
 void model_check(const model *m, const model_table *table, peer *p) {
-  char *seen = peer_dump(p, table->name), *wanted = model_dump(m, table);
+  char *seen = peer_dump(p, table->name), *wanted = model_dump(m, table, p);
   if (strcmp(seen, wanted) != 0) {
     check_failed(__FILE__, __LINE__, "%s of peer %d is\n%s# the model has\n%s", table->name,
                  p->index, seen, wanted);

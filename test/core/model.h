@@ -35,9 +35,11 @@ typedef struct model {
 /* Notes a patch. `row` is copied. The same (origin, sequence) twice is one patch. */
 void model_add(model *m, const model_table *table, uint32_t origin, int64_t sequence,
                int64_t patched_at, const cell *row);
-/* The table, as peer_dump shows it, folded from all patches. */
-char *model_dump(const model *m, const model_table *table);
-/* Fails the test unless the peer's table is the model's. */
+/* The table as peer_dump shows it, folded from all patches that the vector of `view` covers (NULL:
+ * from all). */
+char *model_dump(const model *m, const model_table *table, const peer *view);
+/* Fails the test unless the peer's table is what its vector says: the patches up to there, and
+ * nothing else (I1). */
 void model_check(const model *m, const model_table *table, peer *p);
 
 #endif

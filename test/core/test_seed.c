@@ -111,10 +111,10 @@ static void null_reaches_the_other_peer(void) {
       ROW({"id", v_int(1)}, {"tenantId", v_int(7)}, {"name", v_null()}, {"deletedAt", v_null()}));
   cluster_settle(c);
   CHECK_TEXT(cluster_same(c, "myTable"), "i1|i7|n|n\n");
-  CHECK_INT(
-      sql_int(peer_sql(&c->peers[1]), "SELECT count(*) FROM myTable_patches p, json_each(p._nulls) "
-                                      "WHERE _peerId = 101 AND _sequenceId = 3"),
-      2);
+  CHECK_INT(sql_int(peer_sql(&c->peers[1]),
+                    "SELECT count(*) FROM myTable_patches p, json_each(p._nulls) "
+                    "WHERE _peerId = 101 AND _sequenceId = 3"),
+            2);
 }
 
 /* One table per kind of declaration; every one carries rows both ways, a change and a deletion. */
@@ -303,7 +303,7 @@ static char *as_sqlite_keeps(const char *type, const replic_value *v) {
   case REPLIC_INT: sqlite3_bind_int64(stmt, 1, v->i); break;
   case REPLIC_REAL: sqlite3_bind_double(stmt, 1, v->d); break;
   case REPLIC_TEXT:
-    sqlite3_bind_text64(stmt, 1, v->data, v->len, SQLITE_STATIC, SQLITE_UTF8);
+    sqlite3_bind_text64(stmt, 1, v->len ? v->data : "", v->len, SQLITE_STATIC, SQLITE_UTF8);
     break;
   case REPLIC_BLOB:
     sqlite3_bind_blob64(stmt, 1, v->len ? v->data : "", v->len, SQLITE_STATIC);
