@@ -34,6 +34,7 @@
       'export_dependent_settings': ['sqlite3'],
       'sources': [
         'src/core/check.c',
+        'src/core/check.c',
         'src/core/clock.c',
         'src/core/engine.c',
         'src/core/error.c',
