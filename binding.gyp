@@ -34,7 +34,6 @@
       'export_dependent_settings': ['sqlite3'],
       'sources': [
         'src/core/check.c',
-        'src/core/check.c',
         'src/core/clock.c',
         'src/core/engine.c',
         'src/core/error.c',
