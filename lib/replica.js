@@ -63,7 +63,6 @@ export class Replica extends EventEmitter {
   #changingSchema = 0 // those of them that may change the schema
   #roomWaits = [] // load() waiting for a pending call to settle
   #migrating = Promise.resolve()
-  #cursors = new Set()
   #closing
   #coreClosed = false
 
@@ -294,7 +293,6 @@ export class Replica extends EventEmitter {
     this.#state = 'closing'
     this.#links.stop()
     this.#waiters.fail(closed())
-    await Promise.all([...this.#cursors].map((cursor) => cursor.close()))
     await this.#native.close()
     this.#coreClosed = true
     await this.#links.close()
@@ -324,9 +322,11 @@ export class Replica extends EventEmitter {
 
   #onEvent(event) {
     if (event.kind === 'trace') debug('%s: %s', this.#path, event.text)
-    else if (event.kind === 'change') this.#emitLater('change', event.change)
     else if (event.kind === 'error') {
       this.#emitLater('error', new ReplicError(event.code, event.text))
+    } else if (event.kind === 'change') {
+      const { text: table, local, remote } = event
+      this.#emitLater('change', { table, local, remote })
     } else this.#links.event(event)
   }
 
@@ -461,7 +461,6 @@ export class Replica extends EventEmitter {
     this.#check()
     const readBigInts = this.#readArguments('iterate', sql, params, options)
     const cursor = await this.#native.cursorOpen(sql, params, readBigInts)
-    this.#cursors.add(cursor)
     try {
       let next = cursor.next(CURSOR_ROWS)
       for (let done = false; !done; ) {
@@ -477,7 +476,6 @@ export class Replica extends EventEmitter {
         }
       }
     } finally {
-      this.#cursors.delete(cursor)
       await cursor.close()
     }
   }
