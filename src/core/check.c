@@ -21,7 +21,7 @@ static const char PROBLEMS[] =
     "?2) "
     "  FROM t WHERE name = '_nulls' OR name IN reserved "
     "UNION ALL SELECT printf('%s has no column %s INTEGER NOT NULL: declare it', ?2, name) "
-    "  FROM reserved WHERE name NOT IN (SELECT name FROM p) "
+    "  FROM reserved WHERE name COLLATE NOCASE NOT IN (SELECT name FROM p) "
     "UNION ALL SELECT printf('column %s of %s is \"%s\": declare it INTEGER', name, ?2, type) "
     "  FROM p WHERE name IN reserved AND type NOT LIKE '%INT%' "
     "UNION ALL SELECT printf('%s has no column %s: ALTER TABLE \"%w\" ADD COLUMN \"%w\" %s', ?2, "

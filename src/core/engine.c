@@ -203,7 +203,7 @@ static int check_keys(replic *r, const replic__table *t) {
 
 static int write_row(replic *r, replic__table *t, int kind, group *g) {
   int rc = check_keys(r, t), exists;
-  int64_t bytes = 0;
+  int64_t bytes = 24 + t->n_fields / 8;
   if (rc == REPLIC_OK && kind == REPLIC_DELETE) {
     rc = replic__row_exists(r, t, t->values, &exists);
     if (rc == REPLIC_OK && !exists)
@@ -211,7 +211,8 @@ static int write_row(replic *r, replic__table *t, int kind, group *g) {
     t->values[t->deleted_at] = (replic_value){.type = REPLIC_INT, .i = g->patched_at};
   }
   if (rc != REPLIC_OK) return rc;
-  for (int i = 0; i < t->n_fields; i++) bytes += 10 + (int64_t)t->values[i].len;
+  for (int i = 0; i < t->n_fields; i++) /* at least what wire.c makes of it */
+    if (t->values[i].type != REPLIC_UNSET) bytes += 11 + (int64_t)t->values[i].len;
   g->bytes += bytes;
   if (g->bytes > (int64_t)r->config.max_frame_bytes)
     return replic__fail(r, REPLIC_ETOOLARGE,

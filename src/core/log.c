@@ -134,9 +134,11 @@ void replic__log_fold_free(replic__table *t) {
 }
 
 static int own_value(replic_value *value) {
+  const void *borrowed = value->data;
+  value->data = NULL;
   if (!value->len) return REPLIC_OK;
   void *copy = sqlite3_malloc64(value->len);
-  if (copy) memcpy(copy, value->data, value->len);
+  if (copy) memcpy(copy, borrowed, value->len);
   value->data = copy;
   return copy ? REPLIC_OK : SQLITE_NOMEM;
 }

@@ -32,7 +32,11 @@
 #define RING_MAX 256       /* frames kept encoded */
 #define FRAME_SLACK                                                                                \
   (2 << 20) /* a group may end beyond max_frame_bytes by a run of earlier patches (clock.c) */
-#define MAX_REMOTE_TABLES 10000 /* definitions that one link may send */
+#define CONTROL_MAX (4 << 20) /* bytes of a frame that is not PATCHES */
+#define EARLY_MAX 1024        /* frames kept that arrived before their predecessors */
+#define SCHEMA_MAX (16 << 20) /* bytes of definitions that one link may send */
+#define FIELDS_MAX 32767      /* columns of a table in SQLite */
+#define ORIGINS_MAX 65536     /* that one link may speak of */
 
 typedef struct position {
   uint32_t origin;
@@ -41,6 +45,8 @@ typedef struct position {
   int64_t lag_since_ms; /* since when it has made no progress though it lacks something; 0: it does
                            not */
   int64_t need_ms;      /* when it was last asked for */
+  int held;             /* a code: what follows `acked` there cannot be applied here at present */
+  int64_t held_after;
 } position;
 
 typedef struct remote_table {
@@ -66,6 +72,7 @@ typedef struct link {
   remote_table **tables;
   size_t n_tables;
   int64_t unacked, last_in_ms, skew_ms, held_ms;
+  size_t schema_bytes, n_held; /* n_held: positions that are held */
   int64_t bytes_in, bytes_out, frames_in, frames_out;
   char *held;
 } link;
@@ -86,7 +93,7 @@ typedef struct ring_entry {
 struct replic__sync {
   link **links; /* in the order of opening */
   size_t n_links;
-  early *early;
+  early early[EARLY_MAX];
   size_t n_early, early_bytes;
   ring_entry ring[RING_MAX]; /* [ring_from, ring_from + n_ring) modulo RING_MAX */
   size_t ring_from, n_ring, ring_bytes;
@@ -104,7 +111,7 @@ static link *find_link(const replic *r, uint32_t id) {
   return NULL;
 }
 
-/* Finds or adds. NULL: out of memory. */
+/* Finds or adds. NULL: out of memory, or more origins than a link may speak of. */
 static position *find_position(link *l, uint32_t origin) {
   size_t low = 0, high = l->n_at;
   while (low < high) {
@@ -115,6 +122,7 @@ static position *find_position(link *l, uint32_t origin) {
       high = middle;
   }
   if (low < l->n_at && l->at[low].origin == origin) return &l->at[low];
+  if (l->n_at == ORIGINS_MAX) return NULL;
   if (l->n_at == l->cap_at) {
     size_t cap = l->cap_at ? l->cap_at * 2 : 8;
     position *grown = sqlite3_realloc64(l->at, cap * sizeof *grown);
@@ -433,17 +441,27 @@ void replic__sync_flush(replic *r) {
 /* ---- receiving: refusals ---- */
 
 /* What cannot be applied now is asked for again later; both sides are told once. */
-static void hold(replic *r, link *l, int code, const char *text) {
+static void hold(replic *r, link *l, position *at, int code, int64_t after, const char *text) {
   l->held_ms = r->now_ms;
-  if (l->held && !strcmp(l->held, text)) return;
-  char *copy = sqlite3_mprintf("%s", text);
+  if (at->held == code && at->held_after == after) return;
+  l->n_held += !at->held;
+  at->held = code;
+  at->held_after = after;
   send_error(r, l, code, text);
   replic__event(
       r,
       (replic_event){.kind = REPLIC_EVENT_LINK_ERROR, .link = l->id, .peer = l->peer, .code = code},
       "%s", text);
   sqlite3_free(l->held);
-  l->held = copy;
+  l->held = sqlite3_mprintf("%s", text);
+}
+
+static void release(link *l, position *at) {
+  if (!at->held) return;
+  at->held = 0;
+  if (--l->n_held > 0) return;
+  sqlite3_free(l->held);
+  l->held = NULL;
 }
 
 static void refuse(replic *r, link *l, int code, const char *text) {
@@ -560,7 +578,7 @@ static int on_ack(replic *r, link *l, replic__reader *in) {
         learn(r, l, at, sequence);
       } else if (sequence > mine) {
         if (sequence > at->announced) at->announced = sequence;
-        if (!l->held) send_need(r, l, at);
+        if (!at->held) send_need(r, l, at);
       } else {
         at->told = 0;
         l->ack_due = 1;
@@ -590,43 +608,56 @@ static int on_need(replic *r, link *l, replic__reader *in) {
   return REPLIC_OK;
 }
 
+static remote_table *find_remote_table(const link *l, uint32_t id) {
+  for (size_t i = 0; i < l->n_tables; i++)
+    if (l->tables[i]->id == id) return l->tables[i];
+  return NULL;
+}
+
 static char *copy_text(replic__reader *in) {
   size_t len;
   const char *text = replic__get_text(in, &len);
   return memchr(text, 0, len) ? NULL : sqlite3_mprintf("%.*s", (int)len, text);
 }
 
-static int on_schema(replic *r, link *l, replic__reader *in) {
-  uint32_t id = (uint32_t)replic__get_varint(in, UINT32_MAX);
+static remote_table *read_schema(replic__reader *in) {
   remote_table *t = sqlite3_malloc64(sizeof *t);
-  if (!t) return SQLITE_NOMEM;
-  *t = (remote_table){.id = id, .name = copy_text(in)};
-  t->n_keys = (int)replic__get_count(in, 2);
-  int n_fields = (int)replic__get_count(in, 2);
-  if (!in->failed && n_fields >= t->n_keys && t->n_keys > 0)
-    t->texts = sqlite3_malloc64(2 * (size_t)n_fields * sizeof *t->texts);
-  for (int i = 0; t->texts && i < 2 * n_fields; i++) {
+  if (!t) return NULL;
+  *t = (remote_table){.id = (uint32_t)replic__get_varint(in, UINT32_MAX)};
+  t->name = copy_text(in);
+  t->n_keys = (int)replic__get_varint(in, FIELDS_MAX);
+  size_t n = 2 * replic__get_count(in, 2);
+  if (!t->name || !t->n_keys || n / 2 < (size_t)t->n_keys || n / 2 > FIELDS_MAX) in->failed = 1;
+  if (!in->failed) t->texts = sqlite3_malloc64(n * sizeof *t->texts);
+  for (size_t i = 0; t->texts && i < n; i++) {
     t->texts[i] = copy_text(in);
-    if (i % 2) t->n_fields++;
     if (!t->texts[i]) in->failed = 1;
+    if (i % 2) t->n_fields++;
   }
-  if (!t->name || !t->texts || in->failed || in->at != in->end ||
-      l->n_tables >= MAX_REMOTE_TABLES) {
+  if (t->texts && !in->failed && in->at == in->end) return t;
+  free_remote_table(t);
+  return NULL;
+}
+
+static int on_schema(replic *r, link *l, replic__reader *in) {
+  size_t len = (size_t)(in->end - in->at);
+  remote_table *t = read_schema(in);
+  if (!t) return malformed(r, l, "SCHEMA");
+  remote_table *known = find_remote_table(l, t->id);
+  if (known) { /* sent again */
+    remote_table swap = *known;
+    *known = *t;
+    *t = swap;
     free_remote_table(t);
-    return malformed(r, l, "SCHEMA");
+    return REPLIC_OK;
   }
-  for (size_t i = 0; i < l->n_tables; i++)
-    if (l->tables[i]->id == id) { /* sent again */
-      free_remote_table(l->tables[i]);
-      l->tables[i] = t;
-      return REPLIC_OK;
-    }
-  remote_table **grown = sqlite3_realloc64(l->tables, (l->n_tables + 1) * sizeof *grown);
-  if (!grown) {
+  l->schema_bytes += sizeof *t + len + 64 * (size_t)t->n_fields;
+  remote_table **grown = sqlite3_realloc64(l->tables, (l->n_tables + 1) * sizeof(remote_table *));
+  if (grown) l->tables = grown;
+  if (!grown || l->schema_bytes > SCHEMA_MAX) {
     free_remote_table(t);
-    return SQLITE_NOMEM;
+    return grown ? malformed(r, l, "SCHEMA (too many tables)") : SQLITE_NOMEM;
   }
-  l->tables = grown;
   l->tables[l->n_tables++] = t;
   return REPLIC_OK;
 }
@@ -698,12 +729,6 @@ static int resolve(replic *r, remote_table *t) {
   if (!t->table && !t->why) return SQLITE_NOMEM;
   t->generation = s->generation;
   return REPLIC_OK;
-}
-
-static remote_table *find_remote_table(const link *l, uint32_t id) {
-  for (size_t i = 0; i < l->n_tables; i++)
-    if (l->tables[i]->id == id) return l->tables[i];
-  return NULL;
 }
 
 static int reserve_values(replic__sync *s, int n) {
@@ -804,27 +829,21 @@ static int lies_in_data(int rc) {
          (rc & 0xff) == SQLITE_TOOBIG;
 }
 
-static int keep_early(replic *r, link *l, const replic__patches *p, const uint8_t *bytes,
-                      size_t len) {
+static void keep_early(replic *r, link *l, const replic__patches *p, const uint8_t *bytes,
+                       size_t len) {
   replic__sync *s = r->sync;
-  early *grown = NULL;
-  uint8_t *copy = NULL;
   for (size_t i = 0; i < s->n_early; i++)
-    if (s->early[i].origin == p->origin && s->early[i].after == p->after) return REPLIC_OK;
-  if (s->early_bytes + len <= r->config.early_bytes) {
-    grown = sqlite3_realloc64(s->early, (s->n_early + 1) * sizeof *grown);
-    if (grown) s->early = grown;
-    copy = grown ? sqlite3_malloc64(len) : NULL;
-  }
+    if (s->early[i].origin == p->origin && s->early[i].after == p->after) return;
+  int fits = s->n_early < EARLY_MAX && s->early_bytes + len <= r->config.early_bytes;
+  uint8_t *copy = fits ? sqlite3_malloc64(len) : NULL;
   if (!copy) {
     r->counters.frames_dropped_early++;
-    return REPLIC_OK;
+    return;
   }
   memcpy(copy, bytes, len);
   s->early[s->n_early++] = (early){l->id, p->origin, p->after, len, copy};
   s->early_bytes += len;
   r->counters.frames_early++;
-  return REPLIC_OK;
 }
 
 static void drop_early(replic__sync *s, size_t i) {
@@ -847,41 +866,52 @@ static int on_patches(replic *r, link *l, const uint8_t *bytes, size_t len) {
   if (p.up_to > at->announced) at->announced = p.up_to;
   l->ack_due = 1;
   if (p.after > known) {
-    send_need(r, l, at);
-    return keep_early(r, l, &p, bytes, len);
+    if (!at->held) send_need(r, l, at);
+    keep_early(r, l, &p, bytes, len);
+    return REPLIC_OK;
   }
   int rc = examine(r, l, p, &v);
   if (rc == REPLIC_OK && v.undefined) {
     r->counters.frames_dropped_early++;
     send_need(r, l, at);
-    return REPLIC_OK;
+    v.up_to = known;
+    v.code = REPLIC_OK;
   }
   while (rc == REPLIC_OK && v.up_to > known) {
     int64_t whole = p.after;
     rc = apply(r, l, p, v.up_to, &whole);
     if (rc == REPLIC_OK || !lies_in_data(rc)) break;
-    stop_at(&v, whole, rc < 0 ? rc : REPLIC_ESCHEMA,
+    stop_at(&v, whole, REPLIC_ESCHEMA,
             sqlite3_mprintf("a patch of %u after %lld cannot be applied at peer %u: %s", p.origin,
                             whole, r->peer_id, replic_error_text(r)));
     v.up_to = whole;
     rc = REPLIC_OK;
   }
-  if (rc == REPLIC_OK && v.code != REPLIC_OK)
-    hold(r, l, v.code, v.text ? v.text : "");
-  else if (rc == REPLIC_OK && v.up_to > known) {
-    sqlite3_free(l->held);
-    l->held = NULL;
+  if (rc == REPLIC_OK && v.code != REPLIC_OK) {
+    hold(r, l, at, v.code, v.up_to, v.text ? v.text : "");
+  } else if (rc == REPLIC_OK && v.up_to > known) {
+    release(l, at);
     replic__trace(r, "applied %u.%lld, link %u", p.origin, v.up_to, l->id);
   }
   sqlite3_free(v.text);
   return rc;
 }
 
+/* What a frame's failure means: the peer is refused, or the frame is lost and asked for at the next
+ * heartbeat. */
+static void conclude(replic *r, link *l, int rc) {
+  if (rc < 0)
+    refuse(r, l, rc, replic_error_text(r));
+  else if (rc != REPLIC_OK)
+    replic__event(
+        r, (replic_event){.kind = REPLIC_EVENT_ERROR, .link = l->id, .peer = l->peer, .code = rc},
+        "a received frame was dropped: %s", replic_error_text(r));
+}
+
 /* Frames that waited for what was just applied. */
-static int apply_early(replic *r) {
+static void apply_early(replic *r) {
   replic__sync *s = r->sync;
-  int rc = REPLIC_OK;
-  for (size_t i = 0; rc == REPLIC_OK && i < s->n_early;) {
+  for (size_t i = 0; i < s->n_early;) {
     early e = s->early[i];
     link *l = find_link(r, e.link);
     if (e.after > replic__vector_sequence(r, e.origin)) {
@@ -890,23 +920,22 @@ static int apply_early(replic *r) {
     }
     s->early_bytes -= e.len;
     s->early[i] = s->early[--s->n_early];
-    if (l && !l->closing) rc = on_patches(r, l, e.bytes, e.len);
+    if (l && !l->closing) conclude(r, l, on_patches(r, l, e.bytes, e.len));
     sqlite3_free(e.bytes);
     i = 0;
   }
-  return rc;
 }
 
 /* ---- the caller's side ---- */
 
 static int dispatch(replic *r, link *l, const uint8_t *bytes, size_t len) {
+  if (len < 2) return malformed(r, l, "empty");
   replic__reader in = {bytes + 2, bytes + len, 0};
-  if (len > r->config.max_frame_bytes + FRAME_SLACK)
+  if (len > (bytes[1] == FRAME_PATCHES ? r->config.max_frame_bytes + FRAME_SLACK : CONTROL_MAX))
     return replic__fail(
         r, REPLIC_ETOOLARGE,
         "peer %u sent a frame of %lld bytes: raise maxFrameBytes here, or lower it there", l->peer,
         (int64_t)len);
-  if (len < 2) return malformed(r, l, "empty");
   if (bytes[0] != REPLIC_PROTOCOL_VERSION)
     return bytes[1] == FRAME_HELLO ? replic__fail(r, REPLIC_EVERSION,
                                                   "the other side speaks version %d of the "
@@ -920,10 +949,7 @@ static int dispatch(replic *r, link *l, const uint8_t *bytes, size_t len) {
     return REPLIC_OK;
   }
   switch (bytes[1]) {
-  case FRAME_PATCHES: {
-    int rc = on_patches(r, l, bytes, len);
-    return rc == REPLIC_OK ? apply_early(r) : rc;
-  }
+  case FRAME_PATCHES: return on_patches(r, l, bytes, len);
   case FRAME_ACK: return on_ack(r, l, &in);
   case FRAME_NEED: return on_need(r, l, &in);
   case FRAME_SCHEMA: return on_schema(r, l, &in);
@@ -939,14 +965,8 @@ int replic_receive(replic *r, uint32_t id, const uint8_t *bytes, size_t len) {
   l->bytes_in += (int64_t)len;
   replic__trace(r, "received frame %d, %lld bytes, link %u, peer %u", len > 1 ? bytes[1] : 0,
                 (int64_t)len, id, l->peer);
-  int rc = dispatch(r, l, bytes, len);
-  if (rc < 0)
-    refuse(r, l, rc, replic_error_text(r));
-  else if (rc != REPLIC_OK) /* this machine's disk or memory: the frame is lost, and asked for at
-                               the next heartbeat */
-    replic__event(
-        r, (replic_event){.kind = REPLIC_EVENT_ERROR, .link = id, .peer = l->peer, .code = rc},
-        "a received frame was dropped: %s", replic_error_text(r));
+  conclude(r, l, dispatch(r, l, bytes, len));
+  apply_early(r);
   return REPLIC_OK;
 }
 
@@ -992,7 +1012,7 @@ int replic_tick(replic *r) {
     } else if (!l->ready) {
       send_hello(r, l, 1);
     } else {
-      if (l->held && r->now_ms - l->held_ms >= HELD_HEARTBEATS * r->config.heartbeat_ms) {
+      if (l->n_held && r->now_ms - l->held_ms >= HELD_HEARTBEATS * r->config.heartbeat_ms) {
         l->held_ms = r->now_ms;
         send_needs(r, l);
       }
@@ -1017,7 +1037,6 @@ void replic__sync_close(replic *r) {
   while (s->n_early) drop_early(s, 0);
   while (s->n_ring) ring_drop(s);
   sqlite3_free(s->links);
-  sqlite3_free(s->early);
   sqlite3_free(s->values);
   sqlite3_free(s);
   r->sync = NULL;
@@ -1028,7 +1047,7 @@ void replic__sync_schema_changed(replic *r) {
   s->generation++;
   while (s->n_ring) ring_drop(s); /* they speak of the old table ids */
   for (size_t i = 0; i < s->n_links; i++)
-    if (s->links[i]->ready && s->links[i]->held) send_needs(r, s->links[i]);
+    if (s->links[i]->ready && s->links[i]->n_held) send_needs(r, s->links[i]);
 }
 
 size_t replic_link_count(const replic *r) {
