@@ -7,13 +7,15 @@ set -uo pipefail
 out=$1 prefix=$2
 shift 2
 passed=0 failed=0
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
 for program; do
   echo "# $(basename "$program")"
   # shellcheck disable=SC2086 # RUNNER is a command with its options
-  ${RUNNER:-} "$program" ${prefix:+"$prefix"} | tee "$out.log"
+  ${RUNNER:-} "$program" ${prefix:+"$prefix"} | tee "$log"
   status=${PIPESTATUS[0]}
-  ok=$(grep -c '^ok ' "$out.log")
-  not_ok=$(grep -c '^not ok ' "$out.log")
+  ok=$(grep -c '^ok ' "$log")
+  not_ok=$(grep -c '^not ok ' "$log")
   if [ "$status" != 0 ] && [ "$not_ok" = 0 ]; then
     echo "not ok $(basename "$program") ended with status $status"
     not_ok=1
