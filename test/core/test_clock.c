@@ -1,0 +1,257 @@
+/* test_clock.c - _patchedAt: monotonic whatever the wall clock does, and never led astray by a peer
+ * whose clock is wrong. */
+#include <string.h>
+
+#include "harness.h"
+
+#define DDL                                                                                        \
+  "CREATE TABLE t(id INTEGER PRIMARY KEY, v TEXT); CREATE TABLE t_patches(_patchedAt INTEGER NOT " \
+  "NULL, "                                                                                         \
+  "_sequenceId INTEGER NOT NULL, _peerId INTEGER NOT NULL, id INTEGER, v TEXT);"
+
+/* Writes one row and returns the clock that it got. */
+static int64_t stamp(peer *p) {
+  int64_t sequence = upsert(p, "t", ROW({"id", v_int(1)}, {"v", v_text("x")}));
+  return sql_int(
+      peer_sql(p),
+      test_format("SELECT _patchedAt FROM t_patches WHERE _peerId = %lu AND _sequenceId = %lld",
+                  (unsigned long)p->id, (long long)sequence));
+}
+
+static void the_wall_clock_is_taken(void) {
+  cluster *c = cluster_start(1, DDL);
+  peer *p = &c->peers[0];
+  CHECK_INT(stamp(p), c->now_ms);
+  CHECK_INT(stamp(p), c->now_ms); /* the same moment: the sequence keeps them apart */
+  c->now_ms += 1;
+  CHECK_INT(stamp(p), c->now_ms);
+  c->now_ms += 86400000;
+  CHECK_INT(stamp(p), c->now_ms);
+}
+
+static void steps_back_do_not_show(void) {
+  cluster *c = cluster_start(1, DDL);
+  peer *p = &c->peers[0];
+  int64_t high = stamp(p);
+  c->now_ms -= 3600000;
+  CHECK_INT(stamp(p), high);
+  c->now_ms += 10;
+  CHECK_INT(stamp(p), high);
+  c->now_ms += 3600000;
+  CHECK_INT(stamp(p), high + 10);
+}
+
+static void a_restart_keeps_the_high_water(void) {
+  cluster *c = cluster_start(1, DDL);
+  peer *p = &c->peers[0];
+  int64_t high = stamp(p);
+  peer_stop(p);
+  c->now_ms -= 3600000;
+  peer_start(p);
+  int64_t next = stamp(p);
+  CHECK(next >= high && next <= high + 1);
+  c->now_ms = high + 500;
+  CHECK_INT(stamp(p), high + 500);
+}
+
+static void a_patch_from_elsewhere_moves_it_by_one(void) {
+  cluster *c = cluster_start(2, DDL);
+  wire_open(c, 0, 1);
+  cluster_settle(c);
+  c->peers[1].clock_step_ms = 5000;
+  int64_t theirs = stamp(&c->peers[1]);
+  CHECK_INT(theirs, c->now_ms + 5000);
+  cluster_settle(c);
+  CHECK_INT(stamp(&c->peers[0]), theirs + 1);
+  CHECK_INT(stamp(&c->peers[0]), theirs + 1);
+  cluster_settle(c);
+  c->peers[1].clock_step_ms = 0;
+  CHECK_INT(
+      stamp(&c->peers[1]),
+      theirs +
+          2); /* the higher peerId would win at theirs + 1 too, but the rule is the same for all */
+  cluster_settle(c);
+  peer_stop(&c->peers[0]);
+  peer_start(&c->peers[0]);
+  CHECK_INT(stamp(&c->peers[0]), theirs + 3);
+}
+
+static void what_is_rolled_back_leaves_no_trace(void) {
+  cluster *c = cluster_start(2, DDL);
+  peer *p = &c->peers[0];
+  int64_t high = stamp(p);
+  static const char *const COLUMNS[] = {"id"};
+  const replic_value id = v_int(1);
+  const replic_change change = {REPLIC_UPSERT, "t", 1, COLUMNS, 1, &id};
+  int64_t sequence;
+  c->now_ms += 1000;
+  peer_begin(p);
+  CHECK_OK(p->r, replic_write(p->r, &change, 1, &sequence));
+  peer_rollback(p);
+  c->now_ms -= 1000;
+  CHECK_INT(stamp(p), high);
+}
+
+/* A group has one clock; many patches at one moment are split into runs, so that what is read from
+ * the log stays small. */
+static void runs_of_one_clock_are_bounded(void) {
+  cluster *c = cluster_start(2, DDL);
+  peer *p = &c->peers[0];
+  static const char *const COLUMNS[] = {"id", "v"};
+  enum { N = 3000 };
+  replic_value *values = test_alloc(2 * N * sizeof *values);
+  for (int i = 0; i < N; i++) {
+    values[2 * i] = v_int(i);
+    values[2 * i + 1] = v_text("v");
+  }
+  const replic_change change = {REPLIC_UPSERT, "t", 2, COLUMNS, N, values};
+  int64_t sequence;
+  CHECK_OK(p->r, try_write(p, &change, 1, &sequence));
+  CHECK_INT(sequence, N);
+  CHECK_INT(sql_int(peer_sql(p), "SELECT count(DISTINCT _patchedAt) FROM t_patches"), 1);
+  peer_begin(p);
+  for (int i = 0; i < 2500; i++) {
+    const replic_change one = {REPLIC_UPSERT, "t", 2, COLUMNS, 1, values + 2 * i};
+    CHECK_OK(p->r, replic_write(p->r, &one, 1, &sequence));
+  }
+  CHECK_OK(p->r, peer_commit(p));
+  CHECK(sql_int(peer_sql(p), "SELECT max(n) FROM (SELECT count(*) AS n FROM t_patches WHERE "
+                             "_sequenceId > 3000 GROUP BY _patchedAt)") <= 1000);
+  CHECK_INT(
+      sql_int(
+          peer_sql(p),
+          "SELECT count(*) FROM t_patches a JOIN t_patches b ON b._sequenceId = a._sequenceId + 1 "
+          "WHERE b._patchedAt < a._patchedAt"),
+      0);
+  wire_open(c, 0, 1);
+  cluster_settle(c);
+  cluster_same(c, "t_patches");
+}
+
+/* Peer 1's clock is `ahead` of peer 0's; both write. */
+static cluster *skewed(int64_t ahead) {
+  cluster *c = cluster_start(2, DDL);
+  c->peers[1].clock_step_ms = ahead;
+  wire_open(c, 0, 1);
+  cluster_deliver(c);
+  stamp(&c->peers[1]);
+  upsert(&c->peers[0], "t", ROW({"id", v_int(2)}, {"v", v_text("mine")}));
+  cluster_deliver(c);
+  return c;
+}
+
+static const char *held(const peer *p) {
+  replic_link_info info;
+  CHECK(replic_link_at(p->r, 0, &info));
+  return info.held;
+}
+
+static void the_largest_skew_is_accepted(void) {
+  cluster *c = skewed(60000);
+  CHECK_INT(peer_at(&c->peers[0], 102), 1);
+  CHECK_INT(event_count(&c->peers[0], REPLIC_EVENT_LINK_ERROR), 0);
+}
+
+static void skew_beyond_the_limit_is_held_and_reported(void) {
+  cluster *c = skewed(60001);
+  peer *p = &c->peers[0], *q = &c->peers[1];
+  CHECK_INT(peer_at(p, 102), 0);
+  CHECK_INT(sql_int(peer_sql(p), "SELECT count(*) FROM t"), 1);
+  CHECK_INT(peer_at(q, 101), 1); /* the other way is open: only future skew is checked */
+  const replic_event *mine = event_last(p, REPLIC_EVENT_LINK_ERROR),
+                     *theirs = event_last(q, REPLIC_EVENT_LINK_ERROR);
+  CHECK_INT(mine->code, REPLIC_ECLOCKSKEW);
+  CHECK_INT(theirs->code, REPLIC_ECLOCKSKEW);
+  CHECK_INT(mine->peer, 102);
+  CHECK_INT(theirs->peer, 101);
+  CHECK_CONTAINS(mine->text, test_format("%lld", (long long)c->now_ms));
+  CHECK_CONTAINS(mine->text, test_format("%lld", (long long)c->now_ms + 60001));
+  CHECK_CONTAINS(theirs->text, test_format("%lld", (long long)c->now_ms + 60001));
+  CHECK_CONTAINS(held(p), "60000");
+  CHECK(held(q) == NULL);
+  CHECK_INT(event_count(p, REPLIC_EVENT_LINK_CLOSE) + event_count(q, REPLIC_EVENT_LINK_CLOSE), 0);
+  replic_link_info info;
+  CHECK(replic_link_at(q->r, 0, &info));
+  CHECK_INT(info.lag, 1); /* not acknowledged (I5) */
+
+  c->now_ms += 7;
+  CHECK_INT(stamp(p), c->now_ms); /* the clock has not been moved */
+}
+
+static void held_patches_are_applied_once_the_time_has_come(void) {
+  cluster *c = skewed(90000);
+  peer *p = &c->peers[0], *q = &c->peers[1];
+  q->clock_step_ms = 0; /* corrected; what it has written stays ahead for half a minute */
+  cluster_beat(c, 20);
+  CHECK_INT(peer_at(p, 102), 0);
+  cluster_beat(c, 20);
+  CHECK_INT(peer_at(p, 102), 1);
+  CHECK(held(p) == NULL);
+  cluster_settle(c);
+  cluster_same(c, "t");
+}
+
+/* A peer that goes on writing with a wrong clock is refused in few words. */
+static void a_held_link_stays_quiet(void) {
+  cluster *c = skewed(3600000);
+  peer *p = &c->peers[0], *q = &c->peers[1];
+  cluster_beat(c, 1);
+  replic_counters before, after;
+  replic_get_counters(q->r, &before);
+  peer_forget_events(p);
+  peer_forget_events(q);
+  for (int beat = 0; beat < 30; beat++) {
+    for (int i = 0; i < 20; i++) stamp(q);
+    cluster_beat(c, 1);
+  }
+  replic_get_counters(q->r, &after);
+  CHECK_INT(peer_at(p, 102), 0);
+  CHECK(event_count(p, REPLIC_EVENT_LINK_ERROR) <= 7); /* one per attempt */
+  CHECK(event_count(q, REPLIC_EVENT_LINK_ERROR) <= 7);
+  CHECK(after.retransmissions - before.retransmissions <= 7 * 600);
+}
+
+/* Only the patches that are too far ahead wait; what the same origin wrote before is applied. */
+static void patches_before_the_skew_are_applied(void) {
+  cluster *c = cluster_start(2, DDL);
+  peer *q = &c->peers[1];
+  for (int i = 1; i <= 3; i++) {
+    upsert(q, "t", ROW({"id", v_int(i)}, {"v", v_text("early")}));
+    c->now_ms += 1;
+  }
+  q->clock_step_ms = 100000;
+  for (int i = 1; i <= 3; i++) upsert(q, "t", ROW({"id", v_int(i)}, {"v", v_text("late")}));
+  wire_open(c, 0, 1);
+  cluster_deliver(c);
+  CHECK_INT(peer_at(&c->peers[0], 102), 3);
+  CHECK_INT(sql_int(peer_sql(&c->peers[0]), "SELECT count(*) FROM t WHERE v = 'early'"), 3);
+  cluster_settle(c);
+  cluster_same(c, "t");
+}
+
+static void an_impossible_time_is_refused(void) {
+  cluster *c = cluster_start(1, DDL);
+  peer *p = &c->peers[0];
+  CHECK_CODE(p->r, replic_begin(p->r, -1), REPLIC_ERANGE);
+  CHECK_CODE(p->r, replic_begin(p->r, REPLIC_MAX_CLOCK), REPLIC_ERANGE);
+  CHECK_CONTAINS(replic_error_text(p->r), "set the system's time");
+  CHECK_INT(stamp(p), c->now_ms);
+}
+
+int main(int argc, char **argv) {
+  static const test TESTS[] = {
+      TEST(the_wall_clock_is_taken),
+      TEST(steps_back_do_not_show),
+      TEST(a_restart_keeps_the_high_water),
+      TEST(a_patch_from_elsewhere_moves_it_by_one),
+      TEST(what_is_rolled_back_leaves_no_trace),
+      TEST(runs_of_one_clock_are_bounded),
+      TEST(the_largest_skew_is_accepted),
+      TEST(skew_beyond_the_limit_is_held_and_reported),
+      TEST(held_patches_are_applied_once_the_time_has_come),
+      TEST(a_held_link_stays_quiet),
+      TEST(patches_before_the_skew_are_applied),
+      TEST(an_impossible_time_is_refused),
+  };
+  return run_tests(argc, argv, TESTS, COUNT(TESTS));
+}
