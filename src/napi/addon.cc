@@ -1,0 +1,42 @@
+// addon.cc - what the addon exports: see docs/architecture.md for the layers around it.
+#include "addon.h"
+
+#include <sqlite3.h>
+
+#include "connection.h"
+#include "cursor.h"
+#include "error.h"
+
+static Napi::Value set_error_class(const Napi::CallbackInfo &info) {
+  if (!info[0].IsFunction()) {
+    Napi::TypeError::New(info.Env(), "setErrorClass: a constructor(code, message) is needed")
+        .ThrowAsJavaScriptException();
+    return Napi::Value();
+  }
+  addon_data(info.Env()).error_class = Napi::Persistent(info[0].As<Napi::Function>());
+  return info.Env().Undefined();
+}
+
+static Napi::Array error_codes(Napi::Env env) {
+  static const char *const NAMES[] = {
+#define REPLIC_ERROR_NAME(id, name, meaning) name,
+      REPLIC_ERRORS(REPLIC_ERROR_NAME)
+#undef REPLIC_ERROR_NAME
+  };
+  Napi::Array codes = Napi::Array::New(env);
+  uint32_t count = 0;
+  for (const char *name : NAMES) codes.Set(count++, name);
+  return codes;
+}
+
+static Napi::Object init(Napi::Env env, Napi::Object exports) {
+  env.SetInstanceData(new AddonData());
+  addon_data(env).cursor_class = Napi::Persistent(Cursor::define(env));
+  exports.Set("Connection", Connection::define(env));
+  exports.Set("codes", error_codes(env));
+  exports.Set("setErrorClass", Napi::Function::New(env, set_error_class, "setErrorClass"));
+  exports.Set("sqliteVersion", sqlite3_libversion());
+  return exports;
+}
+
+NODE_API_MODULE(replic_sqlite, init)

@@ -1,0 +1,18 @@
+// addon.h - what belongs to one environment: the main thread of the process, or one worker thread.
+#pragma once
+
+#include <napi.h>
+
+struct Reader;
+
+// Nothing is global in the process: each environment has its own.
+struct AddonData {
+  Napi::FunctionReference
+      error_class; // constructor(code, message), from setErrorClass; may be empty
+  Napi::FunctionReference cursor_class; // made by the addon only, see Cursor::make
+  Reader *new_cursor = nullptr;         // for the Cursor that is being made
+};
+
+inline AddonData &addon_data(napi_env env) {
+  return *Napi::Env(env).GetInstanceData<AddonData>();
+}

@@ -1,0 +1,204 @@
+#include "connection.h"
+
+#include <cstring>
+#include <new>
+
+#include "object.h"
+#include "queue.h"
+#include "read_jobs.h"
+#include "write_jobs.h"
+
+const napi_type_tag Connection::TAG = {0x1f0e6b7c94d84a3d, 0xa2b85e0d63c1f974};
+
+Napi::Function Connection::define(Napi::Env env) {
+  return DefineClass(env, "Connection",
+                     {
+                         checked_method<Connection, &Connection::open>("open"),
+                         checked_method<Connection, &Connection::write<ChangeJob>>("write"),
+                         checked_method<Connection, &Connection::write<RunJob>>("run"),
+                         checked_method<Connection, &Connection::write<ExecJob>>("exec"),
+                         checked_method<Connection, &Connection::write<MigrateJob>>("migrate"),
+                         checked_method<Connection, &Connection::write<ExplainJob>>("explain"),
+                         checked_method<Connection, &Connection::read<QueryJob>>("query"),
+                         checked_method<Connection, &Connection::cursor_open>("cursorOpen"),
+                         checked_method<Connection, &Connection::link_open>("linkOpen"),
+                         checked_method<Connection, &Connection::link_close>("linkClose"),
+                         checked_method<Connection, &Connection::receive>("receive"),
+                         checked_method<Connection, &Connection::tick>("tick"),
+                         checked_method<Connection, &Connection::close>("close"),
+                     });
+}
+
+static Napi::Value throw_type_error(Napi::Env env, const std::string &message) {
+  Napi::TypeError::New(env, message).ThrowAsJavaScriptException();
+  return Napi::Value();
+}
+
+// ---- construction -------------------------------------------------------------------------------
+
+namespace {
+// Numbers and booleans of an object. The first one that is missing throws a TypeError; the rest are
+// 0.
+class ConfigReader {
+public:
+  explicit ConfigReader(Napi::Object from) : from_(from) {}
+  bool ok() const {
+    return !from_.Env().IsExceptionPending();
+  }
+  double number(const char *name) {
+    Napi::Value value = get(name);
+    if (ok() && value.IsNumber()) return value.As<Napi::Number>().DoubleValue();
+    return refuse(name, "a number"), 0;
+  }
+  size_t size(const char *name) {
+    return static_cast<size_t>(number(name));
+  }
+  bool truth(const char *name) {
+    Napi::Value value = get(name);
+    if (ok() && value.IsBoolean()) return value.As<Napi::Boolean>();
+    return refuse(name, "a boolean"), false;
+  }
+
+private:
+  Napi::Value get(const char *name) {
+    return ok() ? from_.Get(name) : Napi::Value();
+  }
+  void refuse(const char *name, const char *wanted) {
+    if (ok()) throw_type_error(from_.Env(), std::string("config.") + name + " must be " + wanted);
+  }
+  Napi::Object from_;
+};
+} // namespace
+
+static bool read_config(Napi::Object from, replic_config *config, Limits *limits) {
+  ConfigReader reader(from);
+  config->peer_id = static_cast<uint32_t>(reader.number("peerId"));
+  config->new_peer_id = static_cast<uint32_t>(reader.number("newPeerId"));
+  config->normal_durability = reader.truth("normalDurability");
+  config->max_clock_skew_ms = static_cast<int64_t>(reader.number("maxClockSkewMs"));
+  config->heartbeat_ms = static_cast<int64_t>(reader.number("heartbeatMs"));
+  config->link_timeout_ms = static_cast<int64_t>(reader.number("linkTimeoutMs"));
+  config->max_frame_bytes = reader.size("maxFrameBytes");
+  config->window_bytes = reader.size("windowBytes");
+  config->slice_bytes = reader.size("sliceBytes");
+  config->early_bytes = reader.size("earlyBytes");
+  config->ring_bytes = reader.size("ringBytes");
+  config->trace = reader.truth("trace");
+  limits->max_queue_calls = reader.size("maxQueueCalls");
+  limits->max_queue_bytes = reader.size("maxQueueBytes");
+  limits->readers = static_cast<uint32_t>(reader.number("readers"));
+  return reader.ok();
+}
+
+Connection::Connection(const Napi::CallbackInfo &info) : Napi::ObjectWrap<Connection>(info) {
+  Napi::Env env = info.Env();
+  replic_config config = {};
+  Limits limits = {};
+  if (!info[0].IsString() || !info[1].IsObject() || !info[2].IsFunction()) {
+    throw_type_error(env,
+                     "new Connection(path, config, onBatch): a string, an object and a function");
+    return;
+  }
+  std::string path = info[0].As<Napi::String>();
+  if (path.find('\0') != std::string::npos) {
+    throw_type_error(env, "path holds a NUL character");
+    return;
+  }
+  if (!read_config(info[1].As<Napi::Object>(), &config, &limits)) return;
+  info.This().As<Napi::Object>().TypeTag(&TAG);
+  state_ = new State(env, path, config, limits);
+  napi_create_reference(env, info[2], 1, &state_->on_batch);
+}
+
+Connection::~Connection() {
+  if (state_) state_->release();
+}
+
+// ---- calls with a promise -----------------------------------------------------------------------
+
+Napi::Value Connection::open(const Napi::CallbackInfo &) {
+  OpenJob *job = new (std::nothrow) OpenJob;
+  if (job && state_->phase != Phase::created)
+    job->failure.set(REPLIC_EUSAGE, "open is called once per Connection");
+  else if (job && !state_->begin_life())
+    job->failure.set_no_memory();
+  return state_->accept<WriteJob>(job, state_->writes);
+}
+
+template <typename J> Napi::Value Connection::write(const Napi::CallbackInfo &info) {
+  J *job = new (std::nothrow) J;
+  bool given = job && job->given(info);
+  return state_->submit<WriteJob>(job, given, state_->writes);
+}
+
+template <typename J> Napi::Value Connection::read(const Napi::CallbackInfo &info) {
+  J *job = new (std::nothrow) J;
+  bool given = job && job->given(info);
+  return state_->submit<ReadJob>(job, given, state_->reads.queue);
+}
+
+Napi::Value Connection::cursor_open(const Napi::CallbackInfo &info) {
+  CursorOpenJob *job = new (std::nothrow) CursorOpenJob;
+  bool given = job && job->given(info);
+  if (given) job->cursor = state_->reads.add_cursor(state_, job->failure);
+  Reader *cursor = job ? job->cursor : nullptr;
+  return state_->submit<ReadJob>(job, given, cursor ? cursor->own : state_->reads.queue);
+}
+
+Napi::Value Connection::close(const Napi::CallbackInfo &info) {
+  if (!closing_.IsEmpty()) return closing_.Value();
+  if (state_->phase == Phase::created) state_->phase = Phase::closed;
+  if (state_->phase == Phase::closed) return resolved_promise(info.Env());
+  Napi::Value promise = state_->accept<WriteJob>(new (std::nothrow) CloseJob, state_->writes);
+  if (promise.IsEmpty()) return promise;
+  state_->phase = Phase::closing;
+  closing_ = Napi::Persistent(promise.As<Napi::Object>());
+  return promise;
+}
+
+// ---- links --------------------------------------------------------------------------------------
+
+static bool is_number(const Napi::CallbackInfo &info, size_t index, uint32_t *number) {
+  if (napi_get_value_uint32(info.Env(), info[index], number) == napi_ok) return true;
+  throw_type_error(info.Env(), "argument " + std::to_string(index + 1) + " must be a number");
+  return false;
+}
+
+Napi::Value Connection::link_open(const Napi::CallbackInfo &info) {
+  uint32_t link, expected;
+  if (!is_number(info, 0, &link) || !is_number(info, 1, &expected)) return Napi::Value();
+  state_->push(new (std::nothrow) LinkOpenJob(link, expected));
+  return info.Env().Undefined();
+}
+
+Napi::Value Connection::link_close(const Napi::CallbackInfo &info) {
+  uint32_t link;
+  if (!is_number(info, 0, &link)) return Napi::Value();
+  state_->push(new (std::nothrow) LinkCloseJob(link));
+  return info.Env().Undefined();
+}
+
+// (link, Uint8Array) -> bytes that wait now. A frame that memory does not suffice for is lost, as
+// one can be on the way: the core asks for it again.
+Napi::Value Connection::receive(const Napi::CallbackInfo &info) {
+  uint32_t link;
+  if (!is_number(info, 0, &link)) return Napi::Value();
+  if (!info[1].IsTypedArray() ||
+      info[1].As<Napi::TypedArray>().TypedArrayType() != napi_uint8_array)
+    return throw_type_error(info.Env(), "a frame must be a Uint8Array");
+  Napi::Uint8Array bytes = info[1].As<Napi::Uint8Array>();
+  ReceiveJob *job = new (std::nothrow) ReceiveJob(link);
+  if (job && job->copy(bytes.Data(), bytes.ByteLength()))
+    state_->push(job);
+  else
+    delete job;
+  return Napi::Number::New(info.Env(), static_cast<double>(state_->writes.bytes()));
+}
+
+Napi::Value Connection::tick(const Napi::CallbackInfo &info) {
+  if (!state_->tick_waits) {
+    state_->tick_waits = state_->phase == Phase::open;
+    state_->push(new (std::nothrow) TickJob);
+  }
+  return info.Env().Undefined();
+}

@@ -1,0 +1,32 @@
+// connection.h - the JavaScript class Connection: arguments in, promises out. What its methods take
+// and give stands beside the jobs, in write_jobs.h and read_jobs.h.
+#pragma once
+
+#include <napi.h>
+
+struct State;
+
+class Connection : public Napi::ObjectWrap<Connection> {
+public:
+  static const napi_type_tag TAG;
+  static Napi::Function define(Napi::Env env);
+
+  // (path, config, onBatch)
+  explicit Connection(const Napi::CallbackInfo &info);
+  ~Connection()
+      override; // an open connection stays open: until close(), or until its environment ends
+
+private:
+  Napi::Value open(const Napi::CallbackInfo &info);
+  template <typename J> Napi::Value write(const Napi::CallbackInfo &info);
+  template <typename J> Napi::Value read(const Napi::CallbackInfo &info);
+  Napi::Value cursor_open(const Napi::CallbackInfo &info);
+  Napi::Value link_open(const Napi::CallbackInfo &info);
+  Napi::Value link_close(const Napi::CallbackInfo &info);
+  Napi::Value receive(const Napi::CallbackInfo &info);
+  Napi::Value tick(const Napi::CallbackInfo &info);
+  Napi::Value close(const Napi::CallbackInfo &info);
+
+  State *state_ = nullptr;        // refers to it
+  Napi::ObjectReference closing_; // the promise of close()
+};

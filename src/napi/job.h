@@ -1,0 +1,70 @@
+// job.h - a call that waits, runs, and settles its promise.
+#pragma once
+
+#include <napi.h>
+
+#include "error.h"
+#include "values.h"
+
+// One struct per kind of call: in jobs.h on the writing connection, in reader.h on a reading one.
+// Made and destroyed on the main thread; in between, the thread that runs it is the only one to
+// touch it.
+struct Job {
+  size_t size = 0;                  // as counted in its JobList
+  napi_deferred deferred = nullptr; // nullptr: nobody waits for it
+  Arena arena;                      // what the call was given, and what it results in
+  Failure failure;                  // set: the promise is rejected
+  virtual ~Job() = default;
+  // Main thread: what the promise resolves with; nullptr with `failure` set if there is no such
+  // value after all.
+  virtual napi_value result(napi_env env) = 0;
+};
+
+// The one place where promises are settled. Main thread; deletes the job. False: the environment
+// takes no more calls.
+bool settle(napi_env env, Job *job);
+
+// First in, first out. Owns its jobs.
+template <typename J> class JobList {
+public:
+  JobList() = default;
+  JobList(const JobList &) = delete;
+  JobList &operator=(const JobList &) = delete;
+  ~JobList() {
+    clear();
+  }
+
+  void push(J *job) {
+    job->next = nullptr;
+    *last_ = job;
+    last_ = &job->next;
+    job->size = sizeof(J) + job->arena.bytes();
+    calls_++;
+    bytes_ += job->size;
+  }
+  J *pop() { // nullptr if empty; the caller owns it
+    J *job = first_;
+    if (!job) return nullptr;
+    first_ = job->next;
+    if (!first_) last_ = &first_;
+    calls_--;
+    bytes_ -= job->size;
+    return job;
+  }
+  void clear() {
+    while (J *job = pop()) delete job;
+  }
+  J *first() const {
+    return first_;
+  }
+  size_t calls() const {
+    return calls_;
+  }
+  size_t bytes() const { // of memory, as they were when pushed
+    return bytes_;
+  }
+
+private:
+  J *first_ = nullptr, **last_ = &first_;
+  size_t calls_ = 0, bytes_ = 0;
+};

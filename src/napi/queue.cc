@@ -1,0 +1,293 @@
+#include "queue.h"
+
+#include <chrono>
+#include <new>
+
+#include <sqlite3.h>
+
+static const size_t BATCH_CALLS = 4096,
+                    BATCH_BYTES = 8 << 20; // a batch ends with the call that reaches one
+static const auto INTERRUPT_AGAIN = std::chrono::milliseconds(20);
+
+int64_t wall_clock_ms() {
+  auto since = std::chrono::system_clock::now().time_since_epoch();
+  return std::chrono::duration_cast<std::chrono::milliseconds>(since).count();
+}
+
+// ---- jobs ---------------------------------------------------------------------------------------
+
+bool settle(napi_env env, Job *job) {
+  napi_handle_scope scope;
+  if (napi_open_handle_scope(env, &scope) != napi_ok) return false;
+  napi_status status = napi_ok;
+  if (job->deferred) {
+    napi_value value = job->failure ? nullptr : job->result(env);
+    if (value && !job->failure)
+      status = napi_resolve_deferred(env, job->deferred, value);
+    else
+      status = napi_reject_deferred(env, job->deferred, job->failure.to_js(env));
+  }
+  napi_close_handle_scope(env, scope);
+  delete job;
+  return status == napi_ok;
+}
+
+bool WriteJob::check(Batch &batch, int code) {
+  return code == REPLIC_OK || failure.set(code, "%s", replic_error_text(batch.state->core));
+}
+
+// ---- work ---------------------------------------------------------------------------------------
+
+void Work::start() {
+  napi_handle_scope scope;
+  napi_value name;
+  state->retain();
+  napi_open_handle_scope(state->env, &scope);
+  napi_status status = napi_create_string_utf8(state->env, "replic", NAPI_AUTO_LENGTH, &name);
+  if (status == napi_ok)
+    status = napi_create_async_work(state->env, nullptr, name, execute, complete, this, &handle_);
+  if (status == napi_ok) status = napi_queue_async_work(state->env, handle_);
+  napi_close_handle_scope(state->env, scope);
+  if (status != napi_ok) complete(state->env, napi_cancelled, this); // the environment ends
+}
+
+void Work::execute(napi_env, void *data) {
+  Work *work = static_cast<Work *>(data);
+  if (!work->state->enter()) return;
+  work->run();
+  work->state->leave();
+}
+
+void Work::complete(napi_env env, napi_status status, void *data) {
+  Work *work = static_cast<Work *>(data);
+  State *state = work->state;
+  if (work->handle_) napi_delete_async_work(env, work->handle_);
+  if (status != napi_ok) state->dying = true;
+  if (state->dying) {
+    work->discard();
+    delete work;
+  } else {
+    work->finish(env);
+  }
+  state->release();
+}
+
+// ---- batches ------------------------------------------------------------------------------------
+
+void Batch::run() {
+  bool was_open = state->core;
+  free_list(spent);
+  spent = nullptr;
+  if (jobs.first()->order() == WriteJob::Order::grouped)
+    run_transaction();
+  else
+    jobs.first()->run(*this);
+  for (WriteJob *job = jobs.first(); job; job = job->next)
+    if (job->failure && !job->deferred) report.lost.set(job->failure);
+  if (was_open && state->core) report.collect(state->core, state->tables);
+}
+
+void Batch::run_transaction() {
+  int code = replic_begin(state->core, wall_clock_ms());
+  if (code != REPLIC_OK) return fail_all(code, replic_error_text(state->core));
+  for (WriteJob *job = jobs.first(); job && !state->dying; job = job->next) job->run(*this);
+  if (state->dying) {
+    replic_rollback(state->core);
+    return fail_all(SQLITE_INTERRUPT, "the environment ends");
+  }
+  code = replic_commit(state->core);
+  if (code != REPLIC_OK) fail_all(code, replic_error_text(state->core));
+}
+
+void Batch::fail_all(int code, const char *text) {
+  for (WriteJob *job = jobs.first(); job; job = job->next) job->failure.set(code, "%s", text);
+}
+
+void Batch::free_list(Batch *list) {
+  while (Batch *first = list) {
+    list = first->spent;
+    first->report.free_outbox();
+    delete first;
+  }
+}
+
+void Batch::finish(napi_env env) {
+  state->batch = nullptr;
+  state->pump();
+  while (WriteJob *job = jobs.pop()) {
+    job->done(*state);
+    if (!settle(env, job)) state->dying = true;
+  }
+  if (state->on_batch && report.worth_telling()) {
+    Napi::HandleScope scope(env);
+    napi_value callback, global,
+        result = report.to_js(env, state->writes.calls(), state->writes.bytes());
+    napi_get_reference_value(env, state->on_batch, &callback);
+    napi_get_global(env, &global);
+    napi_call_function(env, global, callback, 1, &result, nullptr);
+  }
+  spent = state->spent;
+  state->spent = this;
+}
+
+void Batch::discard() {
+  if (state->batch == this) state->batch = nullptr;
+  jobs.clear();
+  free_list(spent);
+  spent = nullptr;
+  report.free_outbox();
+}
+
+// ---- state --------------------------------------------------------------------------------------
+
+State::State(napi_env owner, const std::string &file, const replic_config &options,
+             const Limits &limit)
+    : env(owner), path(file), config(options), limits(limit) {
+  config.path = path.c_str();
+}
+
+State::~State() {
+  Batch::free_list(spent);
+}
+
+void State::retain() {
+  refs++;
+}
+
+void State::release() {
+  if (--refs == 0) delete this;
+}
+
+bool State::begin_life() {
+  if (!reads.create(this, limits.readers)) return false;
+  if (napi_add_env_cleanup_hook(env, teardown, this) != napi_ok) return false;
+  phase = Phase::opening;
+  retain();
+  return true;
+}
+
+void State::end_life() {
+  phase = Phase::closed;
+  napi_delete_reference(env, on_batch);
+  on_batch = nullptr;
+  napi_remove_env_cleanup_hook(env, teardown, this);
+  release();
+}
+
+Napi::Value resolved_promise(Napi::Env env) {
+  Napi::Promise::Deferred deferred = Napi::Promise::Deferred::New(env);
+  deferred.Resolve(env.Undefined());
+  return deferred.Promise();
+}
+
+napi_value State::make_promise(Job *job) {
+  napi_value promise = nullptr;
+  napi_create_promise(env, &job->deferred, &promise);
+  return promise;
+}
+
+bool State::check_open(Failure &failure) const {
+  if (phase == Phase::open) return true;
+  bool early = phase == Phase::created || phase == Phase::opening;
+  return failure.set(REPLIC_ECLOSED,
+                     early ? "the replica is not open yet" : "the replica is closed");
+}
+
+// A single call is always taken: how large it may be is for the core to say (maxFrameBytes).
+bool State::check_room(size_t calls, size_t bytes, size_t more, Failure &failure) const {
+  if (calls < limits.max_queue_calls && bytes + more <= limits.max_queue_bytes) return true;
+  if (calls == 0) return true;
+  return failure.set(REPLIC_EBUSY,
+                     "the queue is full: %zu calls of %zu bytes wait (maxQueueCalls is %zu, "
+                     "maxQueueBytes %zu); await earlier calls first",
+                     calls, bytes, limits.max_queue_calls, limits.max_queue_bytes);
+}
+
+void State::push(WriteJob *job) {
+  if (!job) return;
+  if (phase != Phase::open) {
+    delete job; // a link that ends after close()
+    return;
+  }
+  writes.push(job);
+  pump();
+}
+
+void State::pump() {
+  if (dying) return;
+  if (!batch) start_batch();
+  reads.pump();
+}
+
+void State::start_batch() {
+  WriteJob *first = writes.first();
+  if (!first || (first->order() == WriteJob::Order::last && !reads.idle())) return;
+  Batch *next = new (std::nothrow) Batch(this);
+  if (!next) return;
+  bool alone = first->order() != WriteJob::Order::grouped;
+  do {
+    next->jobs.push(writes.pop());
+    first = writes.first();
+  } while (!alone && first && first->order() == WriteJob::Order::grouped &&
+           next->jobs.calls() < BATCH_CALLS && next->jobs.bytes() < BATCH_BYTES);
+  std::swap(next->spent, spent);
+  batch = next;
+  next->start();
+}
+
+// ---- between threads ----------------------------------------------------------------------------
+
+bool State::enter() {
+  std::lock_guard<std::mutex> lock(mutex);
+  if (dying) return false;
+  running++;
+  return true;
+}
+
+void State::leave() {
+  std::lock_guard<std::mutex> lock(mutex);
+  if (--running == 0) left.notify_all();
+}
+
+void State::set_core(replic *opened) {
+  std::lock_guard<std::mutex> lock(mutex);
+  core = opened;
+}
+
+void State::close_core() {
+  replic *closing = core;
+  set_core(nullptr); // interrupted no more
+  replic_close(closing);
+}
+
+void State::interrupt() {
+  if (core) replic_interrupt(core);
+  reads.interrupt();
+}
+
+// The cleanup hook. Main thread, perhaps while Works run. An interrupt between two statements hits
+// neither, hence again.
+void State::teardown(void *data) {
+  State *state = static_cast<State *>(data);
+  {
+    std::unique_lock<std::mutex> lock(state->mutex);
+    state->dying = true;
+    while (state->running > 0) {
+      state->interrupt();
+      state->left.wait_for(lock, INTERRUPT_AGAIN);
+    }
+  }
+  state->dispose();
+  state->release();
+}
+
+// Frees everything but what JavaScript objects and Works still point to. Nothing runs, and nothing
+// will.
+void State::dispose() {
+  if (batch) batch->discard();
+  Batch::free_list(spent);
+  spent = nullptr;
+  writes.clear();
+  reads.discard();
+  close_core();
+}

@@ -1,0 +1,194 @@
+// queue.h - the state behind a Connection, and the hand-over between its threads.
+//
+//   main thread                                               a thread of Node's pool, one at a
+//   time
+//
+//   calls ──> writes ──take──> Batch ──napi_queue_async_work──> run: free what is spent, begin,
+//                                ^                              each job, commit, take the outbox
+//   promises, onBatch <──finish──┼────────────────────────────────────┘
+//        │                       │
+//        └──> spent ─────────────┘  (frames are counted by the core, so only its thread may free
+//        them)
+//
+// At most one Batch is under way. Its finish() starts the next one before it settles anything, so
+// that the disk works while JavaScript does. Reads go the same way, over a few connections of their
+// own: reader.h.
+//
+// Nothing is locked on these ways: a Batch and its jobs belong to one thread at a time. The mutex
+// is for the one who may come in between, the end of the environment: teardown() waits until no
+// run() is under way, and a run() that has not begun by then returns at once. On Node finish() has
+// been called for all of them by then; on Bun it may come afterwards or never, so a Work keeps the
+// State alive and touches neither JavaScript nor the core once `dying` is set.
+#pragma once
+
+#include <napi.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <mutex>
+#include <string>
+
+#include "job.h"
+#include "reader.h"
+#include "report.h"
+
+struct State;
+
+// Something that runs on another thread, once.
+class Work {
+public:
+  explicit Work(State *owner) : state(owner) {}
+  Work(const Work &) = delete;
+  Work &operator=(const Work &) = delete;
+  virtual ~Work() = default;
+  // Main thread. From here on it deletes itself.
+  void start();
+  // Main thread, while nothing runs: frees what it holds without JavaScript. May be called twice.
+  virtual void discard() = 0;
+
+  State *const state;
+
+protected:
+  virtual void run() = 0;                // the other thread
+  virtual void finish(napi_env env) = 0; // main thread, afterwards; deletes this, or gives it away
+
+private:
+  static void execute(napi_env env, void *data);
+  static void complete(napi_env env, napi_status status, void *data);
+  napi_async_work handle_ = nullptr;
+};
+
+struct Batch;
+
+int64_t wall_clock_ms(); // any thread
+
+// A call on the writing connection.
+struct WriteJob : Job {
+  enum class Order {
+    grouped, // shares a transaction with its neighbours
+    alone,   // outside of a transaction
+    last,    // alone, when all reads have ended
+  };
+  WriteJob *next = nullptr; // in its JobList
+  virtual Order order() const {
+    return Order::grouped;
+  }
+  virtual void run(Batch &batch) = 0;
+  // Main thread, before the promise is settled: what the outcome means for the connection.
+  virtual void done(State &) {}
+
+protected:
+  bool check(Batch &batch, int code); // notes a failure of the core's; false if it is one
+};
+
+// One transaction's worth of jobs, or one job that runs alone.
+struct Batch : Work {
+  using Work::Work;
+  JobList<WriteJob> jobs;
+  Report report;
+  Batch *spent = nullptr; // batches whose outboxes are to be freed
+  void discard() override;
+  static void free_list(Batch *list); // linked by `spent`; the core's thread
+
+protected:
+  void run() override;
+  void finish(napi_env env) override;
+
+private:
+  void run_transaction();
+  void fail_all(int code, const char *text);
+};
+
+enum class Phase { created, opening, open, closing, closed };
+
+struct Limits {
+  size_t max_queue_calls, max_queue_bytes;
+  uint32_t readers;
+};
+
+// Shared by the Connection object, its Cursors, the cleanup hook and the Works under way.
+struct State {
+  State(napi_env owner, const std::string &file, const replic_config &options, const Limits &limit);
+
+  // ---- fixed
+  const napi_env env;
+  const std::string path;
+  replic_config config;
+  const Limits limits;
+
+  // ---- main thread only
+  int refs =
+      1; // the Connection object, each Cursor object, the cleanup hook, each Work from start to end
+  Phase phase = Phase::created;
+  napi_ref on_batch = nullptr; // until all is closed
+  JobList<WriteJob> writes;
+  Batch *batch = nullptr; // under way
+  Batch *spent = nullptr; // finished, their outboxes not freed yet
+  bool tick_waits = false;
+  ReadPool reads;
+
+  void retain();
+  void release();    // the last one deletes the state
+  bool begin_life(); // before the OpenJob; false: out of memory
+  void end_life();   // after the job that has closed everything
+  // Ends a call: takes the job over, and returns the promise of its outcome; empty with an
+  // exception pending. `job` is null where memory was exhausted. `given`: its arguments could be
+  // read. Refuses what is too early, late or much.
+  template <typename J> Napi::Value submit(J *job, bool given, JobList<J> &list);
+  // The same, in every phase and without bounds.
+  template <typename J> Napi::Value accept(J *job, JobList<J> &list);
+  // The same for what has no promise and is never refused.
+  void push(WriteJob *job);
+  void pump(); // starts whatever can be started
+
+  // ---- the Work that runs; the main thread when none does
+  replic *core = nullptr; // set under the mutex
+  Tables tables;          // as JavaScript knows them
+  void set_core(replic *opened);
+  void close_core();
+
+  // ---- any thread
+  std::mutex mutex;               // guards running, dying, core, Reader::db
+  int running = 0;                // Works inside run()
+  std::condition_variable left;   // running has become 0
+  std::atomic<bool> dying{false}; // the environment ends: nothing new is begun
+  bool enter();
+  void leave();
+
+private:
+  ~State();
+  static void teardown(void *data);
+  void interrupt();
+  void dispose();
+  void start_batch();
+  bool check_open(Failure &failure) const;
+  bool check_room(size_t calls, size_t bytes, size_t more, Failure &failure) const;
+  napi_value make_promise(Job *job);
+};
+
+template <typename J> Napi::Value State::submit(J *job, bool given, JobList<J> &list) {
+  if (job && !given)
+    job->failure.set(REPLIC_EUSAGE, "the arguments cannot be read"); // unless it says more
+  else if (job && !job->failure && check_open(job->failure))
+    check_room(list.calls(), list.bytes(), job->arena.bytes(), job->failure);
+  return accept(job, list);
+}
+
+template <typename J> Napi::Value State::accept(J *job, JobList<J> &list) {
+  Napi::Env owner(env);
+  if (!job) Napi::Error::New(owner, "out of memory").ThrowAsJavaScriptException();
+  napi_value promise = job && !owner.IsExceptionPending() ? make_promise(job) : nullptr;
+  if (!promise) {
+    delete job;
+    return Napi::Value();
+  }
+  if (job->failure) {
+    settle(env, job);
+  } else {
+    list.push(job);
+    pump();
+  }
+  return Napi::Value(env, promise);
+}
+
+Napi::Value resolved_promise(Napi::Env env);

@@ -1,0 +1,144 @@
+#include "read_jobs.h"
+
+#include "cursor.h"
+
+static const size_t CURSOR_BYTES = 4 << 20; // one next() brings no more rows when it has that much
+
+// ---- rows ---------------------------------------------------------------------------------------
+
+RowsJob::~RowsJob() {
+  replic_rows_free(&rows_);
+}
+
+bool RowsJob::take_rows(Reader &reader, size_t max_rows, size_t max_bytes) {
+  if (!check(reader, replic_reader_rows(reader.db, max_rows, max_bytes, &rows_))) return false;
+  names_ = arena.array<const char *>(rows_.n_columns);
+  for (size_t i = 0; names_ && i < rows_.n_columns; i++) {
+    const char *name = replic_reader_column_name(reader.db, i);
+    names_[i] = name ? arena.copy(name) : nullptr;
+    if (!names_[i]) return failure.set_no_memory();
+  }
+  return names_ || failure.set_no_memory();
+}
+
+// The value at offset `*at`, which is number `index`.
+napi_value RowsJob::next_to_js(napi_env env, size_t index, size_t *at) {
+  replic_value value;
+  *at = replic_rows_value(&rows_, *at, &value);
+  napi_value result = value_to_js(env, value, big_ints_);
+  if (result) return result;
+  napi_value ignored; // a string too long for JavaScript may have thrown
+  napi_get_and_clear_last_exception(env, &ignored);
+  const char *column = names_[index % rows_.n_columns];
+  size_t row = index / rows_.n_columns;
+  if (value.type == REPLIC_INT)
+    failure.set(REPLIC_ERANGE,
+                "column %s of row %zu holds %lld, which a number cannot hold exactly: read it with "
+                "{ readBigInts: true }",
+                column, row, static_cast<long long>(value.i));
+  else
+    failure.set(REPLIC_ERANGE, "column %s of row %zu holds %zu bytes, more than JavaScript can",
+                column, row, value.len);
+  return nullptr;
+}
+
+napi_value RowsJob::rows_to_js(napi_env env) {
+  size_t count = rows_.n_rows * rows_.n_columns, offset = 0;
+  napi_value result, columns, values, name;
+  napi_create_object(env, &result);
+  napi_create_array_with_length(env, rows_.n_columns, &columns);
+  for (uint32_t i = 0; i < rows_.n_columns; i++) {
+    napi_create_string_utf8(env, names_[i], NAPI_AUTO_LENGTH, &name);
+    napi_set_element(env, columns, i, name);
+  }
+  napi_create_array_with_length(env, count, &values);
+  for (uint32_t i = 0; i < count;) {
+    Napi::HandleScope scope(env); // one for many values: opening it costs as much as making one
+    for (uint32_t end = i + 1024; i < end && i < count; i++) {
+      napi_value value = next_to_js(env, i, &offset);
+      if (!value) return nullptr;
+      napi_set_element(env, values, i, value);
+    }
+  }
+  napi_set_named_property(env, result, "columns", columns);
+  napi_set_named_property(env, result, "values", values);
+  return result;
+}
+
+// ---- query --------------------------------------------------------------------------------------
+
+bool Statement::given(const Napi::CallbackInfo &info, Job &job) {
+  sql = read_string(info.Env(), info[0], "sql", job.arena, job.failure, &len);
+  return sql && read_params(info.Env(), info[1], job.arena, job.failure, &params, &n_params);
+}
+
+int Statement::start(replic_reader *db) const {
+  return replic_reader_start(db, sql, len, params, n_params);
+}
+
+bool QueryJob::given(const Napi::CallbackInfo &info) {
+  first_ = info[2].ToBoolean();
+  big_ints_ = info[3].ToBoolean();
+  return statement_.given(info, *this);
+}
+
+void QueryJob::run(Reader &reader) {
+  if (check(reader, statement_.start(reader.db)))
+    take_rows(reader, first_ ? 1 : SIZE_MAX, SIZE_MAX);
+  replic_reader_reset(reader.db);
+}
+
+napi_value QueryJob::result(napi_env env) {
+  return rows_to_js(env);
+}
+
+// ---- cursors ------------------------------------------------------------------------------------
+
+CursorOpenJob::~CursorOpenJob() {
+  if (cursor) cursor->held = false;
+}
+
+bool CursorOpenJob::given(const Napi::CallbackInfo &info) {
+  big_ints_ = info[2].ToBoolean();
+  return statement_.given(info, *this);
+}
+
+void CursorOpenJob::run(Reader &reader) {
+  if (!check(reader, statement_.start(reader.db))) reader.close();
+}
+
+napi_value CursorOpenJob::result(napi_env env) {
+  napi_value made = Cursor::make(env, cursor, big_ints_);
+  if (!made) return failure.set_no_memory(), nullptr;
+  cursor = nullptr; // the Cursor holds it
+  return made;
+}
+
+bool CursorNextJob::given(const Napi::CallbackInfo &info) {
+  if (napi_get_value_uint32(info.Env(), info[0], &max_rows_) == napi_ok && max_rows_) return true;
+  napi_throw_type_error(info.Env(), nullptr, "maxRows must be a positive number");
+  return false;
+}
+
+void CursorNextJob::run(Reader &reader) {
+  if (!take_rows(reader, max_rows_, CURSOR_BYTES)) return;
+  if (rows_.done) replic_reader_reset(reader.db); // lets go of the snapshot
+}
+
+napi_value CursorNextJob::result(napi_env env) {
+  napi_value result = rows_to_js(env);
+  if (result) Napi::Object(env, result).Set("done", rows_.done != 0);
+  return result;
+}
+
+CursorCloseJob::~CursorCloseJob() {
+  cursor_->held = false;
+}
+
+void CursorCloseJob::run(Reader &reader) {
+  reader.close();
+}
+
+napi_value CursorCloseJob::result(napi_env env) {
+  return Napi::Env(env).Undefined();
+}

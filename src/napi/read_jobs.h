@@ -1,0 +1,79 @@
+// read_jobs.h - the calls on a reading connection. given() as in write_jobs.h.
+#pragma once
+
+#include <napi.h>
+
+#include "reader.h"
+
+// What results in rows.
+struct RowsJob : ReadJob {
+  ~RowsJob() override;
+
+protected:
+  bool take_rows(Reader &reader, size_t max_rows, size_t max_bytes);
+  napi_value rows_to_js(napi_env env); // { columns, values }; nullptr: `failure` is set
+  replic_rows rows_ = {};
+  bool big_ints_ = false;
+
+private:
+  napi_value next_to_js(napi_env env, size_t index, size_t *at);
+  const char **names_ = nullptr; // rows_.n_columns
+};
+
+// A statement and its parameters.
+struct Statement {
+  const char *sql = nullptr;
+  size_t len = 0;
+  replic_param *params = nullptr;
+  size_t n_params = 0;
+  bool given(const Napi::CallbackInfo &info, Job &job); // (sql, params, ...)
+  int start(replic_reader *db) const;
+};
+
+// (sql, params, first, readBigInts) -> { columns, values }
+struct QueryJob : RowsJob {
+  bool given(const Napi::CallbackInfo &info);
+  void run(Reader &reader) override;
+  napi_value result(napi_env env) override;
+
+private:
+  Statement statement_;
+  bool first_ = false;
+};
+
+// (sql, params, readBigInts) -> Cursor
+struct CursorOpenJob : ReadJob {
+  ~CursorOpenJob() override;
+  bool given(const Napi::CallbackInfo &info);
+  void run(Reader &reader) override;
+  napi_value result(napi_env env) override;
+  Reader *cursor = nullptr; // held until a Cursor holds it
+
+private:
+  Statement statement_;
+  bool big_ints_ = false;
+};
+
+// (maxRows) -> { columns, values, done }
+struct CursorNextJob : RowsJob {
+  CursorNextJob(bool big_ints) {
+    big_ints_ = big_ints;
+  }
+  bool given(const Napi::CallbackInfo &info);
+  void run(Reader &reader) override;
+  napi_value result(napi_env env) override;
+
+private:
+  uint32_t max_rows_ = 0;
+};
+
+// () -> undefined
+struct CursorCloseJob : ReadJob {
+  explicit CursorCloseJob(Reader *held) : cursor_(held) {}
+  ~CursorCloseJob() override;
+  void run(Reader &reader) override;
+  napi_value result(napi_env env) override;
+
+private:
+  Reader *const cursor_; // held until here
+};

@@ -1,0 +1,174 @@
+#include "reader.h"
+
+#include <new>
+
+#include "queue.h"
+
+static const size_t READ_SHARE = 32; // calls that one connection takes at a time, at most
+static const size_t MAX_CURSORS = 64;
+
+// What one connection does at a time.
+class ReadGo : public Work {
+public:
+  ReadGo(State *owner, Reader &on) : Work(owner), reader(on) {}
+  Reader &reader;
+  JobList<ReadJob> jobs;
+  void discard() override;
+
+protected:
+  void run() override;
+  void finish(napi_env env) override;
+};
+
+void ReadGo::run() {
+  for (ReadJob *job = jobs.first(); job && !state->dying; job = job->next) {
+    if (job->check(reader, reader.open()))
+      job->run(reader);
+    else
+      reader.close(); // the next one tries again
+  }
+}
+
+void ReadGo::finish(napi_env env) {
+  reader.go = nullptr;
+  state->pump();
+  while (ReadJob *job = jobs.pop())
+    if (!settle(env, job)) state->dying = true;
+  delete this;
+}
+
+void ReadGo::discard() {
+  if (reader.go == this) reader.go = nullptr;
+  jobs.clear();
+}
+
+// ---- one connection -----------------------------------------------------------------------------
+
+bool ReadJob::check(Reader &reader, int code) {
+  return code == REPLIC_OK || failure.set(code, "%s", replic_reader_error_text(reader.db));
+}
+
+int Reader::open() {
+  if (db) return REPLIC_OK;
+  replic_reader *opened;
+  int code = replic_reader_open(state->path.c_str(), &opened);
+  std::lock_guard<std::mutex> lock(state->mutex);
+  db = opened;
+  return code;
+}
+
+void Reader::close() {
+  replic_reader *closing = db;
+  {
+    std::lock_guard<std::mutex> lock(state->mutex);
+    db = nullptr; // interrupted no more
+  }
+  replic_reader_close(closing);
+}
+
+// ---- the pool -----------------------------------------------------------------------------------
+
+ReadPool::~ReadPool() {
+  delete[] readers_;
+  while (Reader *first = cursors_) {
+    cursors_ = first->next;
+    delete first;
+  }
+}
+
+bool ReadPool::create(State *state, uint32_t n_readers) {
+  readers_ = new (std::nothrow) Reader[n_readers];
+  if (!readers_) return false;
+  n_readers_ = n_readers;
+  for (uint32_t i = 0; i < n_readers; i++) readers_[i].state = state;
+  return true;
+}
+
+Reader *ReadPool::add_cursor(State *state, Failure &failure) {
+  sweep();
+  if (n_cursors_ == MAX_CURSORS) {
+    failure.set(REPLIC_EBUSY, "%zu cursors are open, and there can be no more; end one first",
+                n_cursors_);
+    return nullptr;
+  }
+  Reader *reader = new (std::nothrow) Reader;
+  if (!reader) {
+    failure.set_no_memory();
+    return nullptr;
+  }
+  reader->state = state;
+  reader->held = true;
+  reader->next = cursors_;
+  cursors_ = reader;
+  n_cursors_++;
+  return reader;
+}
+
+void ReadPool::start(Reader &reader, JobList<ReadJob> &from, size_t share) {
+  ReadGo *go = new (std::nothrow) ReadGo(reader.state, reader);
+  if (!go) return; // with the next pump
+  while (share-- > 0) go->jobs.push(from.pop());
+  reader.go = go;
+  go->start();
+}
+
+void ReadPool::pump() {
+  size_t n_idle = 0;
+  for (uint32_t i = 0; i < n_readers_; i++) n_idle += !readers_[i].go;
+  for (uint32_t i = 0; i < n_readers_ && queue.first(); i++) {
+    if (readers_[i].go) continue;
+    size_t fair = queue.calls() / n_idle + 1, share = fair < READ_SHARE ? fair : READ_SHARE;
+    start(readers_[i], queue, share < queue.calls() ? share : queue.calls());
+    n_idle--;
+  }
+  for (Reader *cursor = cursors_; cursor; cursor = cursor->next)
+    if (!cursor->go && cursor->own.first()) start(*cursor, cursor->own, cursor->own.calls());
+  sweep();
+}
+
+// Drops the cursors that nothing refers to any more. One that was forgotten rather than closed is
+// closed here.
+void ReadPool::sweep() {
+  for (Reader **at = &cursors_; *at;) {
+    Reader *cursor = *at;
+    if (cursor->held || cursor->go || cursor->own.first()) {
+      at = &cursor->next;
+      continue;
+    }
+    *at = cursor->next;
+    n_cursors_--;
+    cursor->close();
+    delete cursor;
+  }
+}
+
+bool ReadPool::idle() const {
+  bool idle = !queue.first();
+  for (uint32_t i = 0; i < n_readers_; i++) idle = idle && !readers_[i].go;
+  for (Reader *cursor = cursors_; cursor; cursor = cursor->next)
+    idle = idle && !cursor->go && !cursor->own.first();
+  return idle;
+}
+
+void ReadPool::interrupt() {
+  for (uint32_t i = 0; i < n_readers_; i++)
+    if (readers_[i].db) replic_reader_interrupt(readers_[i].db);
+  for (Reader *cursor = cursors_; cursor; cursor = cursor->next)
+    if (cursor->db) replic_reader_interrupt(cursor->db);
+}
+
+void ReadPool::close() {
+  for (uint32_t i = 0; i < n_readers_; i++) readers_[i].close();
+  for (Reader *cursor = cursors_; cursor; cursor = cursor->next) cursor->close();
+}
+
+void ReadPool::discard() {
+  queue.clear();
+  for (uint32_t i = 0; i < n_readers_; i++)
+    if (readers_[i].go) readers_[i].go->discard();
+  for (Reader *cursor = cursors_; cursor; cursor = cursor->next) {
+    cursor->own.clear();
+    if (cursor->go) cursor->go->discard();
+  }
+  close();
+}

@@ -1,0 +1,64 @@
+// reader.h - reads: a few read-only connections that share a queue, and one for each cursor.
+#pragma once
+
+#include <napi.h>
+
+#include "job.h"
+#include "query.h"
+
+class ReadGo;
+struct Reader;
+struct State;
+
+// A call on a reading connection.
+struct ReadJob : Job {
+  ReadJob *next = nullptr; // in its JobList
+  virtual void run(Reader &reader) = 0;
+  bool check(Reader &reader, int code); // notes a failure of the reader's; false if it is one
+};
+
+// One read-only connection, opened when it is first needed.
+struct Reader {
+  // ---- main thread only
+  State *state = nullptr;
+  ReadGo *go = nullptr;   // under way
+  bool held = false;      // cursors: by a Cursor object, or by the job that opens or closes it
+  JobList<ReadJob> own;   // cursors: calls that wait
+  Reader *next = nullptr; // cursors: in the pool's list
+
+  // ---- the ReadGo under way; the main thread when there is none
+  replic_reader *db = nullptr; // set under State::mutex
+  int open();                  // REPLIC_OK, or a failure with its text in `db`; then close() is due
+  void close();
+};
+
+class ReadPool {
+public:
+  ReadPool() = default;
+  ~ReadPool(); // after close() or discard()
+  ReadPool(const ReadPool &) = delete;
+  ReadPool &operator=(const ReadPool &) = delete;
+
+  // ---- main thread only
+  JobList<ReadJob> queue;
+  bool create(State *state, uint32_t n_readers);      // false: out of memory
+  Reader *add_cursor(State *state, Failure &failure); // held; nullptr: `failure` says why not
+  void pump();                                        // not while a CloseJob is under way
+  bool idle() const;                                  // nothing waits, nothing is under way
+  void discard(); // frees all jobs and closes all connections, while nothing runs
+
+  // ---- the thread of the CloseJob, while idle
+  void close();
+
+  // ---- any thread, under State::mutex
+  void interrupt();
+
+private:
+  void start(Reader &reader, JobList<ReadJob> &from, size_t share);
+  void sweep();
+
+  Reader *readers_ = nullptr;
+  uint32_t n_readers_ = 0;
+  Reader *cursors_ = nullptr;
+  size_t n_cursors_ = 0;
+};

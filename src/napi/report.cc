@@ -1,0 +1,277 @@
+#include "report.h"
+
+#include <cstdlib>
+#include <cstring>
+
+#include "error.h"
+
+// ---- tables -------------------------------------------------------------------------------------
+
+Tables::~Tables() {
+  free(data_);
+}
+
+bool Tables::put(const void *bytes, size_t len) {
+  if (cap_ - len_ < len) {
+    size_t cap = (cap_ + len) * 2;
+    char *grown = static_cast<char *>(realloc(data_, cap));
+    if (!grown) return false;
+    data_ = grown;
+    cap_ = cap;
+  }
+  memcpy(data_ + len_, bytes, len);
+  len_ += len;
+  return true;
+}
+
+bool Tables::put_number(size_t number) {
+  return put(&number, sizeof number);
+}
+
+bool Tables::put_text(const char *text) {
+  return put(text, strlen(text) + 1);
+}
+
+bool Tables::put_table(const replic_table *table) {
+  bool ok = put_text(table->name) && put_number(table->has_nulls) &&
+            put_number(table->has_deleted_at) && put_number(table->n_columns);
+  for (size_t i = 0; ok && i < table->n_columns; i++) {
+    const replic_column *column = &table->columns[i];
+    ok = put_text(column->name) && put_text(column->type) && put_number(column->key) &&
+         put_number(column->not_null) && put_number(column->carried);
+  }
+  return ok;
+}
+
+bool Tables::read(const replic *core) {
+  size_t count = replic_table_count(core);
+  len_ = 0;
+  bool ok = put_number(count);
+  for (size_t i = 0; ok && i < count; i++) ok = put_table(replic_table_at(core, i));
+  return ok;
+}
+
+bool Tables::copy(const Tables &other) {
+  len_ = 0;
+  return put(other.data_, other.len_);
+}
+
+bool Tables::equals(const Tables &other) const {
+  return len_ == other.len_ && (len_ == 0 || memcmp(data_, other.data_, len_) == 0);
+}
+
+namespace {
+// Reads what Tables::put_… have written.
+struct Unpacker {
+  const char *at;
+  size_t number() {
+    size_t number;
+    memcpy(&number, at, sizeof number);
+    at += sizeof number;
+    return number;
+  }
+  const char *text() {
+    const char *text = at;
+    at += strlen(text) + 1;
+    return text;
+  }
+};
+} // namespace
+
+static Napi::Object column_to_js(Napi::Env env, Unpacker &from) {
+  Napi::Object column = Napi::Object::New(env);
+  column.Set("name", from.text());
+  column.Set("type", from.text());
+  column.Set("key", static_cast<double>(from.number()));
+  column.Set("notNull", from.number() != 0);
+  column.Set("carried", from.number() != 0);
+  return column;
+}
+
+Napi::Value Tables::to_js(Napi::Env env) const {
+  Unpacker from = {data_};
+  size_t count = from.number();
+  Napi::Array tables = Napi::Array::New(env, count);
+  for (uint32_t i = 0; i < count; i++) {
+    Napi::HandleScope scope(env);
+    Napi::Object table = Napi::Object::New(env);
+    table.Set("name", from.text());
+    table.Set("hasNulls", from.number() != 0);
+    table.Set("hasDeletedAt", from.number() != 0);
+    size_t n_columns = from.number();
+    Napi::Array columns = Napi::Array::New(env, n_columns);
+    for (uint32_t j = 0; j < n_columns; j++) columns.Set(j, column_to_js(env, from));
+    table.Set("columns", columns);
+    tables.Set(i, table);
+  }
+  return tables;
+}
+
+// ---- collecting ---------------------------------------------------------------------------------
+
+static bool is_link_event(const replic_event &event) {
+  return event.kind == REPLIC_EVENT_LINK_READY || event.kind == REPLIC_EVENT_LINK_CLOSE ||
+         event.kind == REPLIC_EVENT_LINK_ERROR || event.kind == REPLIC_EVENT_SYNCED;
+}
+
+void Report::collect(replic *core, Tables &known) {
+  replic_take_outbox(core, &outbox_);
+  for (size_t i = 0; i < outbox_.n_events; i++)
+    links_changed = links_changed || is_link_event(outbox_.events[i]);
+  if (links_changed) collect_links(core);
+  if (tables_changed) collect_tables(core, known);
+}
+
+// Without memory for it there is no such list this time; the next heartbeat brings one.
+void Report::collect_links(const replic *core) {
+  size_t count = replic_link_count(core);
+  links_ = arena_.array<replic_link_info>(count);
+  for (n_links_ = 0; links_ && n_links_ < count; n_links_++) {
+    replic_link_info *info = &links_[n_links_];
+    if (!replic_link_at(core, n_links_, info)) break;
+    if (info->held) info->held = arena_.copy(info->held);
+  }
+  replic_get_counters(core, &counters_);
+}
+
+void Report::collect_tables(const replic *core, Tables &known) {
+  tables_changed = tables_.read(core) && !tables_.equals(known) && known.copy(tables_);
+}
+
+void Report::free_outbox() {
+  replic_outbox_free(&outbox_);
+  outbox_ = replic_outbox();
+}
+
+// ---- telling ------------------------------------------------------------------------------------
+
+bool Report::worth_telling() const {
+  return outbox_.n_sends || outbox_.n_events || links_ || tables_changed || drained || lost;
+}
+
+// Flat [link, frame, ...]. A frame that goes to several links is one Buffer.
+static Napi::Array sends_to_js(Napi::Env env, const replic_outbox &outbox) {
+  Napi::Array sends = Napi::Array::New(env, outbox.n_sends * 2);
+  const replic_frame *last = nullptr;
+  Napi::Value buffer;
+  uint32_t at = 0;
+  for (size_t i = 0; i < outbox.n_sends; i++) {
+    const replic_send &send = outbox.sends[i];
+    if (send.frame != last)
+      buffer = Napi::Buffer<uint8_t>::Copy(env, send.frame->data, send.frame->len);
+    last = send.frame;
+    sends.Set(at++, Napi::Number::New(env, send.link));
+    sends.Set(at++, buffer);
+  }
+  return sends;
+}
+
+static const char *event_kind(int kind) {
+  switch (kind) {
+  case REPLIC_EVENT_CHANGE: return "change";
+  case REPLIC_EVENT_LINK_READY: return "ready";
+  case REPLIC_EVENT_LINK_CLOSE: return "close";
+  case REPLIC_EVENT_LINK_ERROR: return "linkError";
+  case REPLIC_EVENT_SYNCED: return "synced";
+  case REPLIC_EVENT_TRACE: return "trace";
+  default: return "error";
+  }
+}
+
+static Napi::Object event_to_js(Napi::Env env, const replic_event &from) {
+  Napi::Object event = Napi::Object::New(env);
+  event.Set("kind", event_kind(from.kind));
+  if (from.link) event.Set("link", Napi::Number::New(env, from.link));
+  if (from.peer) event.Set("peer", Napi::Number::New(env, from.peer));
+  if (from.origin) event.Set("origin", Napi::Number::New(env, from.origin));
+  if (from.kind == REPLIC_EVENT_CHANGE) {
+    event.Set("local", (from.code & 1) != 0);
+    event.Set("remote", (from.code & 2) != 0);
+  } else if (from.code) {
+    event.Set("code", replic_code_name(from.code));
+  }
+  if (from.text) event.Set("text", Napi::String::New(env, from.text));
+  return event;
+}
+
+static Napi::Object lost_to_js(Napi::Env env, const Failure &lost) {
+  Napi::Object event = Napi::Object::New(env);
+  event.Set("kind", "error");
+  event.Set("code", lost.code_name());
+  event.Set("text", lost.text());
+  return event;
+}
+
+// Flat [origin, sequence, patchedAt, ...]. Sequences and clocks are below 2^53.
+static void push_position(Napi::Array &vector, const replic_event &event) {
+  uint32_t at = vector.Length();
+  Napi::Env env = vector.Env();
+  vector.Set(at, Napi::Number::New(env, event.origin));
+  vector.Set(at + 1, Napi::Number::New(env, static_cast<double>(event.a)));
+  vector.Set(at + 2, Napi::Number::New(env, static_cast<double>(event.b)));
+}
+
+static Napi::Object link_to_js(Napi::Env env, const replic_link_info &info) {
+  static const char *const STATES[] = {"opening", "ready", "standby"};
+  Napi::Object link = Napi::Object::New(env);
+  auto set = [&](const char *name, int64_t number) {
+    link.Set(name, Napi::Number::New(env, static_cast<double>(number)));
+  };
+  set("link", info.link);
+  set("peer", info.peer);
+  link.Set("state", STATES[info.state]);
+  set("lag", info.lag);
+  set("behind", info.behind);
+  set("unackedBytes", info.unacked_bytes);
+  set("skewMs", info.skew_ms);
+  set("bytesIn", info.bytes_in);
+  set("bytesOut", info.bytes_out);
+  set("framesIn", info.frames_in);
+  set("framesOut", info.frames_out);
+  link.Set("held", info.held ? Napi::Value(Napi::String::New(env, info.held)) : env.Null());
+  return link;
+}
+
+static Napi::Object counters_to_js(Napi::Env env, const replic_counters &from) {
+  Napi::Object counters = Napi::Object::New(env);
+  auto set = [&](const char *name, int64_t number) {
+    counters.Set(name, Napi::Number::New(env, static_cast<double>(number)));
+  };
+  set("commits", from.commits);
+  set("groupsWritten", from.groups_written);
+  set("patchesWritten", from.patches_written);
+  set("patchesApplied", from.patches_applied);
+  set("patchesDuplicate", from.patches_duplicate);
+  set("framesEarly", from.frames_early);
+  set("framesDroppedEarly", from.frames_dropped_early);
+  set("retransmissions", from.retransmissions);
+  set("rowsWaiting", from.rows_waiting);
+  return counters;
+}
+
+Napi::Value Report::to_js(Napi::Env env, size_t queued_calls, size_t queued_bytes) const {
+  Napi::Object result = Napi::Object::New(env);
+  Napi::Array events = Napi::Array::New(env), vector = Napi::Array::New(env);
+  for (size_t i = 0; i < outbox_.n_events; i++) {
+    Napi::HandleScope scope(env);
+    const replic_event &event = outbox_.events[i];
+    if (event.kind == REPLIC_EVENT_VECTOR)
+      push_position(vector, event);
+    else
+      events.Set(events.Length(), event_to_js(env, event));
+  }
+  if (lost) events.Set(events.Length(), lost_to_js(env, lost));
+  if (vector.Length()) result.Set("vector", vector);
+  result.Set("sends", sends_to_js(env, outbox_));
+  result.Set("events", events);
+  if (links_) {
+    Napi::Array links = Napi::Array::New(env, n_links_);
+    for (uint32_t i = 0; i < n_links_; i++) links.Set(i, link_to_js(env, links_[i]));
+    result.Set("links", links);
+    result.Set("counters", counters_to_js(env, counters_));
+  }
+  if (tables_changed) result.Set("tables", tables_.to_js(env));
+  result.Set("queuedCalls", static_cast<double>(queued_calls));
+  result.Set("queuedBytes", static_cast<double>(queued_bytes));
+  return result;
+}

@@ -1,0 +1,63 @@
+// values.h - values between JavaScript and C. Main thread only, except Arena.
+#pragma once
+
+#include <napi.h>
+
+#include "error.h"
+#include "query.h"
+#include "replic.h"
+
+// Memory that is freed all at once. Owned by one job: filled on the main thread, then used by the
+// one that runs it.
+class Arena {
+public:
+  Arena() = default;
+  ~Arena();
+  Arena(const Arena &) = delete;
+  Arena &operator=(const Arena &) = delete;
+
+  // Aligned for any value. nullptr: out of memory.
+  void *take(size_t size);
+  template <typename T> T *array(size_t count) {
+    return count > SIZE_MAX / sizeof(T) ? nullptr : static_cast<T *>(take(count * sizeof(T)));
+  }
+  // A copy with a NUL behind it. nullptr: out of memory.
+  char *copy(const char *text);
+  // The UTF-8 of a JavaScript string with a NUL behind it. nullptr: out of memory.
+  char *string(napi_env env, napi_value value, size_t *len);
+  // All that was taken from the system.
+  size_t bytes() const {
+    return bytes_;
+  }
+
+private:
+  struct Chunk;
+  bool grow(size_t least);
+
+  Chunk *chunks_ = nullptr;
+  char *at_ = nullptr, *end_ = nullptr;
+  size_t bytes_ = 0;
+};
+
+enum class Reading { ok, wrong_type, out_of_range, no_memory };
+// Copies a value into `*out` and `arena`; undefined becomes REPLIC_UNSET.
+Reading read_value(napi_env env, napi_value value, Arena &arena, replic_value *out);
+// Notes why read_value refused `value`; `where` names the column or parameter.
+bool refuse_value(napi_env env, Reading reading, napi_value value, const char *where,
+                  Failure &failure);
+
+// A string argument. Throws a TypeError naming `what` and returns nullptr if it is none; nullptr
+// with `failure` set if memory is exhausted or, with `len` nullptr (the core takes it as a C
+// string), it holds a NUL.
+const char *read_string(napi_env env, napi_value value, const char *what, Arena &arena,
+                        Failure &failure, size_t *len);
+// The parameters of a statement: undefined, an array, or an object by name. False: `failure` is
+// set, or an exception pending (a TypeError, or what a getter of the caller's threw).
+bool read_params(napi_env env, napi_value value, Arena &arena, Failure &failure,
+                 replic_param **params, size_t *n_params);
+
+// An integer: a number where that holds it exactly, else a bigint.
+napi_value integer_to_js(napi_env env, int64_t value);
+// A value of a result row; nullptr: an integer beyond what a number holds, and `big_ints` is not
+// set.
+napi_value value_to_js(napi_env env, const replic_value &value, bool big_ints);

@@ -1,0 +1,272 @@
+#include "write_jobs.h"
+
+#include <cstring>
+
+#include <sqlite3.h>
+
+static napi_value undefined(napi_env env) {
+  return Napi::Env(env).Undefined();
+}
+
+// ---- open ---------------------------------------------------------------------------------------
+
+void OpenJob::run(Batch &batch) {
+  State &state = *batch.state;
+  replic *core = nullptr;
+  int code = replic_open(&state.config, wall_clock_ms(), &core);
+  if (code != REPLIC_OK) {
+    failure.set(code, "%s", replic_error_text(core));
+    replic_close(core);
+    return;
+  }
+  state.set_core(core);
+  peer_id_ = replic_peer_id(core);
+  is_new_peer_ = replic_is_new_peer(core);
+  n_vector_ = replic_vector_count(core);
+  vector_ = arena.array<replic_position>(n_vector_);
+  if (!vector_ || !tables_.read(core) || !state.tables.copy(tables_)) {
+    failure.set_no_memory();
+    return state.close_core();
+  }
+  if (n_vector_) memcpy(vector_, replic_vector(core), n_vector_ * sizeof *vector_);
+}
+
+void OpenJob::done(State &state) {
+  if (failure)
+    state.end_life();
+  else if (state.phase == Phase::opening)
+    state.phase = Phase::open;
+}
+
+napi_value OpenJob::result(napi_env env) {
+  Napi::Object result = Napi::Object::New(env);
+  Napi::Array vector = Napi::Array::New(env, n_vector_ * 3);
+  for (uint32_t i = 0; i < n_vector_; i++) {
+    vector.Set(i * 3, Napi::Number::New(env, vector_[i].origin));
+    vector.Set(i * 3 + 1, Napi::Number::New(env, static_cast<double>(vector_[i].sequence)));
+    vector.Set(i * 3 + 2, Napi::Number::New(env, static_cast<double>(vector_[i].patched_at)));
+  }
+  result.Set("peerId", Napi::Number::New(env, peer_id_));
+  result.Set("isNewPeer", is_new_peer_);
+  result.Set("tables", tables_.to_js(env));
+  result.Set("vector", vector);
+  return result;
+}
+
+// ---- changes ------------------------------------------------------------------------------------
+
+static const uint32_t ITEMS_PER_CHANGE = 4, HANDLES_PER_SCOPE = 1024;
+
+static bool throw_type_error(napi_env env, const char *message) {
+  napi_throw_type_error(env, nullptr, message);
+  return false;
+}
+
+static bool array_length(napi_env env, napi_value value, const char *what, uint32_t *len) {
+  bool is_array = false;
+  napi_is_array(env, value, &is_array);
+  if (is_array) return napi_get_array_length(env, value, len) == napi_ok;
+  std::string message = std::string(what) + " must be an array";
+  return throw_type_error(env, message.c_str());
+}
+
+bool ChangeJob::given(const Napi::CallbackInfo &info) {
+  napi_env env = info.Env();
+  uint32_t count;
+  if (!array_length(env, info[0], "ops", &count)) return false;
+  if (count % ITEMS_PER_CHANGE)
+    return throw_type_error(env, "ops must be [kind, table, columns, values, ...]");
+  changes_ = arena.array<replic_change>(count / ITEMS_PER_CHANGE);
+  if (!changes_) return failure.set_no_memory();
+  for (uint32_t at = 0; at < count; at += ITEMS_PER_CHANGE, n_changes_++)
+    if (!read_change(env, info[0], at, &changes_[n_changes_])) return false;
+  return true;
+}
+
+bool ChangeJob::read_change(napi_env env, napi_value ops, uint32_t at, replic_change *change) {
+  Napi::HandleScope scope(env);
+  napi_value items[ITEMS_PER_CHANGE];
+  uint32_t kind = 0;
+  for (uint32_t i = 0; i < ITEMS_PER_CHANGE; i++)
+    if (napi_get_element(env, ops, at + i, &items[i]) != napi_ok) return false;
+  if (napi_get_value_uint32(env, items[0], &kind) != napi_ok || kind > REPLIC_DELETE)
+    return throw_type_error(env, "the kind of a change must be 0 or 1");
+  change->kind = static_cast<int>(kind);
+  change->table = read_string(env, items[1], "the name of a table", arena, failure, nullptr);
+  return change->table && read_columns(env, items[2], change) && read_rows(env, items[3], change);
+}
+
+bool ChangeJob::read_columns(napi_env env, napi_value columns, replic_change *change) {
+  uint32_t count;
+  if (!array_length(env, columns, "the columns of a change", &count)) return false;
+  if (count == 0) return throw_type_error(env, "a change must have columns");
+  const char **names = arena.array<const char *>(count);
+  if (!names) return failure.set_no_memory();
+  for (uint32_t i = 0; i < count; i++) {
+    Napi::HandleScope scope(env);
+    napi_value name;
+    if (napi_get_element(env, columns, i, &name) != napi_ok) return false;
+    names[i] = read_string(env, name, "the name of a column", arena, failure, nullptr);
+    if (!names[i]) return false;
+  }
+  change->n_columns = count;
+  change->columns = names;
+  return true;
+}
+
+bool ChangeJob::read_rows(napi_env env, napi_value values, replic_change *change) {
+  uint32_t count, n_columns = static_cast<uint32_t>(change->n_columns);
+  if (!array_length(env, values, "the values of a change", &count)) return false;
+  if (count % n_columns) return throw_type_error(env, "a change must have whole rows");
+  replic_value *out = arena.array<replic_value>(count);
+  if (!out) return failure.set_no_memory();
+  change->n_rows = count / n_columns;
+  change->values = out;
+  for (uint32_t i = 0; i < count;) {
+    Napi::HandleScope scope(env); // one for many values: opening it costs as much as reading one
+    for (uint32_t end = i + HANDLES_PER_SCOPE; i < end && i < count; i++) {
+      napi_value value;
+      if (napi_get_element(env, values, i, &value) != napi_ok) return false;
+      Reading reading = read_value(env, value, arena, &out[i]);
+      if (reading == Reading::ok) continue;
+      std::string where = std::string(change->table) + "." + change->columns[i % n_columns] +
+                          " in row " + std::to_string(i / n_columns);
+      return refuse_value(env, reading, value, where.c_str(), failure);
+    }
+  }
+  return true;
+}
+
+void ChangeJob::run(Batch &batch) {
+  check(batch, replic_write(batch.state->core, changes_, n_changes_, &sequence_));
+}
+
+napi_value ChangeJob::result(napi_env env) {
+  return integer_to_js(env, sequence_);
+}
+
+// ---- SQL ----------------------------------------------------------------------------------------
+
+bool SqlJob::given_sql(const Napi::CallbackInfo &info, Napi::Value unsafe) {
+  unsafe_ = unsafe.ToBoolean();
+  sql_ = read_string(info.Env(), info[0], "sql", arena, failure, &len_);
+  return sql_;
+}
+
+bool RunJob::given(const Napi::CallbackInfo &info) {
+  return given_sql(info, info[2]) &&
+         read_params(info.Env(), info[1], arena, failure, &params_, &n_params_);
+}
+
+bool ExecJob::given(const Napi::CallbackInfo &info) {
+  return given_sql(info, info[1]);
+}
+
+void SqlJob::run(Batch &batch) {
+  batch.report.tables_changed = true; // perhaps: they are compared after the commit
+  check(batch, replic_run(batch.state->core, sql_, len_, many_, unsafe_, params_, n_params_,
+                          &changes_, &rowid_));
+}
+
+napi_value SqlJob::result(napi_env env) {
+  Napi::Object result = Napi::Object::New(env);
+  result.Set("changes", integer_to_js(env, changes_));
+  if (!many_) result.Set("lastInsertRowid", integer_to_js(env, rowid_));
+  return result;
+}
+
+// ---- schema -------------------------------------------------------------------------------------
+
+bool MigrateJob::given(const Napi::CallbackInfo &info) {
+  napi_env env = info.Env();
+  if (napi_get_value_int64(env, info[0], &version_) != napi_ok)
+    return throw_type_error(env, "version must be a number");
+  sql_ = read_string(env, info[1], "the script of a migration", arena, failure, nullptr);
+  if (!sql_ || info[2].IsNull()) return sql_;
+  down_ = read_string(env, info[2], "the down script of a migration", arena, failure, nullptr);
+  return down_;
+}
+
+void MigrateJob::run(Batch &batch) {
+  replic *core = batch.state->core;
+  batch.report.tables_changed = true;
+  if (!check(batch, replic_migrate(core, wall_clock_ms(), version_, sql_, down_))) return;
+  if (!tables_.read(core)) failure.set_no_memory();
+}
+
+napi_value MigrateJob::result(napi_env env) {
+  Napi::Object result = Napi::Object::New(env);
+  result.Set("tables", tables_.to_js(env));
+  return result;
+}
+
+ExplainJob::~ExplainJob() {
+  sqlite3_free(text_);
+}
+
+bool ExplainJob::given(const Napi::CallbackInfo &info) {
+  table_ = read_string(info.Env(), info[0], "table", arena, failure, nullptr);
+  return table_;
+}
+
+void ExplainJob::run(Batch &batch) {
+  check(batch, replic_explain(batch.state->core, table_, &text_));
+}
+
+napi_value ExplainJob::result(napi_env env) {
+  return Napi::String::New(env, text_);
+}
+
+// ---- close --------------------------------------------------------------------------------------
+
+void CloseJob::run(Batch &batch) {
+  batch.state->reads.close();
+  batch.state->close_core();
+}
+
+void CloseJob::done(State &state) {
+  if (state.phase != Phase::closed) state.end_life(); // unless open has failed
+}
+
+napi_value CloseJob::result(napi_env env) {
+  return undefined(env);
+}
+
+// ---- links --------------------------------------------------------------------------------------
+
+napi_value LinkJob::result(napi_env env) {
+  return undefined(env);
+}
+
+void LinkOpenJob::run(Batch &batch) {
+  batch.report.links_changed = true;
+  check(batch, replic_link_open(batch.state->core, link_, expected_));
+}
+
+void LinkCloseJob::run(Batch &batch) {
+  batch.report.links_changed = true;
+  replic_link_close(batch.state->core, link_);
+}
+
+bool ReceiveJob::copy(const void *bytes, size_t len) {
+  void *taken = arena.take(len);
+  if (!taken) return false;
+  if (len) memcpy(taken, bytes, len);
+  bytes_ = static_cast<const uint8_t *>(taken);
+  len_ = len;
+  return true;
+}
+
+void ReceiveJob::run(Batch &batch) {
+  batch.report.drained = true;
+  check(batch, replic_receive(batch.state->core, link_, bytes_, len_));
+}
+
+void TickJob::run(Batch &batch) {
+  batch.report.links_changed = true;
+  check(batch, replic_tick(batch.state->core));
+}
+
+void TickJob::done(State &state) {
+  state.tick_waits = false;
+}

@@ -1,0 +1,140 @@
+// write_jobs.h - the calls on the writing connection. given(): reads the arguments, on the main
+// thread; false: `failure` is set, or a JavaScript exception pending.
+#pragma once
+
+#include <napi.h>
+
+#include "queue.h"
+
+// () -> { peerId, isNewPeer, tables, vector }
+struct OpenJob : WriteJob {
+  Order order() const override {
+    return Order::alone;
+  }
+  void run(Batch &batch) override;
+  void done(State &state) override;
+  napi_value result(napi_env env) override;
+
+private:
+  uint32_t peer_id_ = 0;
+  bool is_new_peer_ = false;
+  Tables tables_;
+  replic_position *vector_ = nullptr;
+  size_t n_vector_ = 0;
+};
+
+// (ops) -> sequence. ops: flat [kind, table, columns, values, ...], values row by row
+struct ChangeJob : WriteJob {
+  bool given(const Napi::CallbackInfo &info);
+  void run(Batch &batch) override;
+  napi_value result(napi_env env) override;
+
+private:
+  bool read_change(napi_env env, napi_value ops, uint32_t at, replic_change *change);
+  bool read_columns(napi_env env, napi_value columns, replic_change *change);
+  bool read_rows(napi_env env, napi_value values, replic_change *change);
+
+  replic_change *changes_ = nullptr;
+  size_t n_changes_ = 0;
+  int64_t sequence_ = 0;
+};
+
+// run: (sql, params, unsafe) -> { changes, lastInsertRowid }; exec: (sql, unsafe) -> { changes }
+struct SqlJob : WriteJob {
+  void run(Batch &batch) override;
+  napi_value result(napi_env env) override;
+
+protected:
+  explicit SqlJob(bool many) : many_(many) {}
+  bool given_sql(const Napi::CallbackInfo &info, Napi::Value unsafe);
+  replic_param *params_ = nullptr;
+  size_t n_params_ = 0;
+
+private:
+  const bool many_;
+  bool unsafe_ = false;
+  const char *sql_ = nullptr;
+  size_t len_ = 0;
+  int64_t changes_ = 0, rowid_ = 0;
+};
+struct RunJob : SqlJob {
+  RunJob() : SqlJob(false) {}
+  bool given(const Napi::CallbackInfo &info);
+};
+struct ExecJob : SqlJob {
+  ExecJob() : SqlJob(true) {}
+  bool given(const Napi::CallbackInfo &info);
+};
+
+// (version, sql, down or null) -> { tables }
+struct MigrateJob : WriteJob {
+  bool given(const Napi::CallbackInfo &info);
+  Order order() const override {
+    return Order::alone;
+  }
+  void run(Batch &batch) override;
+  napi_value result(napi_env env) override;
+
+private:
+  int64_t version_ = 0;
+  const char *sql_ = nullptr, *down_ = nullptr;
+  Tables tables_;
+};
+
+// (table) -> SQL text
+struct ExplainJob : WriteJob {
+  ~ExplainJob() override;
+  bool given(const Napi::CallbackInfo &info);
+  Order order() const override {
+    return Order::alone;
+  }
+  void run(Batch &batch) override;
+  napi_value result(napi_env env) override;
+
+private:
+  const char *table_ = nullptr;
+  char *text_ = nullptr; // sqlite3_malloc
+};
+
+// () -> undefined. Ends the life of the connection
+struct CloseJob : WriteJob {
+  Order order() const override {
+    return Order::last;
+  }
+  void run(Batch &batch) override;
+  void done(State &state) override;
+  napi_value result(napi_env env) override;
+};
+
+// What concerns links has no promise, and is never refused.
+struct LinkJob : WriteJob {
+  napi_value result(napi_env env) override;
+};
+struct LinkOpenJob : LinkJob {
+  LinkOpenJob(uint32_t link, uint32_t expected) : link_(link), expected_(expected) {}
+  void run(Batch &batch) override;
+
+private:
+  const uint32_t link_, expected_;
+};
+struct LinkCloseJob : LinkJob {
+  explicit LinkCloseJob(uint32_t link) : link_(link) {}
+  void run(Batch &batch) override;
+
+private:
+  const uint32_t link_;
+};
+struct ReceiveJob : LinkJob {
+  explicit ReceiveJob(uint32_t link) : link_(link) {}
+  bool copy(const void *bytes, size_t len); // false: out of memory
+  void run(Batch &batch) override;
+
+private:
+  const uint32_t link_;
+  const uint8_t *bytes_ = nullptr;
+  size_t len_ = 0;
+};
+struct TickJob : LinkJob {
+  void run(Batch &batch) override;
+  void done(State &state) override;
+};
