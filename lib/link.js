@@ -24,6 +24,7 @@ export class Links {
   #links = new Map() // id -> Link
   #lastId = 0
   #endpoints = new Set() // what opens links by itself: dialers and listeners; each has close()
+  #leaving = new Set() // links whose connection is gone, until the core has let go of them
   #paused = new Set()
   #pauseAbove
   #heartbeat
@@ -107,7 +108,12 @@ export class Links {
 
   /** What the core knows of its links, after a heartbeat or a change. */
   snapshot(list) {
-    for (const figures of list) this.#links.get(figures.link)?.figures(figures)
+    const known = new Set()
+    for (const figures of list) {
+      known.add(figures.link)
+      this.#links.get(figures.link)?.figures(figures)
+    }
+    for (const link of this.#leaving) if (!known.has(link.id)) this.#left(link)
   }
 
   /** Hands a frame to the core; pauses the sockets that bring more than it can take. */
@@ -143,11 +149,19 @@ export class Links {
     })
   }
 
-  gone(link) {
-    this.#links.delete(link.id)
+  /** Its connection is gone. What came in over it may still say why: the core has the last word. */
+  gone(link, isInCore) {
     this.#paused.delete(link)
-    if (!this.#stopped) this.#native.linkClose(link.id)
+    if (this.#stopped || !isInCore) return this.#left(link)
+    this.#leaving.add(link)
+    this.#native.linkClose(link.id)
+  }
+
+  #left(link) {
+    this.#leaving.delete(link)
+    this.#links.delete(link.id)
     if (this.#links.size === 0) this.#rest()
+    link.left()
   }
 
   /** Ends all links with a peer, and stops dialing it. Returns whether there were any. */
@@ -181,6 +195,7 @@ export class Links {
     this.#stopped = true
     this.#rest()
     for (const endpoint of this.#endpoints) endpoint.stop()
+    for (const link of this.#leaving) this.#left(link)
   }
 
   /** Ends everything, after stop(); resolves when all connections are gone. */
@@ -257,9 +272,14 @@ class Link {
 
   #closed() {
     if (this.#state === 'closed') return
+    const isInCore = this.#state !== 'connecting'
     this.#state = 'closed'
     clearTimeout(this.#timer)
-    this.#links.gone(this)
+    this.#links.gone(this, isInCore)
+  }
+
+  /** The end of its life. */
+  left() {
     this.#links.changed(this, 'down', this.#error)
     this.#onDown?.(this)
     this.#down()
@@ -276,8 +296,9 @@ class Link {
 
   /** The core has accepted the other side's HELLO. */
   ready(peerId) {
-    clearTimeout(this.#timer)
     this.peerId = peerId
+    if (this.#state === 'closed') return
+    clearTimeout(this.#timer)
     this.#state = 'ready'
     this.#readyAt = performance.now()
     this.#links.changed(this, 'up')
@@ -292,7 +313,7 @@ class Link {
   figures(figures) {
     const before = this.#state
     this.#figures = figures
-    if (before !== 'ready' && before !== 'standby') return
+    if (this.#ending || (before !== 'ready' && before !== 'standby')) return
     if (figures.state !== 'ready' && figures.state !== 'standby') return
     this.#state = figures.state
     if (before !== figures.state) {
@@ -328,9 +349,9 @@ class Link {
 
   /** Closes after what has been sent; resolves when the connection is gone. */
   end(error) {
+    if (error) this.#error = error
     if (this.#ending || this.#state === 'closed') return this.#isDown
     this.#ending = true
-    if (error) this.#error = error
     clearTimeout(this.#timer)
     this.#timer = setTimeout(() => this.terminate(), END_MS).unref()
     try {

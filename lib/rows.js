@@ -11,18 +11,21 @@ import { isPlain, kindOf } from './options.js'
 export function flatten(where, rows) {
   if (rows.length === 0) throw usage(`${where}: no rows given; pass at least one`)
   const known = new Set()
+  let given = 0
   for (const row of rows) {
     if (!isPlain(row)) throw usage(`${where}: a row must be an object, not ${kindOf(row)}`)
-    for (const name of Object.keys(row)) known.add(name)
+    const names = Object.keys(row)
+    given += names.length
+    for (const name of names) known.add(name)
   }
   const columns = [...known]
   if (columns.length === 0) throw usage(`${where}: a row without columns; give its primary key`)
-  // A row that lacks a column named as something every object inherits must not deliver that.
-  const inherited = columns.some((name) => name in Object.prototype)
+  // Where a row lacks a column, it must not deliver what it inherits under that name.
+  const ragged = given < rows.length * columns.length
   const values = []
   for (const row of rows) {
     for (const name of columns) {
-      values.push(inherited && !Object.hasOwn(row, name) ? undefined : row[name])
+      values.push(ragged && !Object.hasOwn(row, name) ? undefined : row[name])
     }
   }
   return { columns, values }

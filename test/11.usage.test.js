@@ -82,7 +82,7 @@ const wrong = {
     (db) => db.upsert('computed', { id: 1, a: 1, double: 2 }),
     'REPLIC_UNKNOWN_COLUMN',
     'double',
-    'generated',
+    'written',
   ],
   'upsert: no key': [(db) => db.upsert('note', { text: 'x' }), 'REPLIC_KEY', 'note', 'id'],
   'upsert: half a key': [(db) => db.upsert('myTable', { id: 1 }), 'REPLIC_KEY', 'tenantId'],
@@ -291,7 +291,7 @@ const wrong = {
     (db) => db.exec('CREATE TABLE t (a); CREATE TABLE t_patches (a)'),
     'REPLIC_SCHEMA',
     't',
-    'primary key',
+    'PRIMARY KEY',
   ],
   'exec: no SQL': [(db) => db.exec(7), 'REPLIC_USAGE', 'number'],
   'waitFor: no token': [(db) => db.waitFor(), 'REPLIC_TOKEN', 'undefined'],
@@ -354,7 +354,7 @@ describe('the receiver', () => {
   )
 
   it('knows all methods', () => {
-    expect(methods.length).toBeGreaterThan(20)
+    expect(methods.length).toBeGreaterThanOrEqual(20)
   })
 
   it.each([...methods, Symbol.asyncDispose])('is checked by %s', async (name) => {
