@@ -53,11 +53,11 @@ static void keys_and_reserved_names(void) {
       {"CREATE TABLE t(id INTEGER, v TEXT);" PATCHES_OF_T,
        "table t has no PRIMARY KEY: declare one, so that peers mean the same row"},
       {"CREATE TABLE t(id INTEGER PRIMARY KEY, _peerId INTEGER, v TEXT);" PATCHES_OF_T,
-       "table t: the name of column _peerId is reserved for t_patches"},
+       "column _peerId of table t has a name that is reserved for t_patches"},
       {"CREATE TABLE t(id INTEGER PRIMARY KEY, _NULLS TEXT);" PATCHES_OF_T,
-       "table t: the name of column _nulls is reserved for t_patches"},
+       "column _NULLS of table t has a name that is reserved for t_patches"},
       {"CREATE TABLE t(_sequenceId INTEGER PRIMARY KEY, v TEXT);" PATCHES_OF_T,
-       "table t: the name of column _sequenceId is reserved for t_patches"},
+       "column _sequenceId of table t has a name that is reserved for t_patches"},
   };
   refused(CASES, COUNT(CASES));
 }
@@ -65,8 +65,7 @@ static void keys_and_reserved_names(void) {
 static void columns_that_do_not_match(void) {
   static const refusal CASES[] = {
       {T "CREATE TABLE t_patches(_sequenceId INTEGER, _peerId INTEGER, id INTEGER, v TEXT);",
-       "t_patches has no column _patchedAt: ALTER TABLE \"t_patches\" ADD COLUMN \"_patchedAt\" "
-       "INTEGER NOT NULL"},
+       "t_patches has no column _patchedAt INTEGER NOT NULL: declare it"},
       {T "CREATE TABLE t_patches(_patchedAt INTEGER, _peerId INTEGER, id INTEGER, v TEXT);",
        "t_patches has no column _sequenceId"},
       {T "CREATE TABLE t_patches(_patchedAt INTEGER, _sequenceId INTEGER, id INTEGER, v TEXT);",
@@ -92,15 +91,13 @@ static void columns_that_do_not_match(void) {
        "column v is ANY, which means something else in a table that is not STRICT: declare t and "
        "t_patches alike"},
       {T "CREATE TABLE t_patches(_patchedAt INTEGER NOT NULL, _sequenceId TEXT NOT NULL, _peerId "
-         "INTEGER NOT NULL, id INTEGER, "
-         "v TEXT);",
-       "_sequenceId"},
+         "INTEGER NOT NULL, id INTEGER, v TEXT);",
+       "column _sequenceId of t_patches is \"TEXT\": declare it INTEGER"},
       {T "CREATE TABLE t_patches(_patchedAt TEXT NOT NULL, _sequenceId INTEGER NOT NULL, _peerId "
-         "INTEGER NOT NULL, id INTEGER, "
-         "v TEXT);",
-       "_patchedAt"},
-      {T "CREATE TABLE t_patches(" CLOCK "_nulls TEXT NOT NULL, id INTEGER, v TEXT);", "_nulls"},
-      {T "CREATE TABLE t_patches(" CLOCK "_nulls INTEGER, id INTEGER, v TEXT);", "_nulls"},
+         "INTEGER NOT NULL, id INTEGER, v TEXT);",
+       "column _patchedAt of t_patches is \"TEXT\": declare it INTEGER"},
+      {T "CREATE TABLE t_patches(" CLOCK "_nulls TEXT NOT NULL, id INTEGER, v TEXT);",
+       "column _nulls of t_patches is NOT NULL"},
       {T "CREATE VIEW t_patches AS SELECT 1 AS _patchedAt, 1 AS _sequenceId, 1 AS _peerId, id, v "
          "FROM t;",
        "t_patches"},
@@ -114,8 +111,7 @@ static void uniqueness_that_peers_cannot_keep(void) {
   static const refusal CASES[] = {
       {"CREATE TABLE t(id INTEGER PRIMARY KEY, v TEXT UNIQUE);" PATCHES_OF_T,
        "t has a UNIQUE constraint or index (sqlite_autoindex_t_1) beyond its primary key: peers "
-       "that write independently cannot "
-       "keep it"},
+       "that write independently cannot keep it"},
       {T "CREATE UNIQUE INDEX t_v ON t(v);" PATCHES_OF_T,
        "t has a UNIQUE constraint or index (t_v) beyond its primary key"},
       {T "CREATE UNIQUE INDEX t_v ON t(v) WHERE v > 'a';" PATCHES_OF_T,
@@ -123,27 +119,29 @@ static void uniqueness_that_peers_cannot_keep(void) {
       {T "CREATE UNIQUE INDEX t_v ON t(lower(v));" PATCHES_OF_T,
        "t has a UNIQUE constraint or index (t_v)"},
       {T PATCHES_OF_T "CREATE UNIQUE INDEX t_p ON t_patches(_sequenceId);",
-       "t_patches has a UNIQUE constraint or index (t_p) beyond (_peerId, _sequenceId): peers that "
-       "write independently cannot "
-       "keep it"},
+       "t_patches has a UNIQUE index (t_p) without _peerId and _sequenceId: late patches could not "
+       "be kept"},
       {T PATCHES_OF_T "CREATE UNIQUE INDEX t_p ON t_patches(id, _patchedAt);",
-       "t_patches has a UNIQUE constraint or index (t_p)"},
-      {T "CREATE TABLE t_patches(" CLOCK "id INTEGER PRIMARY KEY, v TEXT);", "t_patches"},
+       "t_patches has a UNIQUE index (t_p) without _peerId and _sequenceId"},
+      {T "CREATE TABLE t_patches(" CLOCK "id INTEGER PRIMARY KEY, v TEXT);",
+       "the primary key of t_patches allows one patch per row: remove it, or make it (_peerId, "
+       "_sequenceId)"},
       {T "CREATE TABLE t_patches(_patchedAt INTEGER NOT NULL, _sequenceId INTEGER PRIMARY KEY, "
-         "_peerId INTEGER NOT NULL, "
-         "id INTEGER, v TEXT);",
-       "t_patches"},
+         "_peerId INTEGER NOT NULL, id INTEGER, v TEXT);",
+       "the primary key of t_patches allows one patch per row: remove it, or make it (_peerId, "
+       "_sequenceId)"},
       {T "CREATE TABLE t_patches(_patchedAt INTEGER PRIMARY KEY, _sequenceId INTEGER NOT NULL, "
-         "_peerId INTEGER NOT NULL, "
-         "id INTEGER, v TEXT);",
-       "t_patches"},
+         "_peerId INTEGER NOT NULL, id INTEGER, v TEXT);",
+       "the primary key of t_patches allows one patch per row: remove it, or make it (_peerId, "
+       "_sequenceId)"},
       {T "CREATE TABLE t_patches(_patchedAt INTEGER NOT NULL, _sequenceId INTEGER NOT NULL, "
-         "_peerId INTEGER PRIMARY KEY, "
-         "id INTEGER, v TEXT);",
-       "t_patches"},
+         "_peerId INTEGER PRIMARY KEY, id INTEGER, v TEXT);",
+       "the primary key of t_patches allows one patch per row: remove it, or make it (_peerId, "
+       "_sequenceId)"},
       {T "CREATE TABLE t_patches(" CLOCK
          "id INTEGER, v TEXT, PRIMARY KEY(_sequenceId, id)) WITHOUT ROWID;",
-       "t_patches"},
+       "the primary key of t_patches allows one patch per row: remove it, or make it (_peerId, "
+       "_sequenceId)"},
   };
   refused(CASES, COUNT(CASES));
 }
@@ -152,15 +150,15 @@ static void collations_of_keys(void) {
   static const refusal CASES[] = {
       {"CREATE TABLE t(id TEXT COLLATE NOCASE PRIMARY KEY, v TEXT); CREATE TABLE t_patches(" CLOCK
        "id TEXT, v TEXT);",
-       "key column id of t has the collation NOCASE: keys that are equal could differ in bytes "
-       "between peers. Use BINARY for "
-       "the key"},
+       "the primary key of t has the collation NOCASE: keys that are equal could differ in bytes "
+       "between peers. Use BINARY"},
       {"CREATE TABLE t(id TEXT PRIMARY KEY, v TEXT); CREATE TABLE t_patches(" CLOCK
        "id TEXT COLLATE RTRIM, v TEXT);",
        "key column id of t_patches has the collation RTRIM"},
       {"CREATE TABLE t(a TEXT, id TEXT, v TEXT, PRIMARY KEY(a, id COLLATE NOCASE)); CREATE TABLE "
        "t_patches(" CLOCK "a TEXT, id TEXT, v TEXT);",
-       "the primary key of t has the collation NOCASE: use BINARY"},
+       "the primary key of t has the collation NOCASE: keys that are equal could differ in bytes "
+       "between peers. Use BINARY"},
   };
   refused(CASES, COUNT(CASES));
 }
@@ -179,17 +177,16 @@ static void triggers_that_write_to_replicated_tables(void) {
        "trigger t_a writes to the replicated table t"},
       {T PATCHES_OF_T "CREATE TRIGGER t_a AFTER INSERT ON t BEGIN DELETE FROM t_patches; END;",
        "trigger t_a writes to the replicated table t_patches"},
-      {T PATCHES_OF_T
-       "CREATE TABLE tmid(x); CREATE TRIGGER t_a AFTER INSERT ON t BEGIN INSERT INTO tmid "
-       "VALUES(1); END;"
-       "CREATE TRIGGER t_b AFTER INSERT ON tmid BEGIN INSERT INTO good VALUES(1, 'x'); END;",
+      {T PATCHES_OF_T "CREATE TABLE tmid(x); CREATE TRIGGER t_a AFTER INSERT ON t BEGIN INSERT "
+                      "INTO tmid VALUES(1); END;CREATE TRIGGER t_b AFTER INSERT ON tmid BEGIN "
+                      "INSERT INTO good VALUES(1, 'x'); END;",
        "trigger t_b writes to the replicated table good"},
       {T PATCHES_OF_T "CREATE TABLE tlog(x); CREATE TRIGGER t_a AFTER INSERT ON t BEGIN INSERT OR "
                       "ROLLBACK INTO tlog VALUES(1); END;",
        "trigger t_a on t uses ROLLBACK, which would undo other calls too: use RAISE(ABORT)"},
       {T PATCHES_OF_T
        "CREATE TRIGGER t_a BEFORE INSERT ON t_patches BEGIN SELECT RAISE(IGNORE); END;",
-       "t_a"},
+       "trigger t_a is on t_patches, which only the engine writes to: drop it"},
   };
   refused(CASES, COUNT(CASES));
   cluster *c = cluster_start(1, GOOD);
@@ -203,9 +200,8 @@ static void triggers_that_write_to_replicated_tables(void) {
       REPLIC_ESCHEMA);
   CHECK_CONTAINS(replic_error_text(p->r), "_replic_vector");
   CHECK_OK(p->r, try_migrate(p, 2,
-                             T PATCHES_OF_T
-                             "CREATE TABLE seen(x); CREATE TRIGGER t_a AFTER INSERT ON t BEGIN "
-                             "INSERT INTO seen SELECT v FROM good; END;",
+                             T PATCHES_OF_T "CREATE TABLE seen(x); CREATE TRIGGER t_a AFTER INSERT "
+                                            "ON t BEGIN INSERT INTO seen SELECT v FROM good; END;",
                              ""));
 }
 
@@ -234,27 +230,27 @@ static void missing_indexes_are_created(void) {
   CHECK_INT(own_indexes(&c->peers[0]), 2);
   sqlite3 *db = peer_sql(&c->peers[0]);
   CHECK_TEXT(sql_text(db, "SELECT group_concat(x.name) FROM pragma_index_list('t_patches') l, "
-                          "pragma_index_xinfo(l.name) x "
-                          "WHERE l.\"unique\" AND x.key"),
+                          "pragma_index_xinfo(l.name) x WHERE l.\"unique\" AND x.key"),
              "_peerId,_sequenceId");
   CHECK_TEXT(sql_text(db, "SELECT group_concat(x.name) FROM pragma_index_list('t_patches') l, "
-                          "pragma_index_xinfo(l.name) x "
-                          "WHERE NOT l.\"unique\" AND x.key"),
+                          "pragma_index_xinfo(l.name) x WHERE NOT l.\"unique\" AND x.key"),
              "id,_patchedAt,_peerId,_sequenceId");
 }
 
 static void equivalent_indexes_are_recognised(void) {
   static const char *const EQUIVALENT[] = {
-      "CREATE TABLE t_patches(" CLOCK "id INTEGER, v TEXT, PRIMARY KEY(_peerId, _sequenceId));"
-      "CREATE INDEX t_key ON t_patches(id, _patchedAt, _peerId, _sequenceId);",
-      "CREATE TABLE t_patches(" CLOCK "id INTEGER, v TEXT, UNIQUE(_peerId, _sequenceId));"
-      "CREATE INDEX t_key ON t_patches(id, _patchedAt, _peerId, _sequenceId, v);",
       "CREATE TABLE t_patches(" CLOCK
-      "id INTEGER, v TEXT, PRIMARY KEY(_peerId, _sequenceId)) WITHOUT ROWID;"
-      "CREATE UNIQUE INDEX t_key ON t_patches(id, _patchedAt, _peerId, _sequenceId);",
+      "id INTEGER, v TEXT, PRIMARY KEY(_peerId, _sequenceId));CREATE INDEX t_key ON t_patches(id, "
+      "_patchedAt, _peerId, _sequenceId);",
       "CREATE TABLE t_patches(" CLOCK
-      "id INTEGER, v TEXT); CREATE UNIQUE INDEX t_o ON t_patches(_peerId, _sequenceId);"
-      "CREATE INDEX t_key ON t_patches(id, _patchedAt, _peerId, _sequenceId);",
+      "id INTEGER, v TEXT, UNIQUE(_peerId, _sequenceId));CREATE INDEX t_key ON t_patches(id, "
+      "_patchedAt, _peerId, _sequenceId, v);",
+      "CREATE TABLE t_patches(" CLOCK
+      "id INTEGER, v TEXT, PRIMARY KEY(_peerId, _sequenceId)) WITHOUT ROWID;CREATE UNIQUE INDEX "
+      "t_key ON t_patches(id, _patchedAt, _peerId, _sequenceId);",
+      "CREATE TABLE t_patches(" CLOCK
+      "id INTEGER, v TEXT); CREATE UNIQUE INDEX t_o ON t_patches(_peerId, _sequenceId);CREATE "
+      "INDEX t_key ON t_patches(id, _patchedAt, _peerId, _sequenceId);",
   };
   for (size_t i = 0; i < COUNT(EQUIVALENT); i++) {
     test_note("%s", EQUIVALENT[i]);
@@ -295,10 +291,9 @@ static void near_misses_are_not_taken_for_indexes(void) {
 
 static void names_are_found_in_any_case(void) {
   cluster *c = cluster_start(
-      1, "CREATE TABLE Todo(Id INTEGER PRIMARY KEY, Title TEXT, DELETEDAT INTEGER);"
-         "CREATE TABLE todo_PATCHES(_patchedat INTEGER NOT NULL, _SEQUENCEID INTEGER NOT NULL, "
-         "_peerid "
-         "INTEGER NOT NULL, _Nulls TEXT, id INTEGER, TITLE text, deletedAt integer);");
+      1, "CREATE TABLE Todo(Id INTEGER PRIMARY KEY, Title TEXT, DELETEDAT INTEGER);CREATE TABLE "
+         "todo_PATCHES(_patchedat INTEGER NOT NULL, _SEQUENCEID INTEGER NOT NULL, _peerid INTEGER "
+         "NOT NULL, _Nulls TEXT, id INTEGER, TITLE text, deletedAt integer);");
   peer *p = &c->peers[0];
   CHECK_INT(replic_table_count(p->r), 1);
   CHECK_INT(upsert(p, "TODO", ROW({"ID", v_int(1)}, {"title", v_text("x")})), 1);
@@ -308,9 +303,9 @@ static void names_are_found_in_any_case(void) {
 }
 
 static void only_pairs_of_tables_are_replicated(void) {
-  cluster *c = cluster_start(
-      1, GOOD "CREATE TABLE plain(id INTEGER PRIMARY KEY, v TEXT); CREATE TABLE widow_patches(x);"
-              "CREATE TABLE _patches(x); CREATE TABLE patches(x);");
+  cluster *c =
+      cluster_start(1, GOOD "CREATE TABLE plain(id INTEGER PRIMARY KEY, v TEXT); CREATE TABLE "
+                            "widow_patches(x);CREATE TABLE _patches(x); CREATE TABLE patches(x);");
   peer *p = &c->peers[0];
   CHECK_INT(replic_table_count(p->r), 1);
   CHECK_CODE(p->r, try_upsert(p, "plain", ROW({"id", v_int(1)})), REPLIC_ETABLE);
@@ -321,11 +316,10 @@ static void only_pairs_of_tables_are_replicated(void) {
 }
 
 static void the_description_of_a_table(void) {
-  cluster *c =
-      cluster_start(1, "CREATE TABLE t(b TEXT NOT NULL, gone AS (v || b), a BLOB, v VARCHAR(9) NOT "
-                       "NULL DEFAULT 'x', w, "
-                       "deletedAt INTEGER, PRIMARY KEY(a, b)); CREATE TABLE t_patches(" CLOCK
-                       "_nulls TEXT, a BLOB, b TEXT, v VARCHAR(9), w, deletedAt INTEGER);" GOOD);
+  cluster *c = cluster_start(
+      1, "CREATE TABLE t(b TEXT NOT NULL, gone AS (v || b), a BLOB, v VARCHAR(9) NOT NULL DEFAULT "
+         "'x', w, deletedAt INTEGER, PRIMARY KEY(a, b)); CREATE TABLE t_patches(" CLOCK
+         "_nulls TEXT, a BLOB, b TEXT, v VARCHAR(9), w, deletedAt INTEGER);" GOOD);
   CHECK_INT(replic_table_count(c->peers[0].r), 2);
   CHECK(replic_table_at(c->peers[0].r, 2) == NULL);
   const replic_table *good = replic_table_at(c->peers[0].r, 0),
@@ -350,12 +344,11 @@ static void the_description_of_a_table(void) {
 
 /* Every line that explain gives is SQL that SQLite accepts, and none of it scans a whole table. */
 static void explain_gives_the_sql_that_runs(void) {
-  cluster *c = cluster_start(
-      1,
-      "CREATE TABLE \"a\"\"b\"(x TEXT, \"or\"\"der\" TEXT, k BLOB, must TEXT NOT NULL, PRIMARY "
-      "KEY(k, x));"
-      "CREATE TABLE \"a\"\"b_patches\"(" CLOCK "k BLOB, x TEXT, \"or\"\"der\" TEXT, must TEXT);"
-      "CREATE TABLE keys(id INTEGER PRIMARY KEY); CREATE TABLE keys_patches(" CLOCK "id INTEGER);");
+  cluster *c =
+      cluster_start(1, "CREATE TABLE \"a\"\"b\"(x TEXT, \"or\"\"der\" TEXT, k BLOB, must TEXT NOT "
+                       "NULL, PRIMARY KEY(k, x));CREATE TABLE \"a\"\"b_patches\"(" CLOCK
+                       "k BLOB, x TEXT, \"or\"\"der\" TEXT, must TEXT);CREATE TABLE keys(id "
+                       "INTEGER PRIMARY KEY); CREATE TABLE keys_patches(" CLOCK "id INTEGER);");
   peer *p = &c->peers[0];
   static const char *const TABLES[] = {"a\"b", "keys"};
   for (size_t i = 0; i < COUNT(TABLES); i++) {
