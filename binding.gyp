@@ -41,8 +41,10 @@
         'src/core/identity.c',
         'src/core/log.c',
         'src/core/merge.c',
+        'src/core/open.c',
         'src/core/query.c',
         'src/core/schema.c',
+        'src/core/sql.c',
         'src/core/sync.c',
         'src/core/vector.c',
         'src/core/wire.c',
@@ -69,9 +71,11 @@
       'dependencies': ['replic_core'],
       'sources': ['<!@(node -p "fs.readdirSync(\'src/napi\').filter(f => /cc$/.test(f)).map(f => \'src/napi/\' + f).join(\' \')")'],
       'include_dirs': ['<(node_addon_api_dir)'],
-      # Node-API 8 is what Node 20 and Bun both have, and all that we need. The addon throws no C++ exceptions.
+      # Node-API 8 is what Node 20 and Bun both have, and all that we need. The addon throws no C++ exceptions, and a
+      # worker that is terminated in the middle of a call must not end the process because nothing can be thrown there.
       'defines': [
         'NAPI_VERSION=8',
+        'NODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS',
         'NAPI_DISABLE_CPP_EXCEPTIONS',
         'NODE_ADDON_API_DISABLE_DEPRECATED',
       ],

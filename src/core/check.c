@@ -97,7 +97,7 @@ static int check_triggers(replic *r, replic__table *t) {
   memset(t->take, 1, (size_t)t->n_fields);
   r->auth.mode = AUTH_TRIGGERS;
   r->auth.denied = 0;
-  int rc = replic__schema_row_sql(r, t, t->take, 0, &stmt);
+  int rc = replic__sql_row(r, t, t->take, 0, &stmt);
   r->auth.mode = AUTH_ENGINE;
   return rc != REPLIC_OK && r->auth.denied ? replic__fail(r, r->auth.denied, "%s", r->auth.what)
                                            : rc;

@@ -1,21 +1,23 @@
 /* core.h - what the core's files share. Not for use outside src/core.
  *
- *   engine.c    open, batches, writes, migrations            ┐
- *   merge.c     one patch into log and table (I2)            │ decide the data
- *   log.c       the T_patches tables: append, read, fold     │
- *   schema.c    which tables are replicated, and their SQL   │
+ *   open.c      opening, closing, internal tables
+ *   engine.c    batches, local writes, migrations            ┐
+ *   merge.c     one patch into log and table (I2)            │ decide
+ *   log.c       the T_patches tables: append, read, fold     │ the
+ *   schema.c    which tables are replicated                  │ data
  *   vector.c    what is applied (I1)                         │
  *   clock.c     the next _patchedAt                          ┘
  *   sync.c      links: who lacks what, frames in and out
  *   wire.c      bytes <-> frames
+ *   sql.c       the statements of a table
  *   check.c     may a table be replicated?
  *   guard.c     SQL of the application's own
  *   identity.c  <file>-replic: lock and witness
+ *   query.c     reading: connections of their own, without the rest of the core
  *   error.c     texts, codes, events
  *
- * Each file uses only those below it in this list, except that all use error.c, and sync.c is
- * called by engine.c after the commit. Memory comes from sqlite3_malloc, so that one failure shim
- * covers SQLite and core. */
+ * What decides the data knows nothing of links: engine.c calls sync.c once, after the commit.
+ * Memory comes from sqlite3_malloc, so that one failure shim covers SQLite and core. */
 #ifndef REPLIC_CORE_H
 #define REPLIC_CORE_H
 
@@ -76,11 +78,12 @@ int replic__schema_load(replic *r,
 int replic__check(replic *r, const replic__schema *schema); /* check.c: REPLIC_ESCHEMA and why */
 void replic__schema_free(replic__schema *schema);
 replic__table *replic__schema_find(const replic__schema *schema, const char *name);
-int replic__schema_sql(replic *r, replic__table *t, int which, sqlite3_stmt **out);
-int replic__schema_row_sql(replic *r, replic__table *t, const unsigned char *take, int update,
-                           sqlite3_stmt **out);
-char *replic__schema_text(const replic__table *t, int which);
-char *replic__schema_row_text(const replic__table *t, const unsigned char *take, int update);
+int replic__sql_get(replic *r, replic__table *t, int which, sqlite3_stmt **out);
+int replic__sql_row(replic *r, replic__table *t, const unsigned char *take, int update,
+                    sqlite3_stmt **out);
+void replic__sql_free(replic__table *t);
+char *replic__sql_text(const replic__table *t, int which);
+char *replic__sql_row_text(const replic__table *t, const unsigned char *take, int update);
 
 /* ---- patches ----------------------------------------------------------------------------------------------- */
 
@@ -183,9 +186,12 @@ struct replic {
 
 int replic__exec(replic *r, const char *sql); /* engine.c's own SQL only */
 int replic__prepare(replic *r, const char *sql,
-                    sqlite3_stmt **slot);        /* keeps it in *slot; persistent */
+                    sqlite3_stmt **slot); /* keeps it in *slot; persistent */
+int replic__run_kept(replic *r, const char *sql, sqlite3_stmt **slot); /* prepared once, stepped */
 int replic__step(replic *r, sqlite3_stmt *stmt); /* runs to the end, resets; sets the error */
 int replic__int(replic *r, const char *sql, int64_t *out); /* one integer; 0 rows: 0 */
+/* Builds the schema aside, then swaps it in. */
+int replic__reload_schema(replic *r);
 /* A savepoint also remembers one vector entry, the clock and the counters. */
 typedef struct replic__savepoint {
   replic_position position;

@@ -172,9 +172,10 @@ int replic__guard_exec(replic *r, int mode, const char *sql, size_t len, const r
     } else if (stmt && ++n_statements > 1 && !many) {
       rc = replic__fail(r, REPLIC_EUSAGE, "run takes one statement; exec takes several");
     } else if (stmt && (rc = bind_params(r, stmt, params, n_params)) == REPLIC_OK) {
+      int64_t total = sqlite3_total_changes64(r->db); /* DDL leaves sqlite3_changes as it was */
       while ((rc = sqlite3_step(stmt)) == SQLITE_ROW) continue;
       rc = rc == SQLITE_DONE ? REPLIC_OK : explain_failure(r, rc);
-      if (rc == REPLIC_OK && !sqlite3_stmt_readonly(stmt)) *changes += sqlite3_changes64(r->db);
+      if (sqlite3_total_changes64(r->db) != total) *changes += sqlite3_changes64(r->db);
     }
     sqlite3_finalize(stmt);
   }

@@ -87,7 +87,7 @@ static int bind_patch(sqlite3_stmt *stmt, const replic__patch *p, int n_fields) 
 int replic__log_insert(replic *r, const replic__patch *p, int *duplicate) {
   replic__table *t = p->table;
   sqlite3_stmt *stmt;
-  int rc = replic__schema_sql(r, t, LOG_INSERT, &stmt);
+  int rc = replic__sql_get(r, t, LOG_INSERT, &stmt);
   if (rc != REPLIC_OK) return rc;
   char *nulls = nulls_text(p);
   if (nulls && !t->has_nulls) {
@@ -112,7 +112,7 @@ int replic__log_newer(replic *r, const replic__patch *p, unsigned char *take, in
   replic__table *t = p->table;
   sqlite3_stmt *stmt;
   *newer = 0;
-  int rc = replic__schema_sql(r, t, LOG_NEWER, &stmt);
+  int rc = replic__sql_get(r, t, LOG_NEWER, &stmt);
   if (rc == REPLIC_OK) rc = bind_patch(stmt, p, t->n_keys);
   while (rc == SQLITE_OK && (rc = sqlite3_step(stmt)) == SQLITE_ROW) {
     rc = SQLITE_OK;
@@ -146,7 +146,7 @@ static int own_value(replic_value *value) {
 int replic__log_fold(replic *r, const replic__patch *p) {
   replic__table *t = p->table;
   sqlite3_stmt *stmt;
-  int rc = replic__schema_sql(r, t, LOG_FOLD, &stmt);
+  int rc = replic__sql_get(r, t, LOG_FOLD, &stmt);
   memset(t->fold_take, 0, (size_t)t->n_fields);
   for (int i = 0; rc == REPLIC_OK && i < t->n_keys; i++) {
     rc = replic__bind(stmt, i + 1, &p->values[i]);
@@ -190,7 +190,7 @@ int replic__log_read(replic *r, uint32_t origin, int64_t after, int64_t up_to,
   for (size_t i = 0; rc == REPLIC_OK && i < n; i++) {
     replic__table *t = r->schema->tables[i];
     sqlite3_stmt *stmt;
-    rc = replic__schema_sql(r, t, LOG_READ, &stmt);
+    rc = replic__sql_get(r, t, LOG_READ, &stmt);
     if (rc != REPLIC_OK) break;
     sqlite3_bind_int64(stmt, 1, origin);
     sqlite3_bind_int64(stmt, 2, after);
@@ -222,7 +222,7 @@ int replic__log_clock(replic *r, uint32_t origin, int64_t sequence, int64_t *pat
   *patched_at = 0;
   for (size_t i = 0; rc == REPLIC_OK && !*patched_at && i < replic_table_count(r); i++) {
     sqlite3_stmt *stmt;
-    rc = replic__schema_sql(r, r->schema->tables[i], LOG_CLOCK, &stmt);
+    rc = replic__sql_get(r, r->schema->tables[i], LOG_CLOCK, &stmt);
     if (rc != REPLIC_OK) break;
     sqlite3_bind_int64(stmt, 1, origin);
     sqlite3_bind_int64(stmt, 2, sequence);

@@ -43,7 +43,7 @@ static int is_local_policy(int rc) {
 static int write_row(replic *r, replic__table *t, const replic_value *values,
                      const unsigned char *take, int update, int local, int *changed) {
   sqlite3_stmt *stmt;
-  int rc = replic__schema_row_sql(r, t, take, update, &stmt);
+  int rc = replic__sql_row(r, t, take, update, &stmt);
   for (int i = 0; rc == REPLIC_OK && i < t->n_fields; i++)
     if (i < t->n_keys || take[i]) rc = replic__fail_db(r, replic__bind(stmt, i + 1, &values[i]));
   if (rc != REPLIC_OK) return rc;
@@ -72,7 +72,7 @@ static int write_row(replic *r, replic__table *t, const replic_value *values,
 
 int replic__row_exists(replic *r, replic__table *t, const replic_value *values, int *exists) {
   sqlite3_stmt *stmt;
-  int rc = replic__schema_sql(r, t, ROW_EXISTS, &stmt);
+  int rc = replic__sql_get(r, t, ROW_EXISTS, &stmt);
   for (int i = 0; rc == REPLIC_OK && i < t->n_keys; i++) rc = replic__bind(stmt, i + 1, &values[i]);
   if (rc == REPLIC_OK) rc = sqlite3_step(stmt);
   *exists = rc == SQLITE_ROW;
@@ -107,7 +107,7 @@ static int set_defaults(replic *r, const replic__patch *p) {
   sqlite3_stmt *stmt;
   int exists, rc = replic__row_exists(r, t, p->values, &exists);
   if (rc != REPLIC_OK || exists) return rc;
-  rc = replic__schema_sql(r, t, DEFAULTS, &stmt);
+  rc = replic__sql_get(r, t, DEFAULTS, &stmt);
   if (rc == REPLIC_OK && sqlite3_step(stmt) != SQLITE_ROW)
     return replic__fail_db(r, sqlite3_reset(stmt));
   for (int i = t->n_keys; rc == REPLIC_OK && i < t->n_fields; i++) {

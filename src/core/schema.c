@@ -41,12 +41,6 @@ static int is_untyped(const char *type, int strict) {
          !sqlite3_strlike("%BLOB%", type, 0);
 }
 
-static void free_row_sql(replic__row_sql *row) {
-  sqlite3_free(row->take);
-  sqlite3_finalize(row->upsert);
-  sqlite3_finalize(row->update);
-}
-
 static void free_table(replic__table *t) {
   for (size_t i = 0; i < t->info.n_columns; i++) {
     sqlite3_free((char *)t->columns[i].name);
@@ -58,8 +52,7 @@ static void free_table(replic__table *t) {
     sqlite3_free(t->fields[i].json_name);
     sqlite3_free(t->fields[i].default_sql);
   }
-  for (int i = 0; i < N_TABLE_SQL; i++) sqlite3_finalize(t->sql[i]);
-  for (int i = 0; i < t->n_rows; i++) free_row_sql(&t->rows[i]);
+  replic__sql_free(t);
   sqlite3_free(t->columns);
   sqlite3_free(t->fields);
   sqlite3_free(t->take);
@@ -187,156 +180,6 @@ static int ensure_indexes(replic *r, const replic__table *t) {
   return rc;
 }
 
-/* ---- SQL ---- */
-
-enum { NAME, PARAMETER, EQUALS, EXCLUDED };
-
-/* Fields [from, to) that `take` permits (NULL: all), comma-separated, or with AND. Parameter i + 1
- * is field i. */
-static void append(sqlite3_str *sql, const replic__table *t, int from, int to,
-                   const unsigned char *take, int form, const char *separator) {
-  int n = 0;
-  for (int i = from; i < to; i++) {
-    if (take && i >= t->n_keys && !take[i]) continue;
-    const char *name = t->fields[i].name;
-    if (n++) sqlite3_str_appendall(sql, separator);
-    if (form == PARAMETER) sqlite3_str_appendf(sql, "?%d", i + 1);
-    if (form == NAME) sqlite3_str_appendf(sql, "\"%w\"", name);
-    if (form == EQUALS) sqlite3_str_appendf(sql, "\"%w\" = ?%d", name, i + 1);
-    if (form == EXCLUDED) sqlite3_str_appendf(sql, "\"%w\" = excluded.\"%w\"", name, name);
-  }
-}
-
-static void append_log_insert(sqlite3_str *sql, const replic__table *t) {
-  int n = t->n_fields;
-  sqlite3_str_appendf(sql, "INSERT OR ABORT INTO main.\"%w\"(", t->patches);
-  append(sql, t, 0, n, NULL, NAME, ", ");
-  sqlite3_str_appendf(sql, ", _patchedAt, _peerId, _sequenceId%s) VALUES(",
-                      t->has_nulls ? ", _nulls" : "");
-  append(sql, t, 0, n, NULL, PARAMETER, ", ");
-  sqlite3_str_appendf(sql, ", ?%d, ?%d, ?%d", n + 1, n + 2, n + 3);
-  if (t->has_nulls) sqlite3_str_appendf(sql, ", ?%d", n + 4);
-  sqlite3_str_appendall(sql, ") ON CONFLICT(_peerId, _sequenceId) DO NOTHING");
-}
-
-/* SELECT of all fields in order, then _nulls, then the clock's three parts. */
-static void append_log_select(sqlite3_str *sql, const replic__table *t, int which) {
-  int n = t->n_fields;
-  sqlite3_str_appendall(sql, "SELECT ");
-  append(sql, t, 0, n, NULL, NAME, ", ");
-  sqlite3_str_appendf(sql, ", %s, _patchedAt, _peerId, _sequenceId FROM main.\"%w\" WHERE ",
-                      t->has_nulls ? "_nulls" : "NULL", t->patches);
-  if (which == LOG_READ) {
-    sqlite3_str_appendall(
-        sql, "_peerId = ?1 AND _sequenceId > ?2 AND _sequenceId <= ?3 ORDER BY _sequenceId");
-    return;
-  }
-  append(sql, t, 0, t->n_keys, NULL, EQUALS, " AND ");
-  if (which == LOG_NEWER)
-    sqlite3_str_appendf(sql, " AND (_patchedAt, _peerId, _sequenceId) > (?%d, ?%d, ?%d)", n + 1,
-                        n + 2, n + 3);
-  else
-    sqlite3_str_appendall(sql, " ORDER BY _patchedAt DESC, _peerId DESC, _sequenceId DESC");
-}
-
-char *replic__schema_text(const replic__table *t, int which) {
-  sqlite3_str *sql = sqlite3_str_new(NULL);
-  if (which == LOG_INSERT) {
-    append_log_insert(sql, t);
-  } else if (which == LOG_CLOCK) {
-    sqlite3_str_appendf(
-        sql, "SELECT _patchedAt FROM main.\"%w\" WHERE _peerId = ?1 AND _sequenceId = ?2",
-        t->patches);
-  } else if (which == ROW_EXISTS) {
-    sqlite3_str_appendf(sql, "SELECT 1 FROM main.\"%w\" WHERE ", t->name);
-    append(sql, t, 0, t->n_keys, NULL, EQUALS, " AND ");
-  } else if (which == DEFAULTS) {
-    for (int i = 0; i < t->n_fields; i++) {
-      const char *expression = t->fields[i].default_sql;
-      sqlite3_str_appendf(sql, "%s(%s)", i ? ", " : "SELECT ", expression ? expression : "NULL");
-    }
-  } else {
-    append_log_select(sql, t, which);
-  }
-  return sqlite3_str_finish(sql);
-}
-
-/* Columns whose DEFAULT is no constant, and that the patches do not set: each peer would compute
- * its own. */
-static void append_unset(sqlite3_str *sql, const replic__table *t, const unsigned char *take,
-                         int names) {
-  for (int i = t->n_keys; i < t->n_fields; i++)
-    if (!take[i] && t->fields[i].default_sql && names)
-      sqlite3_str_appendf(sql, ", \"%w\"", t->fields[i].name);
-    else if (!take[i] && t->fields[i].default_sql)
-      sqlite3_str_appendall(sql, ", NULL");
-}
-
-/* OR ABORT overrides conflict clauses of the user's DDL, which could roll back or skip. */
-char *replic__schema_row_text(const replic__table *t, const unsigned char *take, int update) {
-  sqlite3_str *sql = sqlite3_str_new(NULL);
-  int n = t->n_fields, n_keys = t->n_keys,
-      sets = memchr(take + n_keys, 1, (size_t)(n - n_keys)) != NULL;
-  if (update) {
-    sqlite3_str_appendf(sql, "UPDATE OR ABORT main.\"%w\" SET ", t->name);
-    append(sql, t, n_keys, n, take, EQUALS, ", ");
-    sqlite3_str_appendall(sql, " WHERE ");
-    append(sql, t, 0, n_keys, NULL, EQUALS, " AND ");
-    return sqlite3_str_finish(sql);
-  }
-  sqlite3_str_appendf(sql, "INSERT OR ABORT INTO main.\"%w\"(", t->name);
-  append(sql, t, 0, n, take, NAME, ", ");
-  append_unset(sql, t, take, 1);
-  sqlite3_str_appendall(sql, ") VALUES(");
-  append(sql, t, 0, n, take, PARAMETER, ", ");
-  append_unset(sql, t, take, 0);
-  sqlite3_str_appendall(sql, ") ON CONFLICT(");
-  append(sql, t, 0, n_keys, NULL, NAME, ", ");
-  sqlite3_str_appendall(sql, sets ? ") DO UPDATE SET " : ") DO NOTHING");
-  append(sql, t, n_keys, n, take, EXCLUDED, ", ");
-  return sqlite3_str_finish(sql);
-}
-
-static int prepare_owned(replic *r, char *sql, sqlite3_stmt **slot) {
-  int rc = sql ? replic__prepare(r, sql, slot) : SQLITE_NOMEM;
-  sqlite3_free(sql);
-  return rc;
-}
-
-int replic__schema_sql(replic *r, replic__table *t, int which, sqlite3_stmt **out) {
-  int rc =
-      t->sql[which] ? REPLIC_OK : prepare_owned(r, replic__schema_text(t, which), &t->sql[which]);
-  *out = t->sql[which];
-  return rc;
-}
-
-/* One pair of statements per set of columns, most recently used first; the last one makes room. */
-int replic__schema_row_sql(replic *r, replic__table *t, const unsigned char *take, int update,
-                           sqlite3_stmt **out) {
-  size_t n = (size_t)t->n_fields;
-  int i = 0;
-  while (i < t->n_rows && memcmp(t->rows[i].take, take, n) != 0) i++;
-  if (i == t->n_rows) {
-    replic__row_sql fresh = {.take = sqlite3_malloc64(n)};
-    if (!fresh.take) return SQLITE_NOMEM;
-    memcpy(fresh.take, take, n);
-    if (t->n_rows == REPLIC__ROW_SQL_MAX)
-      free_row_sql(&t->rows[--i]);
-    else
-      t->n_rows++;
-    t->rows[i] = fresh;
-  }
-  if (i > 0) {
-    replic__row_sql found = t->rows[i];
-    memmove(&t->rows[1], &t->rows[0], (size_t)i * sizeof found);
-    t->rows[0] = found;
-  }
-  sqlite3_stmt **slot = update ? &t->rows[0].update : &t->rows[0].upsert;
-  int rc = *slot ? REPLIC_OK : prepare_owned(r, replic__schema_row_text(t, take, update), slot);
-  *out = *slot;
-  return rc;
-}
-
 /* ---- the whole schema ---- */
 
 static int load_table(replic *r, replic__table *t) {
@@ -429,22 +272,4 @@ size_t replic_table_count(const replic *r) {
 
 const replic_table *replic_table_at(const replic *r, size_t index) {
   return index < replic_table_count(r) ? &r->schema->tables[index]->info : NULL;
-}
-
-int replic_explain(replic *r, const char *table, char **out) {
-  *out = NULL;
-  replic__table *t = replic__schema_find(r->schema, table);
-  if (!t) return replic__fail(r, REPLIC_ETABLE, "there is no replicated table %s", table);
-  sqlite3_str *text = sqlite3_str_new(NULL);
-  for (int i = 0; i < N_TABLE_SQL + 2; i++) {
-    memset(t->take, 1, (size_t)t->n_fields);
-    char *sql = i < N_TABLE_SQL ? replic__schema_text(t, i)
-                : i == N_TABLE_SQL && t->n_fields == t->n_keys
-                    ? NULL
-                    : replic__schema_row_text(t, t->take, i == N_TABLE_SQL);
-    if (sql) sqlite3_str_appendf(text, "%s;\n", sql);
-    sqlite3_free(sql);
-  }
-  *out = sqlite3_str_finish(text);
-  return *out ? REPLIC_OK : SQLITE_NOMEM;
 }

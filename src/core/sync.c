@@ -1012,6 +1012,9 @@ int replic_tick(replic *r) {
     } else if (!l->ready) {
       send_hello(r, l, 1);
     } else {
+      for (size_t p = 0; l->n_held && p < l->n_at; p++) /* another link may have brought it */
+        if (replic__vector_sequence(r, l->at[p].origin) > l->at[p].held_after)
+          release(l, &l->at[p]);
       if (l->n_held && r->now_ms - l->held_ms >= HELD_HEARTBEATS * r->config.heartbeat_ms) {
         l->held_ms = r->now_ms;
         send_needs(r, l);

@@ -1,0 +1,183 @@
+/* open.c - opening and closing: configuration, connection, internal tables, identity, registration.
+ *
+ * The internal tables are few and readable:
+ *   _replic_meta        key, value         peerId, layout of these tables
+ *   _replic_vector      origin, sequence, patchedAt
+ *   _replic_migrations  version, up, down  what was applied, and how to step back (engine.c) */
+#include <string.h>
+
+#include "core.h"
+
+#define MIB (1024 * 1024)
+#define BUSY_TIMEOUT_MS                                                                            \
+  5000           /* for other programs that have the file open; another Replica cannot */
+#define LAYOUT 1 /* of the internal tables */
+
+/* ---- small helpers over SQLite ---- */
+
+int replic__prepare(replic *r, const char *sql, sqlite3_stmt **slot) {
+  if (*slot) return REPLIC_OK;
+  return replic__fail_db(r,
+                         sqlite3_prepare_v3(r->db, sql, -1, SQLITE_PREPARE_PERSISTENT, slot, NULL));
+}
+
+int replic__step(replic *r, sqlite3_stmt *stmt) {
+  int rc;
+  while ((rc = sqlite3_step(stmt)) == SQLITE_ROW) continue;
+  rc = rc == SQLITE_DONE ? REPLIC_OK : replic__fail_db(r, rc);
+  sqlite3_reset(stmt);
+  return rc;
+}
+
+int replic__exec(replic *r, const char *sql) {
+  return replic__fail_db(r, sqlite3_exec(r->db, sql, NULL, NULL, NULL));
+}
+
+int replic__int(replic *r, const char *sql, int64_t *out) {
+  sqlite3_stmt *stmt = NULL;
+  *out = 0;
+  int rc = replic__prepare(r, sql, &stmt);
+  if (rc == REPLIC_OK) rc = sqlite3_step(stmt);
+  if (rc == SQLITE_ROW) *out = sqlite3_column_int64(stmt, 0);
+  rc = rc == SQLITE_ROW || rc == SQLITE_DONE ? REPLIC_OK : replic__fail_db(r, rc);
+  sqlite3_finalize(stmt);
+  return rc;
+}
+
+int replic__run_kept(replic *r, const char *sql, sqlite3_stmt **slot) {
+  int rc = replic__prepare(r, sql, slot);
+  return rc == REPLIC_OK ? replic__step(r, *slot) : rc;
+}
+
+/* ---- opening and closing ---- */
+
+static int take_defaults(replic *r, const replic_config *config) {
+  replic_config *c = &r->config;
+  *c = *config;
+  if (!c->max_clock_skew_ms) c->max_clock_skew_ms = 60000;
+  if (!c->heartbeat_ms) c->heartbeat_ms = 1000;
+  if (!c->link_timeout_ms) c->link_timeout_ms = 10000;
+  if (!c->max_frame_bytes) c->max_frame_bytes = 64 * MIB;
+  if (!c->window_bytes) c->window_bytes = 4 * MIB;
+  if (!c->slice_bytes) c->slice_bytes = 256 * 1024;
+  if (!c->early_bytes) c->early_bytes = 4 * MIB;
+  if (!c->ring_bytes) c->ring_bytes = 4 * MIB;
+  r->path = sqlite3_mprintf("%s", config->path ? config->path : "");
+  c->path = r->path;
+  if (!r->path) return SQLITE_NOMEM;
+  if (!*r->path || !strcmp(r->path, ":memory:"))
+    return replic__fail(r, REPLIC_EUSAGE, "a replica needs a file; \"%s\" is none", r->path);
+  return REPLIC_OK;
+}
+
+static int open_database(replic *r) {
+  int flags =
+      SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE;
+  int rc = sqlite3_open_v2(r->path, &r->db, flags, NULL);
+  if (rc != SQLITE_OK)
+    return replic__fail(r, rc, "%s: %s. The folder must exist and be writable", r->path,
+                        r->db ? sqlite3_errmsg(r->db) : "no memory");
+  if (sqlite3_db_readonly(r->db, "main") == 1)
+    return replic__fail(r, SQLITE_READONLY, "%s cannot be written: change its permissions",
+                        r->path);
+  sqlite3_busy_timeout(r->db, BUSY_TIMEOUT_MS);
+  return replic__identity_open(r);
+}
+
+static int set_up(replic *r) {
+  sqlite3_stmt *stmt = NULL;
+  int rc = replic__prepare(r, "SELECT encoding FROM pragma_encoding", &stmt);
+  int utf8 = rc == REPLIC_OK && sqlite3_step(stmt) == SQLITE_ROW &&
+             !strcmp((const char *)sqlite3_column_text(stmt, 0), "UTF-8");
+  if (rc == REPLIC_OK) rc = replic__fail_db(r, sqlite3_reset(stmt));
+  sqlite3_finalize(stmt);
+  if (rc == REPLIC_OK && !utf8)
+    return replic__fail(r, REPLIC_ESCHEMA,
+                        "%s is not encoded in UTF-8: copy it with the sqlite3 shell's .dump",
+                        r->path);
+  if (rc == REPLIC_OK)
+    rc = replic__exec(
+        r, "PRAGMA journal_mode = WAL; PRAGMA foreign_keys = ON; PRAGMA temp_store = MEMORY");
+  if (rc == REPLIC_OK)
+    rc = replic__exec(r, r->config.normal_durability ? "PRAGMA synchronous = NORMAL"
+                                                     : "PRAGMA synchronous = FULL");
+  if (rc == REPLIC_OK)
+    rc = replic__exec(
+        r,
+        "BEGIN IMMEDIATE;"
+        "CREATE TABLE IF NOT EXISTS main._replic_meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID;"
+        "CREATE TABLE IF NOT EXISTS main._replic_vector(origin INTEGER PRIMARY KEY, sequence "
+        "INTEGER NOT NULL, "
+        "patchedAt INTEGER NOT NULL);"
+        "CREATE TABLE IF NOT EXISTS main._replic_migrations(version INTEGER PRIMARY KEY, up TEXT "
+        "NOT NULL, "
+        "down TEXT NOT NULL);"
+        "INSERT OR IGNORE INTO main._replic_meta(key, value) VALUES('layout', 1)");
+  int64_t layout = 0;
+  if (rc == REPLIC_OK)
+    rc = replic__int(r, "SELECT value FROM main._replic_meta WHERE key = 'layout'", &layout);
+  if (rc == REPLIC_OK && layout != LAYOUT)
+    rc = replic__fail(
+        r, REPLIC_EVERSION,
+        "%s was written by a newer replic-sqlite (layout %lld, this one knows %d): update", r->path,
+        layout, LAYOUT);
+  if (rc == REPLIC_OK) rc = replic__vector_load(r);
+  if (rc == REPLIC_OK) rc = replic__identity_settle(r);
+  if (rc == REPLIC_OK) rc = replic__reload_schema(r);
+  return rc == REPLIC_OK ? replic__exec(r, "COMMIT") : rc;
+}
+
+int replic_open(const replic_config *config, int64_t now_ms, replic **out) {
+  int rc = sqlite3_initialize();
+  replic *r = *out = rc == SQLITE_OK ? sqlite3_malloc64(sizeof *r) : NULL;
+  if (!r) return SQLITE_NOMEM;
+  memset(r, 0, sizeof *r);
+  r->now_ms = now_ms;
+  rc = take_defaults(r, config);
+  if (rc == REPLIC_OK) rc = replic__sync_open(r);
+  if (rc == REPLIC_OK) rc = open_database(r);
+  if (rc == REPLIC_OK)
+    rc = replic__fail_db(r, sqlite3_set_authorizer(r->db, replic__guard, &r->auth));
+  if (rc == REPLIC_OK) rc = set_up(r);
+  if (rc > 0 && rc != REPLIC_OK && !strstr(replic_error_text(r), r->path ? r->path : ""))
+    rc = replic__fail(r, rc, "%s: %s", r->path, replic_error_text(r));
+  if (rc != REPLIC_OK) return rc;
+  r->swapped = 0;
+  replic__identity_witness(r);
+  return REPLIC_OK;
+}
+
+void replic_close(replic *r) {
+  if (!r) return;
+  if (r->in_batch) replic_rollback(r);
+  replic__sync_close(r);
+  replic__schema_free(r->schema);
+  sqlite3_stmt *kept[] = {r->vector_sql,    r->begin_sql,   r->commit_sql,
+                          r->savepoint_sql, r->release_sql, r->rollback_to_sql};
+  for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) sqlite3_finalize(kept[i]);
+  sqlite3_close(r->db); /* before the lock is released: the next opener finds a quiet file */
+  replic__identity_close(r);
+  replic_outbox_free(&r->outbox);
+  sqlite3_free(r->auth.what);
+  sqlite3_free(r->vector);
+  sqlite3_free(r->positions);
+  sqlite3_free(r->error);
+  sqlite3_free(r->path);
+  sqlite3_free(r);
+}
+
+uint32_t replic_peer_id(const replic *r) {
+  return r->peer_id;
+}
+
+int replic_is_new_peer(const replic *r) {
+  return r->is_new_peer;
+}
+
+void replic_get_counters(const replic *r, replic_counters *out) {
+  *out = r->counters;
+}
+
+void replic_interrupt(replic *r) {
+  if (r->db) sqlite3_interrupt(r->db);
+}
