@@ -318,6 +318,7 @@ export class Replica extends EventEmitter {
     for (const event of events) this.#onEvent(event)
     if (links) this.#links.snapshot(links)
     this.#links.drained(queuedBytes)
+    this.#wakeRoomWaits()
   }
 
   #onEvent(event) {
@@ -365,26 +366,35 @@ export class Replica extends EventEmitter {
     return `${this.#peerId}.${sequence}`
   }
 
-  // load() does not compete: while others fill the queue, it waits for room.
+  // load() does not compete: while others fill the queue, it waits for room. What fills it is calls,
+  // which settle, and frames, which end in a batch: both wake it.
   async #writeWhenRoom(op) {
     for (;;) {
       this.#check()
       try {
         return await this.#write(op)
       } catch (error) {
-        if (error.code !== 'REPLIC_BUSY' || this.#pending === 0) throw error
+        if (error.code !== 'REPLIC_BUSY') throw error
       }
       await new Promise((resolve) => this.#roomWaits.push(resolve))
     }
   }
 
+  #wakeRoomWaits() {
+    for (const wake of this.#roomWaits.splice(0)) wake()
+  }
+
   async #call(promise) {
     this.#pending++
     try {
-      return await promise
+      const result = await promise
+      this.#wakeRoomWaits()
+      return result
+    } catch (error) {
+      if (error.code !== 'REPLIC_BUSY') this.#wakeRoomWaits() // it has not taken any room
+      throw error
     } finally {
       this.#pending--
-      for (const wake of this.#roomWaits.splice(0)) wake()
     }
   }
 

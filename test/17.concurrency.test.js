@@ -105,12 +105,12 @@ describe('the queue is bounded', () => {
     const stored = results.filter((result) => result !== 'REPLIC_BUSY')
     expect(stored.length).toBeLessThan(50)
     expect(await db.get('SELECT count(*) AS n FROM note')).toEqual({ n: stored.length })
-    const [, ...more] = Array.from({ length: 100 }, () =>
-      db.upsert('note', { id: 1, text: 'x'.repeat(50_000) }),
+    const more = Array.from({ length: 9 }, (_, id) =>
+      db.upsert('note', { id, text: 'x'.repeat(50_000) }),
     )
-    const last = more.pop()
-    await Promise.allSettled(more)
-    await rejects(last, 'REPLIC_BUSY', 'maxQueueBytes', '100000')
+    const all = Promise.allSettled(more)
+    await rejects(more.at(-1), 'REPLIC_BUSY', 'maxQueueBytes', '100000')
+    await all
   })
 
   it('load() waits for room', async () => {
