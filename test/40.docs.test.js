@@ -1,0 +1,250 @@
+// The documents say what the code does: examples run, tables name what there is, links lead somewhere.
+
+import { EventEmitter } from 'node:events'
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
+import { dirname, join, relative } from 'node:path'
+import { execPath } from 'node:process'
+import { fileURLToPath } from 'node:url'
+import { describe, expect, it } from 'vitest'
+import { Replica } from '../lib/index.js'
+import { DEFAULTS } from '../lib/options.js'
+import { eventOf, openReplica, runProcess, SEED_NULLS, tempDir } from './helpers.js'
+
+const ROOT = fileURLToPath(new URL('..', import.meta.url))
+const text = (path) => readFileSync(join(ROOT, path), 'utf8')
+const README = text('README.md')
+const PROTOCOL = text('docs/protocol.md')
+const DOCUMENTS = ['README.md', ...readdirSync(join(ROOT, 'docs')).map((name) => `docs/${name}`)]
+
+/** The contents of the fenced blocks in that language. */
+const blocks = (markdown, language) =>
+  [...markdown.matchAll(new RegExp(`^\`\`\`${language}\\n(.*?)^\`\`\``, 'gms'))].map(
+    ([, body]) => body,
+  )
+
+/** The rows of all tables below a heading, up to the next heading of any level: lists of cells. */
+function tableRows(markdown, heading) {
+  const section = markdown.split(`\n${heading}\n`)[1]?.split(/^#+ /m)[0]
+  expect(section, heading).toBeDefined()
+  const lines = section.split('\n').filter((line) => /^\| [^-]/.test(line))
+  return lines.map((line) =>
+    line
+      .slice(1, -1)
+      .split(/(?<!\\)\|/)
+      .map((cell) => cell.trim()),
+  )
+}
+
+/** What stands in backquotes. */
+const quoted = (cell) => [...cell.matchAll(/`([^`]+)`/g)].map((match) => match[1])
+
+describe('README', () => {
+  it('has a first example that prints what it says', async () => {
+    const dir = tempDir()
+    mkdirSync(join(dir, 'node_modules'))
+    symlinkSync(ROOT, join(dir, 'node_modules', 'replic-sqlite'), 'junction')
+    writeFileSync(join(dir, 'first.mjs'), blocks(README, 'js')[0])
+    const printed = blocks(README, 'text')[0]
+    for (const _ of ['on new files', 'again']) {
+      expect(await runProcess(execPath, ['first.mjs'], { cwd: dir })).toEqual({
+        code: 0,
+        signal: null,
+        stdout: printed,
+        stderr: '',
+      })
+    }
+  })
+
+  it('has two commands, which package.json knows', () => {
+    const commands = blocks(README, 'sh')[0].match(/npm (run )?[a-z]+/g)
+    expect(commands).toEqual(['npm install', 'npm run demo', 'npm test'])
+    expect(JSON.parse(text('package.json')).scripts).toMatchObject({
+      prepare: expect.any(String),
+      demo: expect.any(String),
+      test: expect.any(String),
+    })
+  })
+
+  it('shows DDL that replicates', async () => {
+    const [ddl] = blocks(README, 'sql')
+    const db = await openReplica({ ddl })
+    expect(db.status().tables).toEqual(['myTable'])
+    await db.upsert('myTable', { id: 1, tenantId: 1, name: null })
+  })
+
+  it('names every method in its table, and no other', () => {
+    const named = tableRows(README, '## API').flatMap(([cell]) =>
+      [...cell.matchAll(/db\.(\w+)\(/g)].map((match) => match[1]),
+    )
+    const methods = Object.getOwnPropertyNames(Replica.prototype).filter(
+      (name) => name !== 'constructor',
+    )
+    expect(named.sort()).toEqual(methods.sort())
+  })
+
+  it('names every option of open with its default, and no other', () => {
+    const UNITS = { KiB: 1024, MiB: 1024 * 1024, ms: 1 }
+    const read = (cell) => {
+      const number = /^([\d,]+)(?: (\w+))?$/.exec(cell)
+      if (number) return Number(number[1].replaceAll(',', '')) * (UNITS[number[2]] ?? 1)
+      return { '`false`': false, "`'full'`": 'full', 'kept in the file': undefined }[cell]
+    }
+    const [, ...rows] = tableRows(README, '### Options of open')
+    const named = rows.map(([name, value]) => [quoted(name)[0], read(value)])
+    expect(Object.fromEntries(named)).toStrictEqual({ ...DEFAULTS })
+  })
+
+  it('names every event', () => {
+    const [, ...rows] = tableRows(README, '### Events')
+    const named = rows.map(([name]) => quoted(name)[0])
+    const interfaceText = /interface Events \{(.*?)^\}/ms.exec(text('types/index.d.ts'))[1]
+    expect(named.sort()).toEqual(
+      [...interfaceText.matchAll(/^ {2}(\w+): \[/gm)].map((match) => match[1]).sort(),
+    )
+  })
+})
+
+describe('docs/errors.md', () => {
+  const table = [...text('src/core/errors.h').matchAll(/X\(REPLIC_\w+, "(\w+)", *"(.*)"\)/g)]
+  const sections = text('docs/errors.md').split(/^### /m).slice(1)
+
+  it('has one section for each code', () => {
+    expect(table.length).toBeGreaterThan(20)
+    const named = sections.map((section) => section.split('\n')[0])
+    expect(named).toEqual(table.map(([, code]) => code))
+  })
+
+  it.each(table.map(([, code, meaning]) => [code, meaning]))('%s: %s', (code, meaning) => {
+    const section = sections.find((body) => body.startsWith(`${code}\n`))
+    const sentence = `${meaning[0].toUpperCase()}${meaning.slice(1)}.`
+    expect(section.split('\n')[2]).toBe(sentence)
+    expect(section.match(/^- \*\*(When|Remedy)\.\*\* /gm)).toEqual([
+      '- **When.** ',
+      '- **Remedy.** ',
+    ])
+  })
+})
+
+describe('docs/architecture.md', () => {
+  it('names every file of the core', () => {
+    const rows = tableRows(text('docs/architecture.md'), '### The core, file by file')
+    const named = rows.flatMap(([cell]) => quoted(cell))
+    expect(named.sort()).toEqual(readdirSync(join(ROOT, 'src/core')).sort())
+  })
+
+  it('names every file of the binding and of lib/', () => {
+    const rows = tableRows(text('docs/architecture.md'), '### The binding and lib')
+    const named = rows.flatMap(([cell]) => quoted(cell).map((name) => name.replace(/^.*\//, '')))
+    const stems = readdirSync(join(ROOT, 'src/napi')).map((name) => name.replace(/\..*/, '.*'))
+    const scripts = ['lib', 'lib/transport'].flatMap((folder) =>
+      readdirSync(join(ROOT, folder)).filter((name) => name.endsWith('.js')),
+    )
+    const ignored = ['addon.*', 'job.*', 'object.*', 'index.js'] // glue
+    expect([...named, ...ignored].sort()).toEqual([...new Set(stems), ...scripts].sort())
+  })
+})
+
+describe('docs/protocol.md', () => {
+  const frames = tableRows(PROTOCOL, '### Frames').slice(1)
+  const examples = new Map(
+    [...PROTOCOL.matchAll(/^([A-Z]+): [^\n]*\n\n```hex\n(.*?)^```/gms)].map(([, name, block]) => [
+      name,
+      Buffer.from(block.replace(/#.*$/gm, '').replace(/\s/g, ''), 'hex'),
+    ]),
+  )
+
+  it('numbers the frames as wire.h does', () => {
+    const [, names] = /enum \{ (FRAME_HELLO = 1, .*?) \};/s.exec(text('src/core/wire.h'))
+    const numbered = names.match(/FRAME_\w+/g).map((name, i) => [`${i + 1}`, name.slice(6)])
+    expect(frames.map(([type, name]) => [type, name])).toEqual(numbered)
+  })
+
+  it('has the version of replic.h', () => {
+    const [, version] = /#define REPLIC_PROTOCOL_VERSION (\d+)/.exec(text('src/core/replic.h'))
+    expect(PROTOCOL).toMatch(new RegExp(`^# The protocol, version ${version}\n`))
+    for (const example of examples.values()) expect(example[0]).toBe(Number(version))
+  })
+
+  it('has an example of each frame, which does what it says', async () => {
+    const numbered = [...examples].map(([name, bytes]) => [`${bytes[1]}`, name])
+    expect(numbered.sort()).toEqual(frames.map(([type, name]) => [type, name]))
+    const db = await openReplica({ ddl: SEED_NULLS, peerId: 12 })
+    await db.upsert('myTable', { id: 3, tenantId: 7, name: 'Grace' })
+    const peer = new Peer()
+    db.addRemotePeer(11, peer)
+
+    const receive = (name) => peer.emit('message', examples.get(name))
+    for (const name of ['HELLO', 'SCHEMA', 'PATCHES']) receive(name)
+    await db.waitFor('11.2')
+    expect(await db.all('SELECT * FROM myTable WHERE id < 3')).toEqual([
+      { id: 1, tenantId: 7, name: 'Ada', deletedAt: null },
+      { id: 2, tenantId: 7, name: null, deletedAt: 1_700_000_000_000 },
+    ])
+    expect(await db.all('SELECT * FROM myTable_patches WHERE id < 3')).toMatchObject([
+      { _patchedAt: 1_700_000_000_000, _sequenceId: 1, _peerId: 11, _nulls: null },
+      { _patchedAt: 1_700_000_000_000, _sequenceId: 2, _peerId: 11, _nulls: '["name"]' },
+    ])
+
+    const synced = eventOf(db, 'synced')
+    receive('ACK')
+    expect(await synced).toMatchObject({ peerId: 11 })
+
+    const again = peer.next(2)
+    receive('NEED')
+    expect((await again).subarray(0, 5).toString('hex')).toBe('01020c0001') // origin 12, (0, 1]
+
+    const told = eventOf(db, 'link', ({ state }) => state === 'error')
+    receive('ERROR')
+    expect(await told).toMatchObject({ code: 'REPLIC_SCHEMA' })
+    expect((await told).reason).toContain('later')
+  })
+})
+
+// The other side of a link.
+class Peer extends EventEmitter {
+  send(frame) {
+    this.emit(`sent ${frame[1]}`, Buffer.from(frame))
+  }
+
+  /** The next frame of that type. */
+  next(type) {
+    return new Promise((resolve) => this.once(`sent ${type}`, resolve))
+  }
+
+  close() {
+    this.emit('close')
+  }
+}
+
+describe('links', () => {
+  const slug = (heading) =>
+    heading
+      .toLowerCase()
+      .replace(/[^\p{L}\p{N} _-]/gu, '')
+      .replaceAll(' ', '-')
+  const links = DOCUMENTS.flatMap((from) =>
+    [...text(from).matchAll(/\]\(([^)\s]+)\)/g)]
+      .map((match) => match[1])
+      .filter((target) => !/^\w+:/.test(target))
+      .map((target) => [from, target]),
+  )
+
+  it('are there', () => expect(links.length).toBeGreaterThan(5))
+
+  it.each(links)('%s: %s', (from, target) => {
+    const [path, anchor] = target.split('#')
+    const file = path ? join(dirname(from), path) : from
+    expect(existsSync(join(ROOT, file)), file).toBe(true)
+    expect(relative(ROOT, join(ROOT, file))).not.toMatch(/^\.\./) // it is in the package's repository
+    if (anchor === undefined) return
+    const headings = [...text(file).matchAll(/^#+ (.*)$/gm)].map((match) => slug(match[1]))
+    expect(headings).toContain(anchor)
+  })
+})
