@@ -1,0 +1,599 @@
+/* test_wire.c - the bytes of every frame, written by hand from the layout on top of
+ * src/core/wire.c; and what happens to frames that are cut off, damaged or hostile. Nothing of
+ * those may ever reach the database. */
+#include <string.h>
+
+#include "frames.h"
+#include "wire.h"
+
+#define DDL                                                                                        \
+  "CREATE TABLE t(id INTEGER PRIMARY KEY, v TEXT, r REAL, b BLOB, n INTEGER);"                     \
+  "CREATE TABLE t_patches(_patchedAt INTEGER NOT NULL, _sequenceId INTEGER NOT NULL, _peerId "     \
+  "INTEGER NOT NULL,"                                                                              \
+  " _nulls TEXT, id INTEGER, v TEXT, r REAL, b BLOB, n INTEGER);"
+
+/* The frames of peer 101 (0x65), which speaks to peer 102 (0x66) at the time 1000 (e8 07). */
+#define HELLO_101 "01 01 00 65 e8 07 00 00"
+#define HELLO_102 "01 01 00 66 e8 07 00 00"
+#define HELLO_102_ASKS "01 01 01 66 e8 07 00 00"
+/* two positions: 101 at 2, 102 at 1, both at the clock 1000; directly linked to 300 (ac 02) */
+#define HELLO_102_FULL "01 01 00 66 e8 07 02 65 02 e8 07 66 01 e8 07 01 ac 02"
+#define INTEGER_HEX "07 49 4e 54 45 47 45 52"
+/* table 1, "t", one key, five fields: id INTEGER, v TEXT, r REAL, b BLOB, n INTEGER */
+#define SCHEMA_T                                                                                   \
+  "01 05 01 01 74 01 05 02 69 64 " INTEGER_HEX                                                     \
+  " 01 76 04 54 45 58 54 01 72 04 52 45 41 4c 01 62 04 42 4c "                                     \
+  "4f 42 01 6e " INTEGER_HEX
+/* (0, 2] in one group at 1000: id 1 with "hi", 1.5, x'00ff', NULL; id -1 with n = 1000 */
+#define PATCHES_OF(origin)                                                                         \
+  "01 02 " origin " 00 02 01 e8 07 01 12 0f 14 68 69 03 00 00 00 00 00 00 f8 3f 15 00 ff 01 "      \
+  "00 01 0a 08 fa d0 0f"
+/* table 5 is t as a peer sees it that has only id and n; one patch of 102: id 3, n = 0 */
+#define SCHEMA_SMALL "01 05 05 01 74 01 02 02 69 64 " INTEGER_HEX " 01 6e " INTEGER_HEX
+#define PATCHES_SMALL "01 02 66 00 01 01 e8 07 05 32 01 02"
+
+static bytes *hex(const char *text) {
+  bytes *b = test_alloc(sizeof *b);
+  for (; *text; text++) {
+    if (*text == ' ') continue;
+    static const char DIGITS[] = "0123456789abcdef";
+    CHECK(text[0] && strchr(DIGITS, text[0]) && text[1] && strchr(DIGITS, text[1]));
+    add_u8(b, (unsigned)(strchr(DIGITS, text[0]) - DIGITS) * 16 +
+                  (unsigned)(strchr(DIGITS, text[1]) - DIGITS));
+    text++;
+  }
+  return b;
+}
+
+static char *show_hex(const uint8_t *data, size_t len) {
+  char *text = test_alloc(3 * len + 1), *end = text;
+  for (size_t i = 0; i < len; i++) {
+    *end++ = "0123456789abcdef"[data[i] >> 4];
+    *end++ = "0123456789abcdef"[data[i] & 15];
+    *end++ = ' ';
+  }
+  if (len) end[-1] = 0;
+  return text;
+}
+
+/* A peer 101 at the time 1000, and a wire on which the test plays the other side. */
+static cluster *scene(void) {
+  cluster *c = cluster_new();
+  c->now_ms = 1000;
+  peer *p = cluster_add(c);
+  p->config.max_frame_bytes = 1000;
+  peer_start(p);
+  CHECK_OK(p->r, try_migrate(p, 1, DDL, ""));
+  return c;
+}
+
+/* The next frame on its way to the test. */
+static char *next_frame(cluster *c, int w) {
+  packet_queue *queue = &c->wires[w].to[1];
+  CHECK(queue->n > 0);
+  char *text = show_hex(queue->packets[0].data, queue->packets[0].len);
+  wire_drop(c, w, 1, 0);
+  return text;
+}
+
+static void write_two_rows(peer *p) {
+  static const char *const ALL[] = {"id", "v", "r", "b", "n"}, *const ONE[] = {"id", "n"};
+  const replic_value first[] = {v_int(1), v_text("hi"), v_real(1.5), v_blob("\0\xff", 2), v_null()};
+  const replic_value second[] = {v_int(-1), v_int(1000)};
+  const replic_change changes[] = {{REPLIC_UPSERT, "t", 5, ALL, 1, first},
+                                   {REPLIC_UPSERT, "t", 2, ONE, 1, second}};
+  int64_t sequence;
+  CHECK_OK(p->r, try_write(p, changes, 2, &sequence));
+  CHECK_INT(sequence, 2);
+}
+
+/* ---- golden bytes ---- */
+
+static void frames_are_written_as_specified(void) {
+  cluster *c = scene();
+  peer *p = &c->peers[0];
+  int w = wire_open_test(c, 0);
+  CHECK_TEXT(next_frame(c, w), HELLO_101);
+  play(c, w, hex(HELLO_102));
+  write_two_rows(p);
+  CHECK_TEXT(next_frame(c, w), SCHEMA_T);
+  CHECK_TEXT(next_frame(c, w), PATCHES_OF("65"));
+  play(c, w, hex(SCHEMA_SMALL));
+  play(c, w, hex(PATCHES_SMALL));
+  /* 102 applied up to 1; 101 sent up to 2, unacknowledged; linked to one peer, 102 */
+  CHECK_TEXT(next_frame(c, w), "01 03 e8 07 01 66 01 01 65 02 02 66");
+  play(c, w, hex("01 02 66 05 06 01 e8 07 05 32 01 02")); /* early: (5, 6] */
+  CHECK_TEXT(next_frame(c, w), "01 04 66 01");
+  CHECK_TEXT(next_frame(c, w), "01 03 e8 07 00 01 65 02 00");
+  play(c, w, hex("01 04 66"));
+  /* "REPLIC_PROTOCOL", "peer 102 sent a malformed NEED frame" */
+  CHECK_TEXT(next_frame(c, w), "01 06 0f 52 45 50 4c 49 43 5f 50 52 4f 54 4f 43 4f 4c 24 70 65 65 "
+                               "72 20 31 30 32 20 73 65 6e 74 20 "
+                               "61 20 6d 61 6c 66 6f 72 6d 65 64 20 4e 45 45 44 20 66 72 61 6d 65");
+  CHECK_INT(c->wires[w].to[1].n, 0);
+  w = wire_open_test(c, 0);
+  CHECK_TEXT(next_frame(c, w), "01 01 00 65 e8 07 02 65 02 e8 07 66 01 e8 07 00");
+  tick(p); /* nobody has answered */
+  CHECK_TEXT(next_frame(c, w), "01 01 01 65 e8 07 02 65 02 e8 07 66 01 e8 07 00");
+  play(c, w, hex(HELLO_102_ASKS));
+  CHECK_TEXT(next_frame(c, w), "01 01 00 65 e8 07 02 65 02 e8 07 66 01 e8 07 00");
+}
+
+static void frames_are_read_as_specified(void) {
+  cluster *c = scene();
+  peer *p = &c->peers[0];
+  int w = wire_open_test(c, 0);
+  play(c, w, hex(HELLO_102));
+  CHECK_INT(event_last(p, REPLIC_EVENT_LINK_READY)->peer, 102);
+  play(c, w, hex(SCHEMA_T));
+  play(c, w, hex(PATCHES_OF("66")));
+  CHECK_TEXT(peer_dump(p, "t"), "i-1|n|n|n|i1000\ni1|t6869|r3ff8000000000000|b00ff|n\n");
+  CHECK_TEXT(
+      sql_dump(peer_sql(p), "SELECT _patchedAt, _sequenceId, _peerId, _nulls FROM t_patches"),
+      "i1000|i1|i102|t5b226e225d\ni1000|i2|i102|n\n"); /* ["n"] */
+  CHECK_INT(peer_at(p, 102), 2);
+  CHECK_INT(event_last(p, REPLIC_EVENT_VECTOR)->b, 1000);
+  CHECK_INT(event_last(p, REPLIC_EVENT_CHANGE)->code, 2);
+
+  write_two_rows(p);
+  replic_link_info info;
+  CHECK(replic_link_at(p->r, 0, &info));
+  CHECK_INT(info.lag, 2);
+  CHECK_INT(info.behind, 0);
+  play(c, w, hex("01 03 b8 17 01 65 02 01 67 09 00")); /* wall clock 3000; 101 applied up to 2; 103
+                                                          sent up to 9 */
+  CHECK(replic_link_at(p->r, 0, &info));
+  CHECK_INT(info.lag, 0);
+  CHECK_INT(info.behind, 9);
+  CHECK_INT(info.skew_ms, 2000);
+  take_frames(c, w, 0);
+  play(c, w, hex("01 04 65 00"));
+  CHECK_TEXT(next_frame(c, w), SCHEMA_T);
+  CHECK_TEXT(next_frame(c, w), PATCHES_OF("65"));
+  play(
+      c, w,
+      hex("01 06 11 52 45 50 4c 49 43 5f 43 4c 4f 43 4b 5f 53 4b 45 57 04 74 65 78 74")); /* REPLIC_CLOCK_SKEW,
+                                                                                             text */
+  CHECK_INT(event_last(p, REPLIC_EVENT_LINK_ERROR)->code, REPLIC_ECLOCKSKEW);
+  CHECK_CONTAINS(event_last(p, REPLIC_EVENT_LINK_ERROR)->text, "text");
+  play(c, w,
+       hex("01 06 0b 52 45 50 4c 49 43 5f 46 4f 52 4b 04 74 65 78 74")); /* REPLIC_FORK, text */
+  CHECK_INT(event_last(p, REPLIC_EVENT_LINK_CLOSE)->code, REPLIC_EFORK);
+
+  w = wire_open_test(c, 0);
+  play(c, w, hex(HELLO_102_FULL));
+  CHECK_INT(event_count(p, REPLIC_EVENT_LINK_READY), 2);
+  CHECK(replic_link_at(p->r, 0, &info));
+  CHECK_INT(info.lag, 0);
+}
+
+/* The tests' own encoder writes the same bytes. */
+static void the_encoder_of_the_tests_agrees(void) {
+  static const char *const FIELDS[] = {"id",   "INTEGER", "v",    "TEXT", "r",
+                                       "REAL", "b",       "BLOB", "n",    "INTEGER"};
+  bytes *b = hello_frame(102, 1000, NULL, 0);
+  CHECK_TEXT(show_hex(b->data, b->len), HELLO_102);
+  b = schema_frame(1, "t", 1, 5, FIELDS);
+  CHECK_TEXT(show_hex(b->data, b->len), SCHEMA_T);
+  const replic_value first[] = {v_int(1), v_text("hi"), v_real(1.5), v_blob("\0\xff", 2), v_null()};
+  const replic_value second[] = {
+      v_int(-1), {0, 0, 0, NULL, 0}, {0, 0, 0, NULL, 0}, {0, 0, 0, NULL, 0}, v_int(1000)};
+  b = patches_frame(102, 0, 2);
+  add_patch(b, 1, true, 1000, 1, 1, 5, first);
+  add_patch(b, 1, false, 0, 1, 1, 5, second);
+  CHECK_TEXT(show_hex(b->data, b->len), PATCHES_OF("66"));
+}
+
+static void values_have_one_encoding(void) {
+  static const struct {
+    replic_value value;
+    const char *hex;
+  } VALUES[] = {
+      {{REPLIC_NULL, 0, 0, NULL, 0}, "01"},
+      {{REPLIC_INT, 0, 0, NULL, 0}, "02"},
+      {{REPLIC_INT, 15, 0, NULL, 0}, "f2"},
+      {{REPLIC_INT, -15, 0, NULL, 0}, "ea"},
+      {{REPLIC_INT, -16, 0, NULL, 0}, "fa 1f"},
+      {{REPLIC_INT, 16, 0, NULL, 0}, "fa 20"},
+      {{REPLIC_INT, INT64_MAX, 0, NULL, 0}, "fa fe ff ff ff ff ff ff ff ff 01"},
+      {{REPLIC_INT, INT64_MIN, 0, NULL, 0}, "fa ff ff ff ff ff ff ff ff ff 01"},
+      {{REPLIC_REAL, 0, -0.0, NULL, 0}, "03 00 00 00 00 00 00 00 80"},
+      {{REPLIC_REAL, 0, 1e300, NULL, 0}, "03 9c 75 00 88 3c e4 37 7e"},
+      {{REPLIC_TEXT, 0, 0, NULL, 0}, "04"},
+      {{REPLIC_TEXT, 0, 0, "a\0b", 3}, "1c 61 00 62"},
+      {{REPLIC_BLOB, 0, 0, NULL, 0}, "05"},
+      {{REPLIC_BLOB, 0, 0, "\xff", 1}, "0d ff"},
+      {{REPLIC_TEXT, 0, 0, "0123456789012345678901234567890", 31},
+       "fc 1f 30 31 32 33 34 35 36 37 38 39 30 31 32 33 34 35 36 37 38 39 30 31 32 33 34 35 36 37 "
+       "38 39 30"},
+  };
+  for (size_t i = 0; i < COUNT(VALUES); i++) {
+    test_note("%s", VALUES[i].hex);
+    replic__writer w = {0};
+    replic__put_value(&w, &VALUES[i].value);
+    replic_frame *frame = replic__finish(&w);
+    CHECK(frame != NULL);
+    char *written = show_hex(frame->data, frame->len);
+    replic__frame_release(frame);
+    CHECK_TEXT(written, VALUES[i].hex);
+    bytes *b = hex(VALUES[i].hex), *own = test_alloc(sizeof *own);
+    add_value(own, &VALUES[i].value);
+    CHECK_TEXT(show_hex(own->data, own->len), VALUES[i].hex);
+    replic__reader in = {b->data, b->data + b->len, 0};
+    replic_value value;
+    replic__get_value(&in, &value);
+    CHECK(!in.failed && in.at == in.end);
+    CHECK_TEXT(show_value(&value), show_value(&VALUES[i].value));
+  }
+}
+
+static void varints(void) {
+  static const struct {
+    const char *hex;
+    uint64_t max, value;
+    int ok;
+  } CASES[] = {
+      {"00", 0, 0, 1},
+      {"7f", 127, 127, 1},
+      {"80 01", 128, 128, 1},
+      {"80 01", 127, 0, 0},
+      {"ff ff ff ff ff ff ff ff ff 01", UINT64_MAX, UINT64_MAX, 1},
+      {"ff ff ff ff ff ff ff ff ff 02", UINT64_MAX, 0, 0},
+      {"80 80 80 80 80 80 80 80 80 80 00", UINT64_MAX, 0, 0},
+      {"ff ff ff ff ff ff ff ff ff ff ff ff", UINT64_MAX, 0, 0},
+      {"80", UINT64_MAX, 0, 0},
+      {"", UINT64_MAX, 0, 0},
+      {"ff ff ff ff ff ff ff 0f", REPLIC_MAX_CLOCK, REPLIC_MAX_CLOCK, 1},
+      {"80 80 80 80 80 80 80 10", REPLIC_MAX_CLOCK, 0, 0},
+  };
+  for (size_t i = 0; i < COUNT(CASES); i++) {
+    test_note("%s", CASES[i].hex);
+    bytes *b = hex(CASES[i].hex);
+    static const uint8_t NOTHING;
+    replic__reader in = {b->len ? b->data : &NOTHING, b->len ? b->data + b->len : &NOTHING, 0};
+    CHECK(replic__get_varint(&in, CASES[i].max) == CASES[i].value);
+    CHECK_INT(!in.failed, CASES[i].ok);
+    if (!CASES[i].ok)
+      CHECK(replic__get_varint(&in, UINT64_MAX) == 0 && in.failed); /* the first failure sticks */
+  }
+}
+
+/* ---- frames that are refused ---- */
+
+static char *state_of(peer *p) {
+  char *vector = "";
+  const replic_position *at = replic_vector(p->r);
+  for (size_t i = 0; i < replic_vector_count(p->r); i++)
+    vector =
+        test_format("%s %lu:%lld", vector, (unsigned long)at[i].origin, (long long)at[i].sequence);
+  return test_format("%s\n%s%s%s", vector, peer_dump(p, "t"), peer_dump(p, "t_patches"),
+                     peer_dump(p, "_replic_vector"));
+}
+
+/* A ready link to 102 that has defined tables 1 and 5. */
+static int ready_wire(cluster *c) {
+  int w = wire_open_test(c, 0);
+  play(c, w, hex(HELLO_102));
+  play(c, w, hex(SCHEMA_T));
+  play(c, w, hex(SCHEMA_SMALL));
+  take_frames(c, w, 0);
+  return w;
+}
+
+/* After some hundred wires the cluster is full: then a fresh one. */
+static cluster *roomy(cluster *c) {
+  if (c && c->n_wires < MAX_WIRES - 2) return c;
+  if (c) test_release();
+  c = scene();
+  write_two_rows(&c->peers[0]);
+  return c;
+}
+
+typedef struct refusal {
+  const char *hex;
+  int code;
+} refusal;
+
+static void refused(const refusal *cases, size_t n, bool before_hello) {
+  cluster *c = roomy(NULL);
+  peer *p = &c->peers[0];
+  char *before = state_of(p);
+  for (size_t i = 0; i < n; i++) {
+    test_note("%s", cases[i].hex);
+    int w = before_hello ? wire_open_test(c, 0) : ready_wire(c);
+    take_frames(c, w, 0);
+    peer_forget_events(p);
+    const bytes *b = hex(cases[i].hex);
+    peer_receive(p, c->wires[w].number, b->data, b->len);
+    CHECK_INT(event_count(p, REPLIC_EVENT_LINK_CLOSE), 1);
+    const replic_event *closed = event_last(p, REPLIC_EVENT_LINK_CLOSE);
+    CHECK_TEXT(replic_code_name(closed->code), replic_code_name(cases[i].code));
+    CHECK_INT(closed->link, c->wires[w].number);
+    CHECK(strlen(closed->text) > 10);
+    CHECK_INT(take_frames(c, w, ERROR), 1); /* and the other side hears why */
+    CHECK_TEXT(state_of(p), before);
+    CHECK_INT(replic_link_count(p->r), 0);
+  }
+}
+
+static void malformed_headers_and_hellos(void) {
+  static const refusal BEFORE_HELLO[] = {
+      {"", REPLIC_EPROTOCOL},
+      {"01", REPLIC_EPROTOCOL},
+      {"01 00", REPLIC_EPROTOCOL},
+      {"01 07", REPLIC_EPROTOCOL},
+      {"01 ff 00 00", REPLIC_EPROTOCOL},
+      {"47 45 54 20 2f", REPLIC_EPROTOCOL}, /* GET / */
+      {"02 02 66 00", REPLIC_EPROTOCOL},
+      {"02 01 00 66 e8 07 00 00", REPLIC_EVERSION},
+      {"00 01", REPLIC_EVERSION},
+      {"01 01", REPLIC_EPROTOCOL},
+      {"01 01 02 66 e8 07 00 00", REPLIC_EPROTOCOL},                   /* flags */
+      {"01 01 00 00 e8 07 00 00", REPLIC_EPROTOCOL},                   /* peer 0 */
+      {"01 01 00 80 80 80 80 10 e8 07 00 00", REPLIC_EPROTOCOL},       /* peer 2^32 */
+      {"01 01 00 65 e8 07 00 00", REPLIC_EPEER},                       /* this peer's own id */
+      {"01 01 00 66 80 80 80 80 80 80 80 10 00 00", REPLIC_EPROTOCOL}, /* wall clock 2^53 */
+      {"01 01 00 66 e8 07 01 00", REPLIC_EPROTOCOL},                   /* a position is missing */
+      {"01 01 00 66 e8 07 ff ff ff ff 0f 00", REPLIC_EPROTOCOL},
+      {"01 01 00 66 e8 07 01 00 01 01 00", REPLIC_EPROTOCOL}, /* origin 0 */
+      {"01 01 00 66 e8 07 01 66 80 80 80 80 80 80 80 10 01 00", REPLIC_EPROTOCOL},
+      {"01 01 00 66 e8 07 00 02 67", REPLIC_EPROTOCOL}, /* direct peers */
+      {"01 01 00 66 e8 07 00 01 00", REPLIC_EPROTOCOL},
+      {"01 01 00 66 e8 07 00 00 00", REPLIC_EPROTOCOL},      /* more than there should be */
+      {"01 01 00 66 e8 07 01 65 03 e8 07 00", REPLIC_EFORK}, /* knows more of 101 than 101 */
+      {"01 01 00 66 e8 07 01 65 02 e9 07 00", REPLIC_EFORK}, /* another clock for 101.2 */
+      {"01 01 00 66 e8 07 01 65 01 e9 07 00",
+       REPLIC_EFORK}, /* and for 101.1, which is no longer the last */
+  };
+  refused(BEFORE_HELLO, COUNT(BEFORE_HELLO), true);
+  static const refusal SECOND_HELLO[] = {{"01 01 00 67 e8 07 00 00", REPLIC_EPEER}};
+  refused(SECOND_HELLO, COUNT(SECOND_HELLO), false);
+}
+
+static void malformed_patches(void) {
+  static const refusal CASES[] = {
+      {"01 02", REPLIC_EPROTOCOL},
+      {"01 02 00 00 01 01 e8 07 05 32 01 02", REPLIC_EPROTOCOL}, /* origin 0 */
+      {"01 02 66 01 01", REPLIC_EPROTOCOL}, /* nothing between after and upTo */
+      {"01 02 66 02 01", REPLIC_EPROTOCOL},
+      {"01 02 66 00 80 80 80 80 80 80 80 10 01 e8 07 05 32 01 02", REPLIC_EPROTOCOL},
+      {"01 02 66 00 01", REPLIC_EPROTOCOL}, /* no patch, but one was promised */
+      {"01 02 66 00 02 01 e8 07 05 32 01 02", REPLIC_EPROTOCOL}, /* the second is missing */
+      {"01 02 66 00 02 03 e8 07 05 32 01 02", REPLIC_EPROTOCOL}, /* the first is missing */
+      {"01 02 66 00 01 00 05 32 01 02", REPLIC_EPROTOCOL},       /* does not begin a group */
+      {"01 02 66 00 01 03 e8 07 05 32 01 02", REPLIC_EPROTOCOL}, /* beyond upTo */
+      {"01 02 66 00 01 01 80 80 80 80 80 80 80 10 05 32 01 02", REPLIC_EPROTOCOL}, /* clock 2^53 */
+      {"01 02 66 00 02 01 e8 07 05 32 01 02 01 ff ff ff ff ff ff ff 0f 05 32 01 02",
+       REPLIC_EPROTOCOL}, /* the sum is beyond it */
+      {"01 02 66 00 01 01 e8 07 80 80 80 80 10 32 01 02", REPLIC_EPROTOCOL}, /* table 2^32 */
+      {"01 02 66 00 01 01 e8 07 05", REPLIC_EPROTOCOL},
+      {"01 02 66 00 01 01 e8 07 05 01 01 02", REPLIC_EPROTOCOL}, /* the key is NULL */
+      {"01 02 66 00 01 01 e8 07 05 00 01 02", REPLIC_EPROTOCOL}, /* value types 0, 6, 7 */
+      {"01 02 66 00 01 01 e8 07 05 06 01 02", REPLIC_EPROTOCOL},
+      {"01 02 66 00 01 01 e8 07 05 07 01 02", REPLIC_EPROTOCOL},
+      {"01 02 66 00 01 01 e8 07 05 32 01 09", REPLIC_EPROTOCOL}, /* NULL with a number */
+      {"01 02 66 00 01 01 e8 07 05 32 01 0b 00 00 00 00 00 00 f8 3f",
+       REPLIC_EPROTOCOL}, /* REAL with a number */
+      {"01 02 66 00 01 01 e8 07 05 32 01 03 00 00 00 00 00 00 f8 7f", REPLIC_EPROTOCOL}, /* NaN */
+      {"01 02 66 00 01 01 e8 07 05 32 01 03 01 00 00 00 00 00 f0 7f", REPLIC_EPROTOCOL},
+      {"01 02 66 00 01 01 e8 07 05 32 01 03 00 00 00 00", REPLIC_EPROTOCOL},
+      {"01 02 66 00 01 01 e8 07 05 32 01 fa", REPLIC_EPROTOCOL},
+      {"01 02 66 00 01 01 e8 07 05 32 01 fa ff ff ff ff ff ff ff ff ff 02", REPLIC_EPROTOCOL},
+      {"01 02 66 00 01 01 e8 07 05 32 01 1c 61 61",
+       REPLIC_EPROTOCOL}, /* text longer than the frame */
+      {"01 02 66 00 01 01 e8 07 05 32 01 fc ff ff ff ff ff ff ff ff ff 01 61", REPLIC_EPROTOCOL},
+      {"01 02 66 00 01 01 e8 07 05 32 01 fd 80 80 80 80 80 80 80 80 80 01 61", REPLIC_EPROTOCOL},
+      {"01 02 66 00 01 01 e8 07 05 32", REPLIC_EPROTOCOL},          /* no bitmap */
+      {"01 02 66 00 01 01 e8 07 05 32 01 02 00", REPLIC_EPROTOCOL}, /* more than there should be */
+      {"01 02 65 02 03 01 e8 07 05 32 01 02", REPLIC_EFORK},        /* 101 has issued only two */
+  };
+  refused(CASES, COUNT(CASES), false);
+}
+
+static void malformed_acks_needs_schemas_errors(void) {
+  static const refusal CASES[] = {
+      {"01 03", REPLIC_EPROTOCOL},
+      {"01 03 e8 07", REPLIC_EPROTOCOL},
+      {"01 03 80 80 80 80 80 80 80 10 00 00 00", REPLIC_EPROTOCOL},
+      {"01 03 e8 07 01 00 00", REPLIC_EPROTOCOL},
+      {"01 03 e8 07 ff ff ff ff 0f 00 00", REPLIC_EPROTOCOL},
+      {"01 03 e8 07 01 00 01 00 00", REPLIC_EPROTOCOL}, /* origin 0 */
+      {"01 03 e8 07 00 01 66 80 80 80 80 80 80 80 10 00", REPLIC_EPROTOCOL},
+      {"01 03 e8 07 00 00 00 00", REPLIC_EPROTOCOL},
+      {"01 03 e8 07 00 00 03 66", REPLIC_EPROTOCOL},
+      {"01 03 e8 07 00 00 02 00", REPLIC_EPROTOCOL},
+      {"01 03 e8 07 01 65 03 00 00", REPLIC_EFORK},
+      {"01 03 e8 07 00 01 65 03 00", REPLIC_EFORK},
+      {"01 04", REPLIC_EPROTOCOL},
+      {"01 04 66", REPLIC_EPROTOCOL},
+      {"01 04 00 00", REPLIC_EPROTOCOL},
+      {"01 04 66 00 00", REPLIC_EPROTOCOL},
+      {"01 04 66 80 80 80 80 80 80 80 10", REPLIC_EPROTOCOL},
+      {"01 05", REPLIC_EPROTOCOL},
+      {"01 05 80 80 80 80 10 01 74 01 01 02 69 64 00", REPLIC_EPROTOCOL}, /* id 2^32 */
+      {"01 05 09 01 74 00 01 02 69 64 00", REPLIC_EPROTOCOL},             /* no key */
+      {"01 05 09 01 74 02 01 02 69 64 00", REPLIC_EPROTOCOL}, /* more keys than fields */
+      {"01 05 09 01 74 01 02 02 69 64 00", REPLIC_EPROTOCOL}, /* a field is missing */
+      {"01 05 09 01 74 01 ff ff ff ff 0f 02 69 64 00", REPLIC_EPROTOCOL},
+      {"01 05 09 01 74 01 01 02 69 64 00 00", REPLIC_EPROTOCOL},
+      {"01 05 09 01 00 01 01 02 69 64 00", REPLIC_EPROTOCOL}, /* NUL in a name */
+      {"01 05 09 01 74 01 01 02 69 00 00", REPLIC_EPROTOCOL},
+      {"01 05 09 7f 74 01 01 02 69 64 00", REPLIC_EPROTOCOL}, /* a name longer than the frame */
+      {"01 06", REPLIC_EPROTOCOL},
+      {"01 06 02 41", REPLIC_EPROTOCOL},
+      {"01 06 01 41 02 42", REPLIC_EPROTOCOL},
+      {"01 06 01 00 01 42", REPLIC_EPROTOCOL},
+  };
+  refused(CASES, COUNT(CASES), false);
+}
+
+static void frames_beyond_their_limits(void) {
+  cluster *c = roomy(NULL);
+  peer *p = &c->peers[0];
+  char *before = state_of(p);
+  const size_t len = (size_t)5 << 20; /* max_frame_bytes is 1000 here */
+  uint8_t *big = test_alloc(len);
+  for (int type = HELLO; type <= ERROR; type++) {
+    test_note("a frame of type %d", type);
+    int w = ready_wire(c);
+    big[0] = 1;
+    big[1] = (uint8_t)type;
+    peer_forget_events(p);
+    peer_receive(p, c->wires[w].number, big, len);
+    CHECK_INT(event_last(p, REPLIC_EVENT_LINK_CLOSE)->code, REPLIC_ETOOLARGE);
+  }
+  int w = ready_wire(c);
+  bytes *wide = frame_new(SCHEMA); /* more columns than a table can have */
+  add_varint(wide, 9);
+  add_text(wide, "t");
+  add_varint(wide, 1);
+  add_varint(wide, 40000);
+  for (int i = 0; i < 80000; i++) add_u8(wide, 0);
+  play(c, w, wide);
+  CHECK_INT(event_last(p, REPLIC_EVENT_LINK_CLOSE)->code, REPLIC_EPROTOCOL);
+  CHECK_TEXT(state_of(p), before);
+}
+
+/* What a link can make this side keep is bounded: definitions, origins. */
+static void a_link_cannot_fill_the_memory(void) {
+  cluster *c = roomy(NULL);
+  peer *p = &c->peers[0];
+  int w = ready_wire(c);
+  sqlite3_int64 used = sqlite3_memory_used();
+  for (uint32_t id = 10; id < 2000 && c->wires[w].open[0]; id++) {
+    bytes *schema = frame_new(SCHEMA);
+    add_varint(schema, id);
+    add_text(schema, "t");
+    add_varint(schema, 1);
+    add_varint(schema, 30000);
+    for (int i = 0; i < 60000; i++) add_u8(schema, 0);
+    play(c, w, schema);
+  }
+  CHECK(!c->wires[w].open[0]);
+  CHECK(sqlite3_memory_highwater(0) - used < 200 << 20);
+  w = ready_wire(c);
+  for (uint32_t origin = 1000; origin < 300000;) {
+    bytes *ack = frame_new(ACK);
+    add_varint(ack, 1000);
+    add_varint(ack, 20000);
+    for (int i = 0; i < 20000; i++) {
+      add_varint(ack, origin++);
+      add_varint(ack, 1);
+    }
+    add_varint(ack, 0);
+    add_varint(ack, 0);
+    play(c, w, ack);
+  }
+  CHECK(sqlite3_memory_used() - used < 32 << 20);
+  upsert(p, "t", ROW({"id", v_int(77)}, {"n", v_int(1)}));
+  CHECK_INT(peer_at(p, 101), 3);
+}
+
+/* ---- damage ---- */
+
+static const char *const GOLDEN[] = {
+    HELLO_102_FULL,   SCHEMA_T,
+    PATCHES_OF("66"), "01 03 e8 07 01 65 02 01 67 09 02 66",
+    "01 04 65 00",    "01 06 11 52 45 50 4c 49 43 5f 43 4c 4f 43 4b 5f 53 4b 45 57 04 74 65 78 74",
+};
+
+static void a_frame_cut_off_anywhere_changes_nothing(void) {
+  cluster *c = NULL;
+  for (size_t i = 0; i < COUNT(GOLDEN); i++) {
+    const size_t len = hex(GOLDEN[i])->len;
+    for (size_t cut = 0; cut < len; cut++) {
+      c = roomy(c);
+      peer *p = &c->peers[0];
+      const bytes *b = hex(GOLDEN[i]);
+      char *before = state_of(p);
+      test_note("%zu bytes of %s", cut, GOLDEN[i]);
+      int w = ready_wire(c);
+      uint8_t *exact = test_alloc(cut); /* so that a read beyond it is seen */
+      memcpy(exact, b->data, cut);
+      peer_receive(p, c->wires[w].number, exact, cut);
+      CHECK_TEXT(state_of(p), before);
+      CHECK(!c->wires[w].open[0]);
+      CHECK_INT(event_last(p, REPLIC_EVENT_LINK_CLOSE)->code, REPLIC_EPROTOCOL);
+    }
+  }
+}
+
+/* There is no checksum (transports have theirs), so a flipped bit may make another well-formed
+ * frame. But it can do no more than such a frame may: the own history stays, the log and the vector
+ * agree, and nothing but 102's patches comes in. */
+static void a_flipped_bit_does_no_harm(void) {
+  cluster *c = NULL;
+  for (size_t i = 0; i < COUNT(GOLDEN); i++) {
+    const size_t len = hex(GOLDEN[i])->len;
+    for (size_t bit = 0; bit < 8 * len; bit++) {
+      c = roomy(c);
+      peer *p = &c->peers[0];
+      bytes *b = hex(GOLDEN[i]);
+      b->data[bit / 8] ^= (uint8_t)(1 << bit % 8);
+      char *before = state_of(p);
+      test_note("bit %zu of %s", bit, GOLDEN[i]);
+      int w = ready_wire(c);
+      sqlite3 *db = p->r->db;
+      peer_begin(p);
+      CHECK_OK(p->r, replic_receive(p->r, c->wires[w].number, b->data, b->len));
+      CHECK_INT(sql_int(db, "SELECT count(*) FROM t_patches WHERE _peerId = 101"), 2);
+      CHECK(sql_int(db, "SELECT count(*) FROM t_patches") <= (i == 2 ? 4 : 2));
+      CHECK_INT(sql_int(db, "SELECT count(*) FROM t_patches a WHERE _peerId <> 101 AND "
+                            "(_sequenceId < 1 OR _sequenceId > 2)"),
+                0);
+      CHECK_INT(
+          sql_int(db,
+                  "SELECT (SELECT count(*) FROM t) - (SELECT count(DISTINCT id) FROM t_patches)"),
+          0);
+      peer_rollback(p);
+      CHECK_TEXT(state_of(p), before);
+      wire_cut(c, w);
+    }
+  }
+}
+
+/* ---- garbage ---- */
+
+static void random_bytes_do_no_harm(void) {
+  cluster *c = roomy(NULL);
+  rng g = {(uint64_t)env_number("SEED", 1)};
+  char *before = state_of(&c->peers[0]);
+  int w = ready_wire(c);
+  for (int i = 0; i < 3000; i++) {
+    if (!c->wires[w].open[0]) {
+      wire_cut(c, w);
+      if (c->n_wires >= MAX_WIRES - 2) c->n_wires = 0; /* all are closed */
+      w = ready_wire(c);
+    }
+    uint8_t data[64];
+    size_t len = rng_below(&g, sizeof data);
+    for (size_t k = 0; k < len; k++) data[k] = (uint8_t)rng_next(&g);
+    data[0] = 1;
+    data[1] = (uint8_t)rng_below(&g, 8);
+    peer_receive(&c->peers[0], c->wires[w].number, data, len);
+    take_frames(c, w, 0);
+    if (i % 500 == 0) test_note("round %d", i);
+  }
+  CHECK_TEXT(sql_text(peer_sql(&c->peers[0]), "PRAGMA integrity_check"), "ok");
+  CHECK_INT(peer_at(&c->peers[0], 101), 2);
+  CHECK(strlen(before) > 0);
+}
+
+int main(int argc, char **argv) {
+  static const test TESTS[] = {
+      TEST(frames_are_written_as_specified),
+      TEST(frames_are_read_as_specified),
+      TEST(the_encoder_of_the_tests_agrees),
+      TEST(values_have_one_encoding),
+      TEST(varints),
+      TEST(malformed_headers_and_hellos),
+      TEST(malformed_patches),
+      TEST(malformed_acks_needs_schemas_errors),
+      TEST(frames_beyond_their_limits),
+      TEST(a_link_cannot_fill_the_memory),
+      TEST(a_frame_cut_off_anywhere_changes_nothing),
+      TEST(a_flipped_bit_does_no_harm),
+      TEST(random_bytes_do_no_harm),
+  };
+  return run_tests(argc, argv, TESTS, COUNT(TESTS));
+}
