@@ -22,6 +22,7 @@ const EVENTS = ['change', 'link', 'synced', 'error']
 const PRIVATE = Symbol('Replica.open')
 
 const debug = debuglog('replic')
+const tracing = debug.enabled ?? /\breplic\b/i.test(process.env.NODE_DEBUG) // Bun has no `enabled`
 const linksByReplica = new WeakMap()
 
 /** The links of a replica, for the transports. */
@@ -89,11 +90,10 @@ export class Replica extends EventEmitter {
       peerId: peerId ?? 0,
       newPeerId: randomInt(1, option.MAX_PEER_ID + 1),
       normalDurability: durability === 'normal',
-      trace: debug.enabled,
+      trace: tracing,
     }
     this.#native = new (addon().Connection)(this.#path, config, (batch) => this.#onBatch(batch))
     const opened = await this.#native.open()
-    if (debug.enabled) this.#native.trace(true)
     this.#peerId = opened.peerId
     this.#setTables(opened.tables)
     this.#advance(opened.vector)
