@@ -1,4 +1,5 @@
-# Three targets, each knowing only the one above it: SQLite, the core, the addon.
+# Three targets, each knowing only the one above it: SQLite, the core, the addon. Warnings are no errors here: whoever
+# builds a release may have a newer compiler. CI and test/core/Makefile are strict.
 {
   'includes': ['src/sqlite/options.gypi'],
   'variables': {
@@ -56,7 +57,7 @@
       'cflags_c': ['-std=c11', '-Wstrict-prototypes', '-Wmissing-prototypes'],
       'variables': {
         'strict_warnings': [
-          '-Wall', '-Wextra', '-Wpedantic', '-Wshadow', '-Wconversion', '-Wvla', '-Werror',
+          '-Wall', '-Wextra', '-Wpedantic', '-Wshadow', '-Wconversion', '-Wvla',
         ],
       },
       'xcode_settings': {
@@ -69,7 +70,18 @@
     {
       'target_name': 'replic_sqlite',
       'dependencies': ['replic_core'],
-      'sources': ['<!@(node -p "fs.readdirSync(\'src/napi\').filter(f => /cc$/.test(f)).map(f => \'src/napi/\' + f).join(\' \')")'],
+      'sources': [
+        'src/napi/addon.cc',
+        'src/napi/connection.cc',
+        'src/napi/cursor.cc',
+        'src/napi/error.cc',
+        'src/napi/queue.cc',
+        'src/napi/read_jobs.cc',
+        'src/napi/reader.cc',
+        'src/napi/report.cc',
+        'src/napi/values.cc',
+        'src/napi/write_jobs.cc',
+      ],
       'include_dirs': ['<(node_addon_api_dir)'],
       # Node-API 8 is what Node 20 and Bun both have, and all that we need. The addon throws no C++ exceptions, and a
       # worker that is terminated in the middle of a call must not end the process because nothing can be thrown there.
@@ -79,11 +91,11 @@
         'NAPI_DISABLE_CPP_EXCEPTIONS',
         'NODE_ADDON_API_DISABLE_DEPRECATED',
       ],
-      'cflags_cc': ['-std=c++17', '-Wall', '-Wextra', '-Werror'],
+      'cflags_cc': ['-std=c++17', '-Wall', '-Wextra'],
       'xcode_settings': {
         'CLANG_CXX_LANGUAGE_STANDARD': 'c++17',
         'CLANG_CXX_LIBRARY': 'libc++',
-        'WARNING_CFLAGS': ['-Wall', '-Wextra', '-Werror'],
+        'WARNING_CFLAGS': ['-Wall', '-Wextra'],
       },
       'msvs_settings': {
         'VCCLCompilerTool': { 'AdditionalOptions': ['/std:c++17', '/utf-8'] },
