@@ -7,9 +7,12 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
-import { expect, onTestFinished } from 'vitest'
+import { expect, onTestFinished, vi } from 'vitest'
 import { Replica } from '../lib/index.js'
 import { connect, listen } from '../lib/transport/tcp.js'
+
+// Nothing is timed: this only ends a test that hangs, on a slow machine too.
+vi.setConfig({ testTimeout: 60_000, hookTimeout: 60_000 })
 
 /** The DDL of SEED.md, to the letter. */
 export const SEED = `
