@@ -56,6 +56,7 @@ typedef struct replic__table {
   replic__field *fields;
   int n_fields, n_keys, n_required, n_dynamic;
   int strict, has_nulls, has_triggers;
+  int muted;      /* a trigger rolled a merge back: merge without triggers */
   int deleted_at; /* index of the field, -1 if there is none */
   sqlite3_stmt *sql[N_TABLE_SQL];
   replic__row_sql rows[REPLIC__ROW_SQL_MAX];

@@ -111,17 +111,23 @@ int replic__log_insert(replic *r, const replic__patch *p, int *duplicate) {
 int replic__log_newer(replic *r, const replic__patch *p, unsigned char *take, int *newer) {
   replic__table *t = p->table;
   sqlite3_stmt *stmt;
+  int left = 0;
   *newer = 0;
+  for (int i = t->n_keys; i < t->n_fields; i++) left += take[i];
   int rc = replic__sql_get(r, t, LOG_NEWER, &stmt);
   if (rc == REPLIC_OK) rc = bind_patch(stmt, p, t->n_keys);
-  while (rc == SQLITE_OK && (rc = sqlite3_step(stmt)) == SQLITE_ROW) {
+  /* a hot row may have thousands: nothing more is asked once every column is spoken for */
+  while (rc == SQLITE_OK && (left || !*newer) && (rc = sqlite3_step(stmt)) == SQLITE_ROW) {
     rc = SQLITE_OK;
-    ++*newer;
+    *newer = 1;
     read_fields(t, stmt, t->fold);
-    for (int i = t->n_keys; i < t->n_fields; i++)
-      if (t->fold[i].type != REPLIC_UNSET) take[i] = 0;
+    for (int i = t->n_keys; i < t->n_fields; i++) {
+      if (!take[i] || t->fold[i].type == REPLIC_UNSET) continue;
+      take[i] = 0;
+      left--;
+    }
   }
-  rc = rc == SQLITE_DONE ? REPLIC_OK : replic__fail_db(r, rc);
+  rc = rc == SQLITE_DONE || rc == SQLITE_OK ? REPLIC_OK : replic__fail_db(r, rc);
   sqlite3_reset(stmt);
   return rc;
 }

@@ -39,6 +39,14 @@ static int is_local_policy(int rc) {
                     primary == SQLITE_MISMATCH || primary == SQLITE_TOOBIG);
 }
 
+static int write_without_triggers(replic *r, sqlite3_stmt *stmt, int *changed) {
+  sqlite3_db_config(r->db, SQLITE_DBCONFIG_ENABLE_TRIGGER, 0, NULL);
+  int rc = replic__step(r, stmt);
+  *changed = rc == REPLIC_OK && sqlite3_changes64(r->db) > 0;
+  sqlite3_db_config(r->db, SQLITE_DBCONFIG_ENABLE_TRIGGER, 1, NULL);
+  return rc;
+}
+
 /* Runs a write of `values` where `take` says so; `*changed`: rows touched. */
 static int write_row(replic *r, replic__table *t, const replic_value *values,
                      const unsigned char *take, int update, int local, int *changed) {
@@ -47,6 +55,7 @@ static int write_row(replic *r, replic__table *t, const replic_value *values,
   for (int i = 0; rc == REPLIC_OK && i < t->n_fields; i++)
     if (i < t->n_keys || take[i]) rc = replic__fail_db(r, replic__bind(stmt, i + 1, &values[i]));
   if (rc != REPLIC_OK) return rc;
+  if (!local && t->muted) return write_without_triggers(r, stmt, changed);
   rc = replic__step(r, stmt);
   *changed = rc == REPLIC_OK && sqlite3_changes64(r->db) > 0;
   int sets = memchr(take + t->n_keys, 1, (size_t)(t->n_fields - t->n_keys)) != NULL;
@@ -58,10 +67,8 @@ static int write_row(replic *r, replic__table *t, const replic_value *values,
   if (local || !t->has_triggers || !(skipped || is_local_policy(rc))) return rc;
   int failure = rc ? rc : SQLITE_CONSTRAINT_TRIGGER;
   char *text = sqlite3_mprintf("%s", rc ? replic_error_text(r) : "RAISE(IGNORE)");
-  sqlite3_db_config(r->db, SQLITE_DBCONFIG_ENABLE_TRIGGER, 0, NULL);
-  rc = replic__step(r, stmt);
-  *changed = rc == REPLIC_OK && sqlite3_changes64(r->db) > 0;
-  sqlite3_db_config(r->db, SQLITE_DBCONFIG_ENABLE_TRIGGER, 1, NULL);
+  t->muted = sqlite3_get_autocommit(r->db); /* it rolled the batch back: next time without it */
+  if (!t->muted) rc = write_without_triggers(r, stmt, changed);
   if (rc == REPLIC_OK)
     replic__event(r, (replic_event){.kind = REPLIC_EVENT_ERROR, .code = failure},
                   "a trigger on %s failed while merging a patch, which was merged without it: %s",

@@ -28,8 +28,9 @@ static int is_constant(const char *sql) {
   }
   if (strspn(sql, "+-.0123456789abcdefABCDEFxX_ ") == strlen(sql) && strpbrk(sql, "0123456789"))
     return 1;
-  return !sqlite3_stricmp(sql, "NULL") || !sqlite3_stricmp(sql, "TRUE") ||
-         !sqlite3_stricmp(sql, "FALSE");
+  if (*sql == '"' || *sql == '`' || *sql == '[') return 1; /* a name, which stands for its text */
+  static const char WORD[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_";
+  return strspn(sql, WORD) == strlen(sql) && sqlite3_strnicmp(sql, "CURRENT_", 8) != 0;
 }
 
 /* Affinity by SQLite's rules (https://sqlite.org/datatype3.html §3.1): only "no affinity" matters

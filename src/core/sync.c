@@ -99,7 +99,9 @@ struct replic__sync {
   size_t ring_from, n_ring, ring_bytes;
   uint32_t generation;        /* of the schema */
   uint32_t direct_generation; /* of the list of linked peers */
-  replic_value *values;       /* scratch for one remote patch */
+  uint32_t hole_origin;
+  int64_t hole;         /* the last one reported */
+  replic_value *values; /* scratch for one remote patch */
   int cap_values;
 };
 
@@ -312,12 +314,17 @@ typedef struct encoder {
   replic__writer w;
   int64_t previous, clock;
   int full; /* stopped before a group, because the slice is large enough */
+  int hole; /* stopped before a sequence that the log has not */
 } encoder;
 
 static int encode_patch(void *ctx, const replic__patch *p) {
   encoder *e = ctx;
   const replic__schema *schema = e->r->schema;
   int begins = p->patched_at != e->clock || !e->clock;
+  if (p->sequence != e->previous + 1) {
+    e->hole = 1;
+    return SQLITE_DONE;
+  }
   if (begins && e->clock && e->w.frame && e->w.frame->len >= e->r->config.slice_bytes) {
     e->full = 1;
     return SQLITE_DONE;
@@ -328,6 +335,17 @@ static int encode_patch(void *ctx, const replic__patch *p) {
   e->previous = p->sequence;
   e->clock = p->patched_at;
   return e->w.failed ? SQLITE_NOMEM : REPLIC_OK;
+}
+
+/* Rows of the log were deleted by hand. Told once a position, or every flush would say it again. */
+static void report_hole(replic *r, uint32_t origin, int64_t sequence) {
+  if (r->sync->hole_origin == origin && r->sync->hole == sequence) return;
+  r->sync->hole_origin = origin;
+  r->sync->hole = sequence;
+  replic__event(r, (replic_event){.kind = REPLIC_EVENT_ERROR, .code = REPLIC_ENOTFOUND},
+                "the log has no patch %u.%lld any more: it was deleted with { unsafe: true }, so "
+                "peers that lack it cannot get it here",
+                origin, sequence);
 }
 
 /* The frame's upTo stands before its patches, but is known only after them: it is written last. */
@@ -341,7 +359,9 @@ static replic_frame *encode_patches(replic *r, uint32_t origin, int64_t after, i
                   "the log cannot be read: %s", replic_error_text(r));
     e.w.failed = 1;
   }
-  if (e.full) *up_to = e.previous;
+  if (!e.w.failed && !e.full && e.previous != *up_to) report_hole(r, origin, e.previous + 1);
+  *up_to = e.previous;
+  if (*up_to == after) e.w.failed = 1;
   replic__put_frame(&head, FRAME_PATCHES);
   replic__put_varint(&head, origin);
   replic__put_varint(&head, (uint64_t)after);
@@ -945,7 +965,7 @@ static int dispatch(replic *r, link *l, const uint8_t *bytes, size_t len) {
   if (bytes[1] == FRAME_HELLO) return on_hello(r, l, &in);
   if (bytes[1] == FRAME_ERROR) return on_error(r, l, &in);
   if (!l->ready) { /* overtook its HELLO */
-    if (bytes[1] > FRAME_ERROR) return malformed(r, l, "unknown");
+    if (bytes[1] < FRAME_HELLO || bytes[1] > FRAME_ERROR) return malformed(r, l, "unknown");
     return REPLIC_OK;
   }
   switch (bytes[1]) {

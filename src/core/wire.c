@@ -1,28 +1,36 @@
+/* clang-format off */
 /* wire.c - the binary format, version 1.
  *
  *   frame    version u8 = 1, type u8, body
- *   varint   LEB128: seven bits a byte, low ones first, at most ten bytes
+ *   varint   LEB128: seven bits a byte, low ones first, as few bytes as possible
  *   text     varint length, bytes
  *   value    u8 = type | n << 3; n < 31 is the number itself, 31 means that it follows as a varint
- *              type 1 NULL  (n = 0)
+ *              type 1 NULL  n = 0
  *              type 2 INT   number = zigzag(value)
- *              type 3 REAL  (n = 0) eight bytes, IEEE 754, little-endian; never NaN
+ *              type 3 REAL  n = 0, then eight bytes, IEEE 754, little-endian; never NaN
  *              type 4 TEXT  number = length, then the bytes
  *              type 5 BLOB  number = length, then the bytes
  *
  *   HELLO 1    flags (1: please answer with a HELLO), peerId, wall clock in ms,
- *              count, count * (origin, sequence, _patchedAt),  count, count * directly linked
- * peerId PATCHES 2  origin, after, upTo, patch*  (to the end of the frame) patch    (sequence -
- * previous - 1) << 1 | begins a group;  previous is `after` at first if it begins a group: its
- * clock minus the previous group's (0 at first) table id, the key's values, a bitmap of the other
- * fields (bit 0 of byte 0 first), the values of those set ACK 3      wall clock in ms,  count,
- * count * (origin, sequence applied),  count, count * (origin, sequence sent to you), 0, or 1 +
- * count, count * directly linked peerId NEED 4     origin, after SCHEMA 5   table id, table name,
- * number of keys, number of fields, fields * (name, declared type); keys first ERROR 6    code
- * text, message text
+ *              count, count * (origin, sequence, _patchedAt),
+ *              count, count * directly linked peerId
+ *   PATCHES 2  origin, after, upTo, then the patches after + 1 … upTo
+ *     patch    (sequence - previous - 1) << 1 | begins a group; the former is 0, as there are no holes
+ *              if it begins a group: its clock minus the previous group's (minus 0 at first)
+ *              table id, the key's values, a bitmap of the other fields (bit 0 of byte 0 first),
+ *              the values of those that are set
+ *   ACK 3      wall clock in ms,
+ *              count, count * (origin, sequence applied),
+ *              count, count * (origin, sequence sent to you),
+ *              0, or 1 + count, count * directly linked peerId
+ *   NEED 4     origin, after
+ *   SCHEMA 5   table id, table name, number of keys, number of fields,
+ *              fields * (name, declared type), keys first
+ *   ERROR 6    code text, message text
  *
- * Numbers without a type are varints. Nothing is allocated by a length that the rest of the frame
- * cannot hold. */
+ * Numbers without a type are varints. There is one encoding per content, and another one is refused.
+ * Nothing is allocated by a length that the rest of the frame cannot hold. */
+/* clang-format on */
 #include "wire.h"
 
 #include <math.h>
@@ -161,7 +169,7 @@ uint64_t replic__get_varint(replic__reader *in, uint64_t max) {
   uint64_t value = 0;
   for (unsigned shift = 0; shift < 70; shift += 7) {
     uint64_t byte = get_u8(in);
-    if (shift == 63 && byte > 1) break;
+    if ((shift == 63 && byte > 1) || (shift && !byte)) break; /* too large; longer than need be */
     value |= (byte & 0x7f) << shift;
     if (byte < 0x80) return in->failed || value > max ? fail(in) : value;
   }
@@ -206,7 +214,8 @@ void replic__get_value(replic__reader *in, replic_value *value) {
   unsigned head = get_u8(in);
   uint64_t number = head >> 3;
   *value = (replic_value){.type = (int)(head & 7)};
-  if (number == FOLLOWS) number = replic__get_varint(in, UINT64_MAX);
+  if (number == FOLLOWS && (number = replic__get_varint(in, UINT64_MAX)) <= INLINE_MAX) fail(in);
+  if ((value->type == REPLIC_NULL || value->type == REPLIC_REAL) && number) fail(in);
   switch (value->type) {
   case REPLIC_INT: value->i = (int64_t)(number >> 1 ^ (0 - (number & 1))); break;
   case REPLIC_REAL: value->d = get_real(in); break;
@@ -232,12 +241,15 @@ int replic__get_patches(replic__reader *in, replic__patches *out) {
 
 int replic__next_patch(replic__patches *p) {
   replic__reader *in = &p->in;
-  if (in->at == in->end) return 0;
+  if (in->at == in->end) {
+    if (p->sequence != p->up_to) fail(in); /* cut off between two patches */
+    return 0;
+  }
   int first = p->sequence == p->after;
   uint64_t head = replic__get_varint(in, (uint64_t)REPLIC_MAX_SEQUENCE << 1);
   int64_t step = (int64_t)(head >> 1) + 1;
   p->begins_group = (int)(head & 1);
-  if (step > p->up_to - p->sequence || (first && !p->begins_group)) fail(in);
+  if (step != 1 || p->sequence == p->up_to || (first && !p->begins_group)) fail(in);
   if (p->begins_group)
     p->clock += (int64_t)replic__get_varint(in, (uint64_t)(REPLIC_MAX_CLOCK - p->clock));
   p->table_id = (uint32_t)replic__get_varint(in, UINT32_MAX);
