@@ -1,15 +1,17 @@
 // How a process ends: by itself, with what was pending settled.
 
+import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { execPath } from 'node:process'
 import { describe, expect, it } from 'vitest'
-import { NOTES, openReplica, runProcess, tempDir } from './helpers.js'
+import { bunProgram, NOTES, openReplica, runProcess, tempDir } from './helpers.js'
 
 const lib = (name) => JSON.stringify(new URL(`../lib/${name}`, import.meta.url).href)
 
 // Runs a program with `open(name, options)` in it, and resolves with its output.
-async function run(program, ...args) {
+async function runOn(runtime, program, ...args) {
   const dir = tempDir()
+  const file = join(dir, 'program.mjs')
   const source = `
     import { Replica } from ${lib('index.js')}
     import { connect, listen } from ${lib('transport/tcp.js')}
@@ -19,54 +21,61 @@ async function run(program, ...args) {
       return db
     }
     ${program}`
-  const result = await runProcess(execPath, [...args, '--input-type=module', '-e', source])
+  writeFileSync(file, source)
+  const result = await runProcess(runtime, [...args, file])
   return { dir, ...result }
 }
 const ended = { code: 0, signal: null, stderr: '' }
 
-describe('a process ends by itself', () => {
-  it('with a replica open', async () => {
-    const result = await run(`const db = await open('a.db')
+describe.each([
+  ['Node', execPath],
+  ['Bun', bunProgram()],
+])('on %s', (_, runtime) => {
+  const run = (...args) => runOn(runtime, ...args)
+
+  describe('a process ends by itself', () => {
+    it('with a replica open', async () => {
+      const result = await run(`const db = await open('a.db')
       await db.upsert('note', { id: 1 })
       console.log(db.status().state)`)
-    expect(result).toMatchObject({ ...ended, stdout: 'open\n' })
-  })
+      expect(result).toMatchObject({ ...ended, stdout: 'open\n' })
+    })
 
-  it('with a replica that is being opened', async () => {
-    const result = await run(
-      `Replica.open(${JSON.stringify(join(tempDir(), 'x.db'))}).then(() => console.log('opened'))`,
-    )
-    expect(result).toMatchObject({ ...ended, stdout: 'opened\n' })
-  })
+    it('with a replica that is being opened', async () => {
+      const result = await run(
+        `Replica.open(${JSON.stringify(join(tempDir(), 'x.db'))}).then(() => console.log('opened'))`,
+      )
+      expect(result).toMatchObject({ ...ended, stdout: 'opened\n' })
+    })
 
-  it('with writes pending, which are executed', async () => {
-    const result = await run(`const db = await open('a.db')
+    it('with writes pending, which are executed', async () => {
+      const result = await run(`const db = await open('a.db')
       let stored = 0
       for (let id = 0; id < 1000; id++) db.upsert('note', { id }).then(() => stored++)
       process.on('exit', () => console.log(stored))`)
-    expect(result).toMatchObject({ ...ended, stdout: '1000\n' })
-  })
+      expect(result).toMatchObject({ ...ended, stdout: '1000\n' })
+    })
 
-  it('with a loop over rows left open', async () => {
-    const result = await run(`const db = await open('a.db')
+    it('with a loop over rows left open', async () => {
+      const result = await run(`const db = await open('a.db')
       const iterator = db.iterate('SELECT 1 AS a UNION ALL SELECT 2')
       console.log((await iterator.next()).value.a)`)
-    expect(result).toMatchObject({ ...ended, stdout: '1\n' })
-  })
+      expect(result).toMatchObject({ ...ended, stdout: '1\n' })
+    })
 
-  it('with a replica that nothing refers to any more', async () => {
-    const result = await run(
-      `
+    it('with a replica that nothing refers to any more', async () => {
+      const result = await run(
+        `
       for (let i = 0; i < 20; i++) await open(i + '.db')
       globalThis.gc()
       console.log('done')`,
-      '--expose-gc',
-    )
-    expect(result).toMatchObject({ ...ended, stdout: 'done\n' })
-  })
+        '--expose-gc',
+      )
+      expect(result).toMatchObject({ ...ended, stdout: 'done\n' })
+    })
 
-  it('with links closed by the other side', async () => {
-    const result = await run(`const a = await open('a.db'), b = await open('b.db')
+    it('with links closed by the other side', async () => {
+      const result = await run(`const a = await open('a.db'), b = await open('b.db')
       const listener = await listen(b)
       connect(a, { port: listener.address().port, unref: true })
       await new Promise((resolve) => a.on('link', resolve))
@@ -74,55 +83,55 @@ describe('a process ends by itself', () => {
       await b.waitFor(token)
       await b.close()
       console.log('closed')`)
-    expect(result).toMatchObject({ ...ended, stdout: 'closed\n' })
-  })
+      expect(result).toMatchObject({ ...ended, stdout: 'closed\n' })
+    })
 
-  it('not with a listener: that is something going on', async () => {
-    const result = await run(`const db = await open('a.db')
+    it('not with a listener: that is something going on', async () => {
+      const result = await run(`const db = await open('a.db')
       const listener = await listen(db)
       process.stdin.once('data', () => {})
       process.stdin.unref?.()
       setTimeout(() => listener.close().then(() => console.log('closed')), 20)`)
-    expect(result).toMatchObject({ ...ended, stdout: 'closed\n' })
+      expect(result).toMatchObject({ ...ended, stdout: 'closed\n' })
+    })
   })
-})
 
-describe('a process is ended', () => {
-  it('by process.exit() in the middle of writes: what was acknowledged is there', async () => {
-    const { dir, ...result } = await run(`const db = await open('a.db', { peerId: 4 })
+  describe('a process is ended', () => {
+    it('by process.exit() in the middle of writes: what was acknowledged is there', async () => {
+      const { dir, ...result } = await run(`const db = await open('a.db', { peerId: 4 })
       let stored = 0
       for (let id = 0; id < 5000; id++) db.upsert('note', { id }).then(() => {
         if (++stored === 10) { console.log(stored); process.exit() }
       })`)
-    expect(result).toMatchObject({ ...ended, stdout: '10\n' })
-    const db = await openReplica({ path: join(dir, 'a.db'), ddl: '' })
-    const ids = await db.all('SELECT id FROM note ORDER BY id')
-    expect(ids.length).toBeGreaterThanOrEqual(10)
-    expect(ids).toEqual(ids.map((_, id) => ({ id })))
-    expect(db.status().vector).toEqual({ 4: ids.length })
-  })
+      expect(result).toMatchObject({ ...ended, stdout: '10\n' })
+      const db = await openReplica({ path: join(dir, 'a.db'), ddl: '' })
+      const ids = await db.all('SELECT id FROM note ORDER BY id')
+      expect(ids.length).toBeGreaterThanOrEqual(10)
+      expect(ids).toEqual(ids.map((_, id) => ({ id })))
+      expect(db.status().vector).toEqual({ 4: ids.length })
+    })
 
-  it('by an error that nobody catches', async () => {
-    const { dir, ...result } = await run(`const db = await open('a.db')
+    it('by an error that nobody catches', async () => {
+      const { dir, ...result } = await run(`const db = await open('a.db')
       await db.upsert('note', { id: 1 })
       db.upsert('note', { id: 2 })
       throw new Error('not caught')`)
-    expect(result).toMatchObject({ code: 1, signal: null })
-    expect(result.stderr).toContain('not caught')
-    const db = await openReplica({ path: join(dir, 'a.db'), ddl: '' })
-    expect((await db.all('SELECT id FROM note ORDER BY id'))[0]).toEqual({ id: 1 })
-  })
+      expect(result).toMatchObject({ code: 1, signal: null })
+      expect(result.stderr).toContain('not caught')
+      const db = await openReplica({ path: join(dir, 'a.db'), ddl: '' })
+      expect((await db.all('SELECT id FROM note ORDER BY id'))[0]).toEqual({ id: 1 })
+    })
 
-  it('by an error in a listener, as for any emitter', async () => {
-    const result = await run(`const db = await open('a.db')
+    it('by an error in a listener, as for any emitter', async () => {
+      const result = await run(`const db = await open('a.db')
       db.on('change', () => { throw new Error('in a listener') })
       await db.upsert('note', { id: 1 })`)
-    expect(result.code).toBe(1)
-    expect(result.stderr).toContain('in a listener')
-  })
+      expect(result.code).toBe(1)
+      expect(result.stderr).toContain('in a listener')
+    })
 
-  it('not by an error event that nobody listens to', async () => {
-    const result = await run(`
+    it('not by an error event that nobody listens to', async () => {
+      const result = await run(`
       const a = await open('a.db'), b = await open('b.db')
       const trigger = "CREATE TRIGGER no BEFORE INSERT ON note BEGIN SELECT RAISE(ABORT, 'not here'); END"
       await b.migrate([{ up: ${JSON.stringify(NOTES)} }, { up: trigger }])
@@ -131,13 +140,13 @@ describe('a process is ended', () => {
       await b.waitFor(await a.upsert('note', { id: 1 }))
       console.log((await b.all('SELECT id FROM note')).length)
       await Promise.all([a.close(), b.close()])`)
-    expect(result).toMatchObject({ ...ended, stdout: '1\n' })
+      expect(result).toMatchObject({ ...ended, stdout: '1\n' })
+    })
   })
-})
 
-describe('close() settles every promise', () => {
-  it('of calls of all kinds, made before and after', async () => {
-    const result = await run(`const db = await open('a.db', { maxQueueCalls: 50 })
+  describe('close() settles every promise', () => {
+    it('of calls of all kinds, made before and after', async () => {
+      const result = await run(`const db = await open('a.db', { maxQueueCalls: 50 })
       const calls = []
       const all = () => {
         for (let id = 0; id < 100; id++) calls.push(db.upsert('note', { id }), db.get('SELECT 1'))
@@ -161,95 +170,101 @@ describe('close() settles every promise', () => {
       const settled = await Promise.allSettled(calls)
       const kinds = new Set(settled.map(({ reason }) => reason?.code ?? 'ok'))
       console.log(calls.length, [...kinds].sort().join(' '))`)
-    expect(result).toMatchObject({ ...ended, stdout: '418 REPLIC_BUSY REPLIC_CLOSED ok\n' })
-  })
+      expect(result).toMatchObject({ ...ended, stdout: '418 REPLIC_BUSY REPLIC_CLOSED ok\n' })
+    })
 
-  it('and the process ends, with links open on both sides', async () => {
-    const result = await run(`const a = await open('a.db'), b = await open('b.db')
+    it('and the process ends, with links open on both sides', async () => {
+      const result = await run(`const a = await open('a.db'), b = await open('b.db')
       const listener = await listen(b)
       connect(a, { port: listener.address().port })
       await b.waitFor(await a.upsert('note', { id: 1 }))
       await Promise.all([a.close(), b.close()])
       console.log(a.status().state, b.status().state, a.status().links.length)`)
-    expect(result).toMatchObject({ ...ended, stdout: 'closed closed 0\n' })
-  })
-})
-
-describe('a worker thread', () => {
-  const worker = (body) => `
-    import { Worker } from 'node:worker_threads'
-    const worker = new Worker(\`
-      import { workerData, parentPort } from 'node:worker_threads'
-      import(workerData.lib).then(async ({ Replica }) => {
-        const db = await Replica.open(workerData.path)
-        await db.migrate([{ up: workerData.ddl }])
-        ${body}
-      })\`, { eval: true, workerData: { lib: ${lib('index.js')}, path: process.argv[1], ddl: ${JSON.stringify(NOTES)} } })`
-
-  it('may end with a replica open, and the file is free', async () => {
-    const dir = tempDir()
-    const path = join(dir, 'a.db')
-    const source = `${worker("await db.upsert('note', { id: 1 })")}
-      worker.on('exit', async (code) => {
-        const { Replica } = await import(${lib('index.js')})
-        const db = await Replica.open(process.argv[1])
-        console.log(code, JSON.stringify(await db.all('SELECT id FROM note')))
-      })`
-    const result = await runProcess(execPath, ['--input-type=module', '-e', source, path])
-    expect(result).toMatchObject({ ...ended, stdout: '0 [{"id":1}]\n' })
+      expect(result).toMatchObject({ ...ended, stdout: 'closed closed 0\n' })
+    })
   })
 
-  it('may be terminated in the middle of writes', async () => {
-    const path = join(tempDir(), 'a.db')
-    const source = `${worker(`
-        for (let id = 0; id < 100000; id++) {
-          const written = db.upsert('note', { id })
-          if (id === 100) written.then(() => parentPort.postMessage('now'))
-        }`)}
-      worker.on('message', async () => {
-        await worker.terminate()
-        const { Replica } = await import(${lib('index.js')})
-        const db = await Replica.open(process.argv[1])
-        const { n } = await db.get('SELECT count(*) AS n FROM note')
-        console.log(n > 100)
-      })`
-    const result = await runProcess(execPath, ['--input-type=module', '-e', source, path])
-    expect(result).toMatchObject({ ...ended, stdout: 'true\n' })
-  })
-})
-
-describe('NODE_DEBUG=replic', () => {
-  const program = `const a = await open('a.db', { peerId: 1 }), b = await open('b.db', { peerId: 2 })
+  describe('NODE_DEBUG=replic', () => {
+    const program = `const a = await open('a.db', { peerId: 1 }), b = await open('b.db', { peerId: 2 })
       const listener = await listen(b)
       connect(a, { port: listener.address().port })
       await b.waitFor(await a.upsert('note', { id: 7, text: 'traced' }))
       await Promise.all([a.close(), b.close()])`
 
-  it('tells what is written, sent, received and applied, and the SQL', async () => {
-    const before = process.env.NODE_DEBUG
-    process.env.NODE_DEBUG = 'replic'
-    try {
-      const { code, stderr } = await run(program)
-      expect(code).toBe(0)
-      for (const word of [
-        'REPLIC',
-        'a.db',
-        'written',
-        'sent',
-        'received',
-        'applied',
-        'INSERT INTO',
-        'traced',
-      ]) {
-        expect(stderr).toContain(word)
+    it('tells what is written, sent, received and applied, and the SQL', async () => {
+      const before = process.env.NODE_DEBUG
+      process.env.NODE_DEBUG = 'replic'
+      try {
+        const { code, stderr } = await run(program)
+        expect(code).toBe(0)
+        for (const word of [
+          'REPLIC',
+          'a.db',
+          'written',
+          'sent',
+          'received',
+          'applied',
+          'INSERT INTO',
+          'traced',
+        ]) {
+          expect(stderr).toContain(word)
+        }
+      } finally {
+        if (before === undefined) delete process.env.NODE_DEBUG
+        else process.env.NODE_DEBUG = before
       }
-    } finally {
-      if (before === undefined) delete process.env.NODE_DEBUG
-      else process.env.NODE_DEBUG = before
-    }
+    })
+
+    it('is off by default', async () => {
+      expect(await run(program)).toMatchObject({ ...ended, stdout: '' })
+    })
   })
 
-  it('is off by default', async () => {
-    expect(await run(program)).toMatchObject({ ...ended, stdout: '' })
+  describe('a worker thread', () => {
+    // Runs `inWorker` with a replica `db` in a worker, and `outside` beside it, with reopen() for later.
+    async function runWorker(inWorker, outside) {
+      const dir = tempDir()
+      const path = JSON.stringify(join(dir, 'a.db'))
+      const worker = join(dir, 'worker.mjs')
+      writeFileSync(
+        worker,
+        `import { parentPort } from 'node:worker_threads'
+        import { Replica } from ${lib('index.js')}
+        const db = await Replica.open(${path})
+        await db.migrate([{ up: ${JSON.stringify(NOTES)} }])
+        ${inWorker}`,
+      )
+      const program = `import { Worker } from 'node:worker_threads'
+        const worker = new Worker(${JSON.stringify(worker)})
+        const reopen = () => Replica.open(${path})
+        ${outside}`
+      return run(program)
+    }
+
+    it('may end with a replica open, and the file is free', async () => {
+      const result = await runWorker(
+        "await db.upsert('note', { id: 1 })",
+        `worker.on('exit', async (code) => {
+          const db = await reopen()
+          console.log(code, JSON.stringify(await db.all('SELECT id FROM note')))
+        })`,
+      )
+      expect(result).toMatchObject({ ...ended, stdout: '0 [{"id":1}]\n' })
+    })
+
+    it('may be terminated in the middle of writes', async () => {
+      const result = await runWorker(
+        `for (let id = 0; id < 20000; id++) {
+          const written = db.upsert('note', { id })
+          if (id === 100) written.then(() => parentPort.postMessage('now'))
+        }`,
+        `worker.on('message', async () => {
+          await worker.terminate()
+          const db = await reopen()
+          console.log((await db.get('SELECT count(*) AS n FROM note')).n > 100)
+        })`,
+      )
+      expect(result).toMatchObject({ ...ended, stdout: 'true\n' })
+    })
   })
 })

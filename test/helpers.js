@@ -3,12 +3,14 @@
 
 import { spawn } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
+import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { expect, onTestFinished, vi } from 'vitest'
 import { Replica } from '../lib/index.js'
+import { libcOf } from '../lib/load.js'
 import { connect, listen } from '../lib/transport/tcp.js'
 
 // Nothing is timed: this only ends a test that hangs, on a slow machine too.
@@ -188,6 +190,17 @@ export function startProcess(command, args, options) {
       child.on('close', (code, signal) => resolve({ code, signal, stdout, stderr }))
     }),
   }
+}
+
+// Bun's own install script would put the program in its place; npm does not run install scripts of
+// dependencies. So it is taken from the optional dependency for this platform, where it came from.
+export function bunProgram() {
+  const windows = process.platform === 'win32'
+  const system = windows ? 'windows' : process.platform
+  const arch = process.arch === 'arm64' ? 'aarch64' : process.arch
+  const musl = process.platform === 'linux' && libcOf('/proc/self/maps') === 'musl' ? '-musl' : ''
+  const program = `@oven/bun-${system}-${arch}${musl}/bin/bun${windows ? '.exe' : ''}`
+  return createRequire(import.meta.url).resolve(program)
 }
 
 /** The path of a file in test/child. */
