@@ -111,7 +111,9 @@ Connection::Connection(const Napi::CallbackInfo &info) : Napi::ObjectWrap<Connec
 }
 
 Connection::~Connection() {
-  if (state_) state_->release();
+  if (!state_) return;
+  if (state_->phase == Phase::created) state_->forget_callback();
+  state_->release();
 }
 
 // ---- calls with a promise -----------------------------------------------------------------------
@@ -147,7 +149,10 @@ Napi::Value Connection::cursor_open(const Napi::CallbackInfo &info) {
 
 Napi::Value Connection::close(const Napi::CallbackInfo &info) {
   if (!closing_.IsEmpty()) return closing_.Value();
-  if (state_->phase == Phase::created) state_->phase = Phase::closed;
+  if (state_->phase == Phase::created) {
+    state_->phase = Phase::closed;
+    state_->forget_callback();
+  }
   if (state_->phase == Phase::closed) return resolved_promise(info.Env());
   Napi::Value promise = state_->accept<WriteJob>(new (std::nothrow) CloseJob, state_->writes);
   if (promise.IsEmpty()) return promise;

@@ -58,11 +58,20 @@ void Work::execute(napi_env, void *data) {
   work->state->leave();
 }
 
+// False: the environment is being torn down (a worker was terminated), though its cleanup hook has
+// not run yet.
+static bool can_call(napi_env env) {
+  napi_value undefined;
+  bool equal;
+  return napi_get_undefined(env, &undefined) == napi_ok &&
+         napi_strict_equals(env, undefined, undefined, &equal) == napi_ok;
+}
+
 void Work::complete(napi_env env, napi_status status, void *data) {
   Work *work = static_cast<Work *>(data);
   State *state = work->state;
   if (work->handle_) napi_delete_async_work(env, work->handle_);
-  if (status != napi_ok) state->dying = true;
+  if (status != napi_ok || (!state->dying && !can_call(env))) state->die();
   if (state->dying) {
     work->discard();
     delete work;
@@ -116,7 +125,7 @@ void Batch::finish(napi_env env) {
   state->pump();
   while (WriteJob *job = jobs.pop()) {
     job->done(*state);
-    if (!settle(env, job)) state->dying = true;
+    if (!settle(env, job)) state->die();
   }
   if (state->on_batch && report.worth_telling()) {
     Napi::HandleScope scope(env);
@@ -168,10 +177,14 @@ bool State::begin_life() {
 
 void State::end_life() {
   phase = Phase::closed;
-  napi_delete_reference(env, on_batch);
-  on_batch = nullptr;
+  forget_callback();
   napi_remove_env_cleanup_hook(env, teardown, this);
   release();
+}
+
+void State::forget_callback() {
+  if (on_batch) napi_delete_reference(env, on_batch);
+  on_batch = nullptr;
 }
 
 Napi::Value resolved_promise(Napi::Env env) {
@@ -263,6 +276,12 @@ void State::close_core() {
 void State::interrupt() {
   if (core) replic_interrupt(core);
   reads.interrupt();
+}
+
+void State::die() {
+  std::lock_guard<std::mutex> lock(mutex);
+  dying = true;
+  interrupt();
 }
 
 // The cleanup hook. Main thread, perhaps while Works run. An interrupt between two statements hits

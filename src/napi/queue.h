@@ -131,6 +131,7 @@ struct State {
   void release();    // the last one deletes the state
   bool begin_life(); // before the OpenJob; false: out of memory
   void end_life();   // after the job that has closed everything
+  void forget_callback();
   // Ends a call: takes the job over, and returns the promise of its outcome; empty with an
   // exception pending. `job` is null where memory was exhausted. `given`: its arguments could be
   // read. Refuses what is too early, late or much.
@@ -152,6 +153,7 @@ struct State {
   int running = 0;                // Works inside run()
   std::condition_variable left;   // running has become 0
   std::atomic<bool> dying{false}; // the environment ends: nothing new is begun
+  void die(); // main thread, where the end is noticed before the cleanup hook runs
   bool enter();
   void leave();
 

@@ -33,7 +33,7 @@ void ReadGo::finish(napi_env env) {
   reader.go = nullptr;
   state->pump();
   while (ReadJob *job = jobs.pop())
-    if (!settle(env, job)) state->dying = true;
+    if (!settle(env, job)) state->die();
   delete this;
 }
 
