@@ -1,0 +1,70 @@
+// Applying what another process has written, over TCP on this machine, from the dial until everything is
+// applied and durable; against inserting the same rows into a plain table.
+
+import { fork } from 'node:child_process'
+import { once } from 'node:events'
+import { fileURLToPath } from 'node:url'
+import { connect } from 'replic-sqlite/tcp'
+import { openBetter } from './better.js'
+import { makeRows } from './data.js'
+import { seconds, withFile } from './harness.js'
+import { openReplic } from './replic.js'
+
+const PATCHES = 200_000
+const PER_TRANSACTION = 1000
+const LONG_MS = 120_000
+const SOURCE = fileURLToPath(new URL('source.js', import.meta.url))
+
+/** Runs a source with a log of `perGroup` rows a group, and `use({ port, token })` meanwhile. */
+export function withSource(perGroup, use) {
+  return withFile(async (path) => {
+    const child = fork(SOURCE, [path, `${PATCHES}`, `${perGroup}`])
+    const [source] = await Promise.race([
+      once(child, 'message'),
+      once(child, 'exit').then(() => Promise.reject(new Error('the source of patches has died'))),
+    ])
+    try {
+      return await use(source)
+    } finally {
+      const ended = once(child, 'exit')
+      child.disconnect()
+      await ended
+    }
+  })
+}
+
+const applyAll = ({ port, token }, mode) =>
+  withFile(async (path) => {
+    const db = await openReplic(path, mode)
+    const time = await seconds(() => {
+      connect(db, { port })
+      return db.waitFor(token, LONG_MS)
+    })
+    await db.close()
+    return PATCHES / time
+  })
+
+const insertAll = (mode) =>
+  withFile(async (path) => {
+    const { db, insertMany } = openBetter(path, mode)
+    const rows = makeRows(PATCHES)
+    const time = await seconds(() => {
+      for (let i = 0; i < PATCHES; i += PER_TRANSACTION) {
+        insertMany(rows.slice(i, i + PER_TRANSACTION))
+      }
+    })
+    db.close()
+    return PATCHES / time
+  })
+
+const applying = (perGroup) => ({
+  name: `apply-${perGroup}`,
+  title: `apply 200,000 patches, groups of ${perGroup.toLocaleString('en-US')}, FULL`,
+  against: 'inserts, transactions of 1,000 rows',
+  around: (measure) =>
+    withSource(perGroup, (source) =>
+      measure({ replic: () => applyAll(source, 'FULL'), better: () => insertAll('FULL') }),
+    ),
+})
+
+export const benches = [applying(1), applying(PER_TRANSACTION)]

@@ -1,0 +1,11 @@
+// replic-sqlite as the benchmarks use it.
+
+import { Replica } from 'replic-sqlite'
+import { PATCHES, TABLE } from './data.js'
+
+/** Opens a file with the replicated table. `synchronous`: 'FULL' or 'NORMAL'. */
+export async function openReplic(path, synchronous) {
+  const db = await Replica.open(path, { durability: synchronous.toLowerCase() })
+  await db.migrate([{ up: TABLE + PATCHES }])
+  return db
+}
