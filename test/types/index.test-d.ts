@@ -83,8 +83,8 @@ export async function reading(db: Replica) {
   same<Awaited<ReturnType<typeof db.exec>>, { changes: number }>(true)
   const migrated = await db.migrate([{ up: 'CREATE TABLE x (a)', down: 'DROP TABLE x', name: 'x' }])
   same<typeof migrated, { from: number; to: number }>(true)
-  same<typeof status, Status>(true)
   const status = db.status()
+  same<typeof status, Status>(true)
   same<Awaited<ReturnType<typeof db.explain>>, string>(true)
 }
 
@@ -108,8 +108,8 @@ export async function linking(
   same<ReturnType<typeof db.closeRemotePeer>, boolean>(true)
   const listener = await listen(db, { port: 0 })
   same<typeof listener, Listener>(true)
-  same<typeof connection, Connection>(true)
   const connection = connect(db, { port: listener.address()?.port ?? 0, peerId: 7 })
+  same<typeof connection, Connection>(true)
   // @ts-expect-error the port is required
   connect(db, {})
   await connection.close()
