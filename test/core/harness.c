@@ -651,8 +651,9 @@ void tick(peer *p) {
 
 /* ---- cluster: wires ------------------------------------------------------------------------------------------- */
 
-static void open_side(cluster *c, int w, int side) {
+void wire_open_side(cluster *c, int w, int side) {
   wire *x = &c->wires[w];
+  x->open[side] = true;
   peer *p = &c->peers[x->peers[side]];
   uint32_t expected = x->peers[!side] < 0 ? 0 : c->peers[x->peers[!side]].id;
   peer_begin(p);
@@ -660,23 +661,25 @@ static void open_side(cluster *c, int w, int side) {
   CHECK_OK(p->r, peer_commit(p));
 }
 
-static int new_wire(cluster *c, int a, int b) {
+int wire_add(cluster *c, int a, int b) {
   CHECK(c->n_wires < MAX_WIRES);
   int w = c->n_wires++;
-  c->wires[w] = (wire){.peers = {a, b}, .number = (uint32_t)w + 1, .open = {true, true}};
+  c->wires[w] = (wire){.peers = {a, b}, .number = (uint32_t)w + 1};
   return w;
 }
 
 int wire_open(cluster *c, int a, int b) {
-  int w = new_wire(c, a, b);
-  open_side(c, w, 0);
-  open_side(c, w, 1);
+  int w = wire_add(c, a, b);
+  c->wires[w].open[1] = true; /* so that the first HELLO finds its way */
+  wire_open_side(c, w, 0);
+  wire_open_side(c, w, 1);
   return w;
 }
 
 int wire_open_test(cluster *c, int a) {
-  int w = new_wire(c, a, -1);
-  open_side(c, w, 0);
+  int w = wire_add(c, a, -1);
+  c->wires[w].open[1] = true;
+  wire_open_side(c, w, 0);
   return w;
 }
 

@@ -205,6 +205,9 @@ void tick(peer *p);
 /* Connects two peers (each gets its number from the cluster) and returns the wire's index. The
  * HELLOs are queued. */
 int wire_open(cluster *c, int a, int b);
+/* The same in steps: a wire whose ends are closed, and opening one of them. */
+int wire_add(cluster *c, int a, int b);
+void wire_open_side(cluster *c, int w, int side);
 /* Connects a peer to the test itself: frames to side 1 stay in the queue until the test takes them.
  */
 int wire_open_test(cluster *c, int a);

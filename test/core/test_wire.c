@@ -1,9 +1,12 @@
 /* test_wire.c - the bytes of every frame, written by hand from the layout on top of
  * src/core/wire.c; and what happens to frames that are cut off, damaged or hostile. Nothing of
  * those may ever reach the database. */
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "frames.h"
+#include "session.h"
 #include "wire.h"
 
 #define DDL                                                                                        \
@@ -25,9 +28,10 @@
   " 01 76 04 54 45 58 54 01 72 04 52 45 41 4c 01 62 04 42 4c "                                     \
   "4f 42 01 6e " INTEGER_HEX
 /* (0, 2] in one group at 1000: id 1 with "hi", 1.5, x'00ff', NULL; id -1 with n = 1000 */
-#define PATCHES_OF(origin)                                                                         \
-  "01 02 " origin " 00 02 01 e8 07 01 12 0f 14 68 69 03 00 00 00 00 00 00 f8 3f 15 00 ff 01 "      \
+#define PATCHES_AT(origin, clock)                                                                  \
+  "01 02 " origin " 00 02 01 " clock " 01 12 0f 14 68 69 03 00 00 00 00 00 00 f8 3f 15 00 ff 01 "  \
   "00 01 0a 08 fa d0 0f"
+#define PATCHES_OF(origin) PATCHES_AT(origin, "e8 07")
 /* table 5 is t as a peer sees it that has only id and n; one patch of 102: id 3, n = 0 */
 #define SCHEMA_SMALL "01 05 05 01 74 01 02 02 69 64 " INTEGER_HEX " 01 6e " INTEGER_HEX
 #define PATCHES_SMALL "01 02 66 00 01 01 e8 07 05 32 01 02"
@@ -100,8 +104,9 @@ static void frames_are_written_as_specified(void) {
   CHECK_TEXT(next_frame(c, w), PATCHES_OF("65"));
   play(c, w, hex(SCHEMA_SMALL));
   play(c, w, hex(PATCHES_SMALL));
-  /* 102 applied up to 1; 101 sent up to 2, unacknowledged; linked to one peer, 102 */
-  CHECK_TEXT(next_frame(c, w), "01 03 e8 07 01 66 01 01 65 02 02 66");
+  /* applied: 101 up to 2, 102 up to 1; sent: 101 up to 2, unacknowledged; linked to one peer, 102
+   */
+  CHECK_TEXT(next_frame(c, w), "01 03 e8 07 02 65 02 66 01 01 65 02 02 66");
   play(c, w, hex("01 02 66 05 06 01 e8 07 05 32 01 02")); /* early: (5, 6] */
   CHECK_TEXT(next_frame(c, w), "01 04 66 01");
   CHECK_TEXT(next_frame(c, w), "01 03 e8 07 00 01 65 02 00");
@@ -149,7 +154,7 @@ static void frames_are_read_as_specified(void) {
   take_frames(c, w, 0);
   play(c, w, hex("01 04 65 00"));
   CHECK_TEXT(next_frame(c, w), SCHEMA_T);
-  CHECK_TEXT(next_frame(c, w), PATCHES_OF("65"));
+  CHECK_TEXT(next_frame(c, w), PATCHES_AT("65", "e9 07")); /* 1001: 102's was at 1000 */
   play(
       c, w,
       hex("01 06 11 52 45 50 4c 49 43 5f 43 4c 4f 43 4b 5f 53 4b 45 57 04 74 65 78 74")); /* REPLIC_CLOCK_SKEW,
@@ -579,6 +584,106 @@ static void random_bytes_do_no_harm(void) {
   CHECK(strlen(before) > 0);
 }
 
+/* ---- seeds of the fuzzer ---- */
+
+enum { MAX_RECORDS = 12 };
+
+typedef struct seed {
+  const char *name;
+  const char
+      *records[MAX_RECORDS]; /* a frame in hex, or a SESSION_… operation: "commit", "tick" … */
+} seed;
+
+#define PATCH_OF_102(after, up_to, clock) "01 02 66 " after " " up_to " 01 " clock " 05 32 01 02"
+/* table 6 is s: two keys k TEXT, j BLOB, and must INTEGER; one patch ("a", x'', 7) */
+#define SCHEMA_S                                                                                   \
+  "01 05 06 01 73 02 03 01 6b 04 54 45 58 54 01 6a 04 42 4c 4f 42 04 6d 75 73 74 " INTEGER_HEX
+#define PATCH_OF_S "01 02 67 00 01 01 e8 07 06 0c 61 05 01 72"
+#define SCHEMA_U "01 05 07 01 75 01 02 02 69 64 00 01 77 00"
+
+static const seed SEEDS[] = {
+    {"hello", {HELLO_102_FULL}},
+    {"hello-asks", {HELLO_102_ASKS, "tick", "tick"}},
+    {"patches", {HELLO_102, SCHEMA_T, PATCHES_OF("66"), "commit"}},
+    {"not-committed", {HELLO_102, SCHEMA_T, PATCHES_OF("66"), SCHEMA_S, PATCH_OF_S}},
+    {"two-tables", {HELLO_102, SCHEMA_S, SCHEMA_SMALL, PATCH_OF_S, PATCHES_SMALL, "tick"}},
+    {"early",
+     {HELLO_102, SCHEMA_SMALL, PATCH_OF_102("01", "02", "e9 07"), PATCH_OF_102("00", "01", "e8 07"),
+      "commit"}},
+    {"twice",
+     {HELLO_102, SCHEMA_SMALL, PATCHES_SMALL, PATCHES_SMALL, "commit", PATCHES_SMALL, "tick"}},
+    {"undefined", {HELLO_102, PATCHES_SMALL, "commit", SCHEMA_SMALL, PATCHES_SMALL, "commit"}},
+    {"skewed",
+     {HELLO_102, SCHEMA_SMALL, PATCH_OF_102("00", "01", "80 80 80 80 10"), "tick", "tick", "tick"}},
+    {"unknown-table",
+     {HELLO_102, SCHEMA_U, "01 02 66 00 01 01 e8 07 07 0a 00", "commit", "migrate",
+      "01 02 66 00 01 01 e8 07 07 0a 00", "tick"}},
+    {"wrong-type", {HELLO_102, SCHEMA_S, "01 02 67 00 01 01 e8 07 06 0c 61 05 01 0c 61", "commit"}},
+    {"written",
+     {HELLO_102, "write", "commit", "01 03 e8 07 01 65 02 00 00", "01 04 65 00", "commit"}},
+    {"relayed",
+     {HELLO_102, SCHEMA_S, PATCH_OF_S, "commit", "reopen", HELLO_102_FULL, "commit", "01 04 67 00",
+      "tick"}},
+    {"error", {HELLO_102, "01 06 0b 52 45 50 4c 49 43 5f 46 4f 52 4b 04 74 65 78 74"}},
+};
+
+static bytes *record_session(const seed *seed) {
+  static const char *const OPERATIONS[] = {"commit", "tick", "write", "reopen", "migrate"};
+  bytes *session = test_alloc(sizeof *session);
+  for (size_t i = 0; i < MAX_RECORDS && seed->records[i]; i++) {
+    size_t operation = 0;
+    while (operation < COUNT(OPERATIONS) && strcmp(OPERATIONS[operation], seed->records[i]) != 0)
+      operation++;
+    const bytes *frame = operation < COUNT(OPERATIONS) ? NULL : hex(seed->records[i]);
+    size_t n = frame ? frame->len : SESSION_COMMIT + operation;
+    add_u8(session, (unsigned)(n & 0xff));
+    add_u8(session, (unsigned)(n >> 8));
+    if (frame) add_raw(session, frame->data, frame->len);
+  }
+  return session;
+}
+
+/* The files are made of the frames above: WRITE_SEEDS=1 writes them anew (from the folder
+ * test/core). */
+static void the_seeds_of_the_fuzzer_are_current(void) {
+  for (size_t i = 0; i < COUNT(SEEDS); i++) {
+    char *path = test_format("corpus/fuzz_wire/%s", SEEDS[i].name);
+    const bytes *session = record_session(&SEEDS[i]);
+    test_note("%s; WRITE_SEEDS=1 writes it", path);
+    if (env_number("WRITE_SEEDS", 0)) {
+      FILE *out = fopen(path, "wb");
+      CHECK(out && fwrite(session->data, 1, session->len, out) == session->len && fclose(out) == 0);
+    }
+    uint8_t data[1024];
+    FILE *in = fopen(path, "rb");
+    CHECK(in != NULL);
+    size_t len = fread(data, 1, sizeof data, in);
+    fclose(in);
+    CHECK_TEXT(show_hex(data, len), show_hex(session->data, session->len));
+  }
+}
+
+/* Each seed as it is, and with a few bytes changed: a small fuzzer that runs everywhere. */
+static void sessions_do_no_harm(void) {
+  rng g = {(uint64_t)env_number("SEED", 3)};
+  for (size_t i = 0; i < COUNT(SEEDS); i++) {
+    const bytes *session = record_session(&SEEDS[i]);
+    session_run(session->data, session->len);
+    for (int64_t round = 0, n = env_number("ROUNDS", 150); round < n; round++) {
+      uint8_t *changed = malloc(session->len);
+      CHECK(changed != NULL);
+      memcpy(changed, session->data, session->len);
+      for (uint32_t k = 0, times = 1 + rng_below(&g, 3); k < times; k++) {
+        changed[rng_below(&g, (uint32_t)session->len)] = (uint8_t)rng_next(&g);
+      }
+      session_run(changed,
+                  session->len - (rng_chance(&g, 20) ? rng_below(&g, 10) % session->len : 0));
+      free(changed);
+    }
+  }
+  session_end();
+}
+
 int main(int argc, char **argv) {
   static const test TESTS[] = {
       TEST(frames_are_written_as_specified),
@@ -594,6 +699,8 @@ int main(int argc, char **argv) {
       TEST(a_frame_cut_off_anywhere_changes_nothing),
       TEST(a_flipped_bit_does_no_harm),
       TEST(random_bytes_do_no_harm),
+      TEST(the_seeds_of_the_fuzzer_are_current),
+      TEST(sessions_do_no_harm),
   };
   return run_tests(argc, argv, TESTS, COUNT(TESTS));
 }
