@@ -38,7 +38,7 @@ static const char *const READING_PRAGMAS[] = {
     "integrity_check",   "quick_check",      "table_info", "table_list", "table_xinfo",
 };
 
-/* ---- errors ----------------------------------------------------------------------------------------------- */
+/* ---- errors ---- */
 
 static int fail(replic_reader *reader, int code, const char *format, ...) {
   va_list args;
@@ -65,7 +65,7 @@ const char *replic_reader_error_text(const replic_reader *reader) {
   return reader && reader->error ? reader->error : "out of memory";
 }
 
-/* ---- what a statement may do ------------------------------------------------------------------------------ */
+/* ---- what a statement may do ---- */
 
 static int deny(replic_reader *reader, int code, const char *format, const char *what) {
   reader->denied = fail(reader, code, format, what);
@@ -99,7 +99,7 @@ static int authorize(void *ctx, int action, const char *a, const char *b, const 
   }
 }
 
-/* ---- statements ------------------------------------------------------------------------------------------- */
+/* ---- statements ---- */
 
 static int prepare_one(replic_reader *reader, const char *sql, size_t len, sqlite3_stmt **out) {
   const char *at = sql, *end = sql + len;
@@ -165,7 +165,7 @@ static int find_statement(replic_reader *reader, const char *sql, size_t len, sq
   return REPLIC_OK;
 }
 
-/* ---- parameters ------------------------------------------------------------------------------------------- */
+/* ---- parameters ---- */
 
 static int bind_value(sqlite3_stmt *stmt, int index, const replic_value *value) {
   const void *data = value->len ? value->data : ""; /* SQLite takes a NULL pointer for a NULL */
@@ -241,7 +241,7 @@ void replic_reader_reset(replic_reader *reader) {
   reader->current = NULL;
 }
 
-/* ---- rows ------------------------------------------------------------------------------------------------- */
+/* ---- rows ---- */
 
 static int rows_reserve(replic_rows *rows, size_t more) {
   if (rows->cap - rows->len >= more) return REPLIC_OK;
@@ -332,7 +332,7 @@ void replic_rows_free(replic_rows *rows) {
   memset(rows, 0, sizeof *rows);
 }
 
-/* ---- open and close --------------------------------------------------------------------------------------- */
+/* ---- open and close ---- */
 
 int replic_reader_open(const char *path, replic_reader **out) {
   replic_reader *reader = *out = sqlite3_malloc64(sizeof *reader);
@@ -355,5 +355,5 @@ void replic_reader_close(replic_reader *reader) {
 }
 
 void replic_reader_interrupt(replic_reader *reader) {
-  sqlite3_interrupt(reader->db);
+  if (reader->db) sqlite3_interrupt(reader->db);
 }

@@ -32,6 +32,8 @@ static Napi::Array error_codes(Napi::Env env) {
 static Napi::Object init(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(new AddonData());
   addon_data(env).cursor_class = Napi::Persistent(Cursor::define(env));
+  addon_data(env).array_push =
+      Napi::Persistent(Napi::Array::New(env).Get("push").As<Napi::Function>());
   exports.Set("Connection", Connection::define(env));
   exports.Set("codes", error_codes(env));
   exports.Set("setErrorClass", Napi::Function::New(env, set_error_class, "setErrorClass"));

@@ -10,6 +10,7 @@ struct AddonData {
   Napi::FunctionReference
       error_class; // constructor(code, message), from setErrorClass; may be empty
   Napi::FunctionReference cursor_class; // made by the addon only, see Cursor::make
+  Napi::FunctionReference array_push;   // Array.prototype.push, as it was when the addon was loaded
   Reader *new_cursor = nullptr;         // for the Cursor that is being made
 };
 

@@ -200,10 +200,10 @@ Napi::Value Connection::receive(const Napi::CallbackInfo &info) {
   return Napi::Number::New(info.Env(), static_cast<double>(state_->writes.bytes()));
 }
 
+// One waiting heartbeat is as good as several.
 Napi::Value Connection::tick(const Napi::CallbackInfo &info) {
-  if (!state_->tick_waits) {
-    state_->tick_waits = state_->phase == Phase::open;
-    state_->push(new (std::nothrow) TickJob);
-  }
+  TickJob *job = state_->tick_waits ? nullptr : new (std::nothrow) TickJob;
+  if (job) state_->tick_waits = state_->phase == Phase::open;
+  state_->push(job);
   return info.Env().Undefined();
 }

@@ -15,8 +15,8 @@ struct Job {
   Arena arena;                      // what the call was given, and what it results in
   Failure failure;                  // set: the promise is rejected
   virtual ~Job() = default;
-  // Main thread: what the promise resolves with; nullptr with `failure` set if there is no such
-  // value after all.
+  // Main thread: what the promise resolves with. nullptr: there is no such value after all;
+  // rejected with `failure`, or as out of memory.
   virtual napi_value result(napi_env env) = 0;
 };
 

@@ -5,8 +5,8 @@
 
 #include <sqlite3.h>
 
-static const size_t BATCH_CALLS = 4096,
-                    BATCH_BYTES = 8 << 20; // a batch ends with the call that reaches one
+// A batch ends with the call that reaches one of these.
+static const size_t BATCH_CALLS = 4096, BATCH_BYTES = 8 << 20;
 static const auto INTERRUPT_AGAIN = std::chrono::milliseconds(20);
 
 int64_t wall_clock_ms() {
@@ -22,10 +22,14 @@ bool settle(napi_env env, Job *job) {
   napi_status status = napi_ok;
   if (job->deferred) {
     napi_value value = job->failure ? nullptr : job->result(env);
-    if (value && !job->failure)
+    if (value) {
       status = napi_resolve_deferred(env, job->deferred, value);
-    else
+    } else {
+      napi_value thrown; // what JavaScript cannot hold may have been thrown as well
+      napi_get_and_clear_last_exception(env, &thrown);
+      job->failure.set_no_memory(); // unless it says more
       status = napi_reject_deferred(env, job->deferred, job->failure.to_js(env));
+    }
   }
   napi_close_handle_scope(env, scope);
   delete job;

@@ -1,14 +1,12 @@
 // queue.h - the state behind a Connection, and the hand-over between its threads.
 //
-//   main thread                                               a thread of Node's pool, one at a
-//   time
+//   main thread                                         a thread of Node's pool, one at a time
 //
-//   calls ──> writes ──take──> Batch ──napi_queue_async_work──> run: free what is spent, begin,
-//                                ^                              each job, commit, take the outbox
-//   promises, onBatch <──finish──┼────────────────────────────────────┘
-//        │                       │
-//        └──> spent ─────────────┘  (frames are counted by the core, so only its thread may free
-//        them)
+//   calls ──> writes ──> Batch ──napi_queue_async_work──> run: free what is spent, begin,
+//                          ^                              each job, commit, take the outbox
+//   promises, onBatch <──finish <───────────────────────────┘
+//        │                 │
+//        └──> spent ───────┘   (the core counts who holds a frame, so only its thread frees them)
 //
 // At most one Batch is under way. Its finish() starts the next one before it settles anything, so
 // that the disk works while JavaScript does. Reads go the same way, over a few connections of their
@@ -16,9 +14,9 @@
 //
 // Nothing is locked on these ways: a Batch and its jobs belong to one thread at a time. The mutex
 // is for the one who may come in between, the end of the environment: teardown() waits until no
-// run() is under way, and a run() that has not begun by then returns at once. On Node finish() has
-// been called for all of them by then; on Bun it may come afterwards or never, so a Work keeps the
-// State alive and touches neither JavaScript nor the core once `dying` is set.
+// run() is under way, and a run() that has not begun by then returns at once. On Node complete()
+// has been called for all of them by then; on Bun it may come afterwards or never, so a Work keeps
+// the State alive and touches neither JavaScript nor the core once `dying` is set.
 #pragma once
 
 #include <napi.h>
@@ -117,8 +115,9 @@ struct State {
   const Limits limits;
 
   // ---- main thread only
-  int refs =
-      1; // the Connection object, each Cursor object, the cleanup hook, each Work from start to end
+  // The Connection object, each Cursor object, the cleanup hook, each Work from start() to
+  // complete()
+  int refs = 1;
   Phase phase = Phase::created;
   napi_ref on_batch = nullptr; // until all is closed
   JobList<WriteJob> writes;

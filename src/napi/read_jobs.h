@@ -11,11 +11,12 @@ struct RowsJob : ReadJob {
 
 protected:
   bool take_rows(Reader &reader, size_t max_rows, size_t max_bytes);
-  napi_value rows_to_js(napi_env env); // { columns, values }; nullptr: `failure` is set
+  napi_value rows_to_js(napi_env env); // { columns, values }; nullptr: JavaScript cannot hold them
   replic_rows rows_ = {};
   bool big_ints_ = false;
 
 private:
+  bool push_values(napi_env env, napi_value array);
   napi_value next_to_js(napi_env env, size_t index, size_t *at);
   const char **names_ = nullptr; // rows_.n_columns
 };

@@ -43,8 +43,8 @@ public:
   bool drained = false;        // the length of the queue, even if there is nothing else
   Failure lost;                // an 'error' event: what failed and has no promise
 
-  // ---- the core's thread, after a commit or rollback. `known`: the tables as JavaScript knows them, brought up to date.
-  void collect(replic *core, Tables &known);
+  // ---- the core's thread, after a commit or rollback
+  void collect(replic *core, Tables &known); // known: as JavaScript knows them; brought up to date
   void free_outbox();
 
   // ---- main thread

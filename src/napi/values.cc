@@ -42,7 +42,8 @@ bool Arena::grow(size_t least) {
 
 void *Arena::take(size_t size) {
   if (size == 0) size = 1; // never nullptr for nothing
-  size_t padding = -reinterpret_cast<uintptr_t>(at_) % alignof(max_align_t);
+  size_t align = alignof(max_align_t),
+         padding = (align - reinterpret_cast<uintptr_t>(at_) % align) % align;
   if (static_cast<size_t>(end_ - at_) < padding || end_ - at_ - padding < size) {
     if (!grow(size)) return nullptr;
     padding = 0;
