@@ -1,8 +1,8 @@
 // values.cc - raw napi_* calls: each value of a bulk write passes through here.
 #include "values.h"
 
-#include <climits>
 #include <cmath>
+#include <cstddef>
 #include <cstdlib>
 #include <cstring>
 
