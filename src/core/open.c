@@ -70,6 +70,16 @@ static int take_defaults(replic *r, const replic_config *config) {
   return REPLIC_OK;
 }
 
+/* The text is cut: a traced blob would be written out in hexadecimal digits. */
+static int trace_sql(unsigned type, void *ctx, void *stmt, void *text) {
+  (void)type; /* SQLITE_TRACE_STMT, the only one asked for */
+  const char *comment = text;
+  char *sql = strncmp(comment, "--", 2) != 0 ? sqlite3_expanded_sql(stmt) : NULL;
+  replic__trace(ctx, "sql %.1000s", sql ? sql : comment);
+  sqlite3_free(sql);
+  return 0;
+}
+
 static int open_database(replic *r) {
   int flags =
       SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE;
@@ -81,6 +91,7 @@ static int open_database(replic *r) {
     return replic__fail(r, SQLITE_READONLY, "%s cannot be written: change its permissions",
                         r->path);
   sqlite3_busy_timeout(r->db, BUSY_TIMEOUT_MS);
+  if (r->config.trace) sqlite3_trace_v2(r->db, SQLITE_TRACE_STMT, trace_sql, r);
   return replic__identity_open(r);
 }
 

@@ -36,7 +36,7 @@
 #define EARLY_MAX 1024        /* frames kept that arrived before their predecessors */
 #define SCHEMA_MAX (16 << 20) /* bytes of definitions that one link may send */
 #define FIELDS_MAX 32767      /* columns of a table in SQLite */
-#define ORIGINS_MAX 65536     /* that one link may speak of */
+#define ORIGINS_MAX 16384     /* that one link may speak of */
 
 typedef struct position {
   uint32_t origin;
@@ -548,6 +548,13 @@ static void learn(replic *r, link *l, position *at, int64_t applied) {
   at->lag_since_ms = applied < replic__vector_sequence(r, at->origin) ? r->now_ms : 0;
 }
 
+/* Origins come in ascending order: so a list of them is read in linear time. */
+static uint32_t get_next_origin(replic__reader *in, uint32_t *last) {
+  uint32_t origin = replic__get_peer(in);
+  if (origin <= *last) in->failed = 1;
+  return *last = origin;
+}
+
 static int on_hello(replic *r, link *l, replic__reader *in) {
   uint64_t flags = replic__get_varint(in, 1);
   uint32_t peer = replic__get_peer(in);
@@ -562,8 +569,8 @@ static int on_hello(replic *r, link *l, replic__reader *in) {
     return replic__fail(r, REPLIC_EPEER, "peer %u was expected, and peer %u answered",
                         l->peer ? l->peer : l->expected, peer);
   l->peer = peer;
-  for (size_t i = 0; i < n; i++) {
-    replic_position theirs = {replic__get_peer(in), replic__get_sequence(in),
+  for (uint32_t last = 0; n > 0; n--) {
+    replic_position theirs = {get_next_origin(in, &last), replic__get_sequence(in),
                               replic__get_clock(in)};
     if (in->failed) return malformed(r, l, "HELLO");
     int rc = check_fork(r, l, &theirs);
@@ -586,9 +593,10 @@ static int on_hello(replic *r, link *l, replic__reader *in) {
 
 static int on_ack(replic *r, link *l, replic__reader *in) {
   l->skew_ms = replic__get_clock(in) - r->now_ms;
-  for (int section = 0; section < 2; section++)
+  for (int section = 0; section < 2; section++) {
+    uint32_t last = 0;
     for (size_t n = replic__get_count(in, 2); n > 0; n--) {
-      uint32_t origin = replic__get_peer(in);
+      uint32_t origin = get_next_origin(in, &last);
       int64_t sequence = replic__get_sequence(in), mine = replic__vector_sequence(r, origin);
       position *at = in->failed ? NULL : find_position(l, origin);
       if (!at) return in->failed ? malformed(r, l, "ACK") : SQLITE_NOMEM;
@@ -604,6 +612,7 @@ static int on_ack(replic *r, link *l, replic__reader *in) {
         l->ack_due = 1;
       }
     }
+  }
   size_t n = replic__get_count(in, 1);
   if (!in->failed && n > (size_t)(in->end - in->at) + 1) in->failed = 1;
   int rc = n && !in->failed ? get_direct(in, l, n - 1) : REPLIC_OK;
@@ -883,7 +892,8 @@ static int on_patches(replic *r, link *l, const uint8_t *bytes, size_t len) {
   if (p.origin == r->peer_id)
     return p.up_to > known ? forked(r, l, p.origin, p.up_to, "it holds more than was issued here")
                            : REPLIC_OK;
-  if (p.up_to > at->announced) at->announced = p.up_to;
+  learn(r, l, at, p.up_to); /* it sends only what it has applied */
+  if (p.up_to > known) l->synced = 0;
   l->ack_due = 1;
   if (p.after > known) {
     if (!at->held) send_need(r, l, at);
