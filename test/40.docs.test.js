@@ -172,6 +172,34 @@ describe('docs/protocol.md', () => {
     for (const example of examples.values()) expect(example[0]).toBe(Number(version))
   })
 
+  it('has the limits of the code', () => {
+    const source = ['sync', 'clock'].map((name) => text(`src/core/${name}.c`)).join('')
+    const constant = (name) => {
+      const [, a, b = '0'] = new RegExp(
+        `#define ${name}\\s[\\s\\\\]*\\(?(\\d+)(?: << (\\d+))?`,
+      ).exec(source)
+      return Number(a) * 2 ** Number(b)
+    }
+    const number = (name) => constant(name).toLocaleString('en-US')
+    const mib = (name) => `${constant(name) / 1024 ** 2} MiB`
+    const words = ['none', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine']
+    const prose = PROTOCOL.replace(/\s+/g, ' ')
+    const limits = tableRows(PROTOCOL, '## Limits').slice(1)
+    const [patches, control, origins, definitions, fields, early] = limits.map(([, limit]) => limit)
+    expect(patches).toContain(`maxFrameBytes\` + ${mib('FRAME_SLACK')}`)
+    expect(control).toBe(mib('CONTROL_MAX'))
+    expect(origins).toBe(number('ORIGINS_MAX'))
+    expect(definitions).toContain(`${mib('SCHEMA_MAX')},`)
+    expect(fields).toContain(`${number('FIELDS_MAX')},`)
+    expect(early).toContain(`${number('EARLY_MAX')} `)
+    expect(prose).toContain(`${mib('FRAME_SLACK')} are there`)
+    expect(prose).toContain(`${number('RUN_PATCHES')} patches or ${mib('RUN_BYTES')}`)
+    expect(prose).toContain(`${constant('RING_MAX')} of them`)
+    expect(prose).toContain(`after ${words[constant('GRACE_HEARTBEATS')]} heartbeats`)
+    expect(prose).toContain(`every ${words[constant('HELD_HEARTBEATS')]} heartbeats`)
+    expect(README).toContain(`${number('ORIGINS_MAX')} origins`)
+  })
+
   it('has an example of each frame, which does what it says', async () => {
     const numbered = [...examples].map(([name, bytes]) => [`${bytes[1]}`, name])
     expect(numbered.sort()).toEqual(frames.map(([type, name]) => [type, name]))
