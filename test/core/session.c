@@ -104,8 +104,10 @@ static void restore_files(void) {
 }
 
 static void first_session(void) {
-  const char *base = getenv("TMPDIR");
-  snprintf(at.folder, sizeof at.folder, "%s/replic-session-XXXXXX", base ? base : "/tmp");
+  const char *base = getenv(
+      "TMPDIR"); /* else in memory, where there is such a folder: the files are small and many */
+  if (!base) base = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
+  snprintf(at.folder, sizeof at.folder, "%s/replic-session-XXXXXX", base);
   demand(mkdtemp(at.folder) != NULL, at.folder);
   snprintf(at.path, sizeof at.path, "%s/a.db", at.folder);
   at.now_ms = BASE_TIME;

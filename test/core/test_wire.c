@@ -166,7 +166,7 @@ static void frames_are_read_as_specified(void) {
   CHECK_INT(event_last(p, REPLIC_EVENT_LINK_CLOSE)->code, REPLIC_EFORK);
 
   w = wire_open_test(c, 0);
-  play(c, w, hex(HELLO_102_FULL));
+  play(c, w, hex("01 01 00 66 e8 07 02 65 02 e9 07 66 01 e8 07 01 ac 02"));
   CHECK_INT(event_count(p, REPLIC_EVENT_LINK_READY), 2);
   CHECK(replic_link_at(p->r, 0, &info));
   CHECK_INT(info.lag, 0);
