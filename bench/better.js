@@ -6,7 +6,7 @@ import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import Database from 'better-sqlite3'
-import { TABLE } from './data.js'
+import { COUNT, checkRows, TABLE } from './data.js'
 
 const require = createRequire(import.meta.url)
 const OUT = fileURLToPath(new URL('../build/bench', import.meta.url))
@@ -62,4 +62,10 @@ export function openBetter(path, synchronous) {
     insertMany: transaction(inserting),
     get: (id) => getting.get(id),
   }
+}
+
+/** Closes it. Throws if it does not hold `rows` rows. */
+export function closeBetter(db, rows) {
+  checkRows(db.prepare(COUNT).get(), rows)
+  db.close()
 }

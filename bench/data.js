@@ -29,3 +29,10 @@ export function makeRows(count, first = 1) {
     }
   })
 }
+
+export const COUNT = 'SELECT count(*) AS n FROM item'
+
+/** Throws if that query found other than `rows` rows: a figure without its rows is none. */
+export function checkRows({ n }, rows) {
+  if (n !== rows) throw new Error(`${rows} rows were written, and ${n} are there`)
+}

@@ -5,7 +5,7 @@
 // moment would have been handled. So percentiles are of time, not of timer calls: a block of 50 ms
 // counts as the 50 delays of 50, 49, 48, ... ms that it is.
 
-import { setImmediate as turn } from 'node:timers/promises'
+import { setTimeout as delay, setImmediate as turn } from 'node:timers/promises'
 import { connect } from 'replic-sqlite/tcp'
 import { withSource } from './apply.js'
 import { openBetter } from './better.js'
@@ -59,6 +59,9 @@ const better = (load) => () =>
     return result
   })
 
+/** Nothing, for as long as a load lasts. */
+const lull = () => delay(WARM_MS + LOAD_MS)
+
 /** `inFlight` loops of `work(i)` until it is over. */
 async function keepDoing(inFlight, isOver, work) {
   let i = 0
@@ -97,9 +100,9 @@ const bulk = {
   ),
 }
 const applying = ({ port }) => ({
-  replic: replic((db, _, isOver) => {
+  replic: replic((db) => {
     connect(db, { port })
-    return keepDoing(1, isOver, () => turn())
+    return lull()
   }),
   better: bulk.better,
 })
@@ -148,7 +151,7 @@ const longQuery = (db, plain) => {
   }
 }
 
-const idle = () => delays((isOver) => keepDoing(1, isOver, () => turn()))
+const idle = () => delays(lull)
 
 export const benches = [
   {

@@ -1,9 +1,9 @@
 // Writing: replic-sqlite (table and log, with their indexes) against the plain table alone.
 
-import { openBetter } from './better.js'
+import { closeBetter, openBetter } from './better.js'
 import { makeRows } from './data.js'
 import { concurrently, seconds, withFile } from './harness.js'
-import { openReplic } from './replic.js'
+import { closeReplic, openReplic } from './replic.js'
 
 const PER_CALL = 1000
 const IN_FLIGHT = 1000
@@ -14,7 +14,7 @@ const replic = (synchronous, count, write) => () =>
     const db = await openReplic(path, synchronous)
     const rows = makeRows(count)
     const time = await seconds(() => write(db, rows))
-    await db.close()
+    await closeReplic(db, count)
     return count / time
   })
 const better = (synchronous, count, write) => () =>
@@ -22,7 +22,7 @@ const better = (synchronous, count, write) => () =>
     const { db, ...calls } = openBetter(path, synchronous)
     const rows = makeRows(count)
     const time = await seconds(() => write(calls, rows))
-    db.close()
+    closeBetter(db, count)
     return count / time
   })
 
