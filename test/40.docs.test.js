@@ -101,6 +101,22 @@ describe('README', () => {
     expect(Object.fromEntries(named)).toStrictEqual({ ...DEFAULTS })
   })
 
+  it('has the ratios of bench/README.md', () => {
+    const figures = text('bench/README.md')
+    const ratio = (title, against) => {
+      const line = figures.split('\n').find((text) => text.startsWith(title))
+      expect(line, title).toContain(` ${against} `)
+      return line.split(/ +/).at(-1)
+    }
+    const [, ...rows] = tableRows(README, '## Figures')
+    expect(rows.length).toBeGreaterThan(3)
+    for (const [title, against, normal, full] of rows) {
+      const always = full === '' // a query: it does not sync
+      expect(normal).toBe(ratio(always ? `${title} ` : `${title}, NORMAL `, against))
+      if (!always) expect(full).toBe(ratio(`${title}, FULL `, against))
+    }
+  })
+
   it('names every event', () => {
     const [, ...rows] = tableRows(README, '### Events')
     const named = rows.map(([name]) => quoted(name)[0])
