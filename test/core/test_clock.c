@@ -2,7 +2,7 @@
  * whose clock is wrong. */
 #include <string.h>
 
-#include "harness.h"
+#include "frames.h"
 
 #define DDL                                                                                        \
   "CREATE TABLE t(id INTEGER PRIMARY KEY, v TEXT); CREATE TABLE t_patches(_patchedAt INTEGER NOT " \
@@ -88,6 +88,33 @@ static void what_is_rolled_back_leaves_no_trace(void) {
   peer_begin(p);
   CHECK_OK(p->r, replic_write(p->r, &change, 1, &sequence));
   peer_rollback(p);
+  c->now_ms -= 1000;
+  CHECK_INT(stamp(p), high);
+}
+
+/* Neither a local call that fails nor a received patch that cannot be applied moves the clock. */
+static void what_fails_in_a_batch_leaves_no_trace(void) {
+  cluster *c = cluster_start(1, "CREATE TABLE t(id INTEGER PRIMARY KEY, v TEXT NOT NULL) STRICT; "
+                                "CREATE TABLE t_patches(_patchedAt "
+                                "INTEGER NOT NULL, _sequenceId INTEGER NOT NULL, _peerId INTEGER "
+                                "NOT NULL, id INTEGER, v TEXT) STRICT;");
+  peer *p = &c->peers[0];
+  int64_t high = stamp(p);
+  static const char *const COLUMNS[] = {"id"}, *const FIELDS[] = {"id", "INTEGER", "v", "TEXT"};
+  const replic_value id = v_int(2), wrong[] = {v_int(3), v_blob("x", 1)};
+  const replic_change incomplete = {REPLIC_UPSERT, "t", 1, COLUMNS, 1, &id};
+  int64_t sequence;
+  int w = wire_open_test(c, 0);
+  play(c, w, hello_frame(900, c->now_ms, NULL, 0));
+  play(c, w, schema_frame(1, "t", 1, 2, FIELDS));
+  bytes *frame = patches_frame(900, 0, 1);
+  add_patch(frame, 1, true, (uint64_t)c->now_ms + 30000, 1, 1, 2, wrong);
+  c->now_ms += 1000;
+  peer_begin(p);
+  CHECK_CODE(p->r, replic_write(p->r, &incomplete, 1, &sequence), SQLITE_CONSTRAINT_NOTNULL);
+  CHECK_OK(p->r, replic_receive(p->r, c->wires[w].number, frame->data, frame->len));
+  CHECK_OK(p->r, peer_commit(p));
+  CHECK_INT(peer_at(p, 900), 0);
   c->now_ms -= 1000;
   CHECK_INT(stamp(p), high);
 }
@@ -245,6 +272,7 @@ int main(int argc, char **argv) {
       TEST(a_restart_keeps_the_high_water),
       TEST(a_patch_from_elsewhere_moves_it_by_one),
       TEST(what_is_rolled_back_leaves_no_trace),
+      TEST(what_fails_in_a_batch_leaves_no_trace),
       TEST(runs_of_one_clock_are_bounded),
       TEST(the_largest_skew_is_accepted),
       TEST(skew_beyond_the_limit_is_held_and_reported),

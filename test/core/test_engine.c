@@ -706,6 +706,17 @@ static void a_peer_keeps_its_id(void) {
   }
 }
 
+static void a_peer_that_never_wrote_keeps_its_id(void) {
+  cluster *c = cluster_new();
+  peer *p = cluster_add(c);
+  peer_start(p);
+  peer_stop(p);
+  p->config.new_peer_id = 999;
+  peer_start(p);
+  CHECK_INT(p->id, 101);
+  CHECK(!replic_is_new_peer(p->r));
+}
+
 static void a_fixed_id_is_taken(void) {
   cluster *c = cluster_new();
   peer *p = cluster_add(c);
@@ -997,6 +1008,7 @@ int main(int argc, char **argv) {
       TEST(a_file_is_open_once),
       TEST(a_file_is_open_in_one_process),
       TEST(a_peer_keeps_its_id),
+      TEST(a_peer_that_never_wrote_keeps_its_id),
       TEST(a_fixed_id_is_taken),
       TEST(a_copied_file_is_a_new_peer),
       TEST(a_moved_file_is_a_new_peer),

@@ -232,6 +232,7 @@ static void a_newer_patch_never_hides_what_it_does_not_set(void) {
 
 static void one_column_converges_to_the_greatest_clock(void) {
   EVERY_ORDER(NULL, "0@10 a1 b1", "1@10 a2 b2", "2@10 a3", "0@10 a4", "2@10 b6");
+  EVERY_ORDER(NULL, "0@10 a1", "0@10 a4", "2@10 a3", "1@10 b2", "2@10 b1", "1@10 b7");
   EVERY_ORDER(NULL, "2@10 a1 b0", "1@11 a2", "0@12 a3", "2@12 a4", "1@12 a5");
 }
 
