@@ -119,16 +119,16 @@ export class Links {
   /** Hands a frame to the core; pauses the sockets that bring more than it can take. */
   receive(link, bytes) {
     if (this.#stopped) return
-    const queuedBytes = this.#native.receive(link.id, bytes)
-    if (queuedBytes > this.#pauseAbove) {
+    const frameBytes = this.#native.receive(link.id, bytes)
+    if (frameBytes > this.#pauseAbove) {
       this.#paused.add(link)
       link.pause()
     }
   }
 
-  /** After every batch: `queuedBytes` still wait. */
-  drained(queuedBytes) {
-    if (this.#paused.size === 0 || queuedBytes > this.#pauseAbove / 2) return
+  /** After every batch: `frameBytes` of received frames still wait. */
+  drained(frameBytes) {
+    if (this.#paused.size === 0 || frameBytes > this.#pauseAbove / 2) return
     for (const link of this.#paused) link.resume()
     this.#paused.clear()
   }

@@ -58,7 +58,7 @@ const CHECKS = {
   readers: integer(1, 16),
   maxQueueCalls: integer(1, 10_000_000),
   maxQueueBytes: integer(1, 64 * 1024 * MiB),
-  maxClockSkewMs: milliseconds(),
+  maxClockSkewMs: milliseconds(1),
   heartbeatMs: milliseconds(1),
   linkTimeoutMs: milliseconds(1),
   maxFrameBytes: bytes(64),

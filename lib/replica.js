@@ -309,15 +309,15 @@ export class Replica extends EventEmitter {
 
   // ---- what a batch of the core leaves ----
 
-  #onBatch({ vector, sends, events, links, counters, tables, queuedBytes }) {
+  #onBatch({ vector, sends, events, links, counters, tables, callBytes, frameBytes }) {
     if (vector) this.#advance(vector)
     if (tables) this.#setTables(tables)
     if (counters) this.#counters = counters
-    this.#queuedBytes = queuedBytes
+    this.#queuedBytes = callBytes + frameBytes
     this.#links.deliver(sends)
     for (const event of events) this.#onEvent(event)
     if (links) this.#links.snapshot(links)
-    this.#links.drained(queuedBytes)
+    this.#links.drained(frameBytes)
     this.#wakeRoomWaits()
   }
 

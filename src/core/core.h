@@ -61,7 +61,7 @@ typedef struct replic__table {
   sqlite3_stmt *sql[N_TABLE_SQL];
   replic__row_sql rows[REPLIC__ROW_SQL_MAX];
   int n_rows;
-  int changed;                     /* in this batch: bit 0 locally, bit 1 by a merge */
+  int touched, changed; /* in this call, in this batch: bit 0 locally, bit 1 by a merge */
   unsigned char *take, *fold_take; /* scratch, n_fields each */
   replic_value *values, *fold;     /* scratch, n_fields each */
 } replic__table;

@@ -64,6 +64,11 @@ static int check_deferred(replic *r) {
 int replic__savepoint_end(replic *r, const replic__savepoint *save, int rc) {
   if (rc == REPLIC_OK) rc = check_deferred(r);
   if (rc == REPLIC_OK) rc = replic__run_kept(r, "RELEASE call", &r->release_sql);
+  for (size_t i = 0; i < replic_table_count(r); i++) {
+    replic__table *t = r->schema->tables[i];
+    if (rc == REPLIC_OK) t->changed |= t->touched;
+    t->touched = 0;
+  }
   if (rc == REPLIC_OK) return REPLIC_OK;
   char *text = r->error; /* of the failure, not of its undoing */
   r->error = NULL;

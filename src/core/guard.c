@@ -162,6 +162,7 @@ int replic__guard_exec(replic *r, int mode, const char *sql, size_t len, const r
   *changes = *rowid = 0;
   if (len > INT32_MAX)
     return replic__fail(r, REPLIC_ETOOLARGE, "SQL text of %lld bytes", (int64_t)len);
+  sqlite3_set_last_insert_rowid(r->db, 0); /* not one of the engine's own */
   r->auth.mode = mode;
   r->auth.denied = 0;
   while (rc == REPLIC_OK && at < end) {

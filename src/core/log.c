@@ -9,6 +9,7 @@
 #include "core.h"
 
 int replic__bind(sqlite3_stmt *stmt, int index, const replic_value *value) {
+  if (value->type >= REPLIC_TEXT && value->len && !value->data) return SQLITE_NOMEM;
   switch (value->type) {
   case REPLIC_INT: return sqlite3_bind_int64(stmt, index, value->i);
   case REPLIC_REAL: return sqlite3_bind_double(stmt, index, value->d);
@@ -22,54 +23,62 @@ int replic__bind(sqlite3_stmt *stmt, int index, const replic_value *value) {
   }
 }
 
+/* Text is fetched as a blob: that gives the same bytes, and needs no memory for a terminator. */
 void replic__column(sqlite3_stmt *stmt, int index, replic_value *value) {
   static const int TYPES[] = {REPLIC_UNSET, REPLIC_INT,  REPLIC_REAL,
                               REPLIC_TEXT,  REPLIC_BLOB, REPLIC_NULL};
-  value->type =
-      TYPES[sqlite3_column_type(stmt, index)]; /* SQLITE_INTEGER is 1 … SQLITE_NULL is 5 */
-  value->data = NULL;
-  value->len = 0;
+  *value = (replic_value){
+      .type = TYPES[sqlite3_column_type(stmt, index)]}; /* SQLITE_INTEGER is 1 … SQLITE_NULL is 5 */
   if (value->type == REPLIC_INT) value->i = sqlite3_column_int64(stmt, index);
   if (value->type == REPLIC_REAL) value->d = sqlite3_column_double(stmt, index);
-  if (value->type == REPLIC_TEXT) value->data = sqlite3_column_text(stmt, index);
-  if (value->type == REPLIC_BLOB) value->data = sqlite3_column_blob(stmt, index);
-  if (value->type >= REPLIC_TEXT) value->len = (size_t)sqlite3_column_bytes(stmt, index);
+  if (value->type < REPLIC_TEXT) return;
+  value->data = sqlite3_column_blob(stmt, index);
+  value->len = (size_t)sqlite3_column_bytes(stmt, index);
 }
 
 /* ---- _nulls ---- */
 
-static char *nulls_text(const replic__patch *p) {
-  sqlite3_str *text = NULL;
+/* *text: NULL where no column is set to NULL; freed by the caller. */
+static int nulls_text(const replic__patch *p, char **text) {
+  sqlite3_str *out = NULL;
+  *text = NULL;
   for (int i = 0; i < p->table->n_fields; i++) {
     if (p->values[i].type != REPLIC_NULL) continue;
-    if (!text) text = sqlite3_str_new(NULL);
-    sqlite3_str_appendf(text, "%s%s", sqlite3_str_length(text) ? "," : "[",
+    if (!out) out = sqlite3_str_new(NULL);
+    sqlite3_str_appendf(out, "%s%s", sqlite3_str_length(out) ? "," : "[",
                         p->table->fields[i].json_name);
   }
-  if (text) sqlite3_str_appendchar(text, 1, ']');
-  return sqlite3_str_finish(text);
+  if (!out) return REPLIC_OK;
+  sqlite3_str_appendchar(out, 1, ']');
+  *text = sqlite3_str_finish(out);
+  return *text ? REPLIC_OK : SQLITE_NOMEM;
 }
 
-static int nulls_contain(const char *nulls, const char *json_name) {
+static int nulls_contain(const replic_value *nulls, const char *json_name) {
   size_t len = strlen(json_name);
-  for (const char *at = nulls; at && (at = strchr(at, '"')) != NULL;) {
-    const char *end = at + 1;
-    while (*end && *end != '"') end += end[0] == '\\' && end[1] ? 2 : 1;
-    if (!*end) return 0;
-    if ((size_t)(end - at) + 1 == len && memcmp(at, json_name, len) == 0) return 1;
-    at = end + 1;
+  const char *at = nulls->data, *end = at ? at + nulls->len : at;
+  while (at < end && (at = memchr(at, '"', (size_t)(end - at))) != NULL) {
+    const char *close = at + 1;
+    while (close < end && *close != '"') close += *close == '\\' ? 2 : 1;
+    if (close >= end) return 0;
+    if ((size_t)(close - at) + 1 == len && memcmp(at, json_name, len) == 0) return 1;
+    at = close + 1;
   }
   return 0;
 }
 
-/* The fields of a row that LOG_NEWER, LOG_FOLD or LOG_READ stands on. */
+/* Field i of a row that LOG_NEWER, LOG_FOLD or LOG_READ stands on; `nulls` is its _nulls. */
+static void read_field(const replic__table *t, sqlite3_stmt *stmt, int i, const replic_value *nulls,
+                       replic_value *value) {
+  replic__column(stmt, i, value);
+  if (value->type == REPLIC_NULL && !nulls_contain(nulls, t->fields[i].json_name))
+    value->type = REPLIC_UNSET;
+}
+
 static void read_fields(const replic__table *t, sqlite3_stmt *stmt, replic_value *values) {
-  const char *nulls = (const char *)sqlite3_column_text(stmt, t->n_fields);
-  for (int i = 0; i < t->n_fields; i++) {
-    replic__column(stmt, i, &values[i]);
-    if (values[i].type == REPLIC_NULL && !nulls_contain(nulls, t->fields[i].json_name))
-      values[i].type = REPLIC_UNSET;
-  }
+  replic_value nulls;
+  replic__column(stmt, t->n_fields, &nulls);
+  for (int i = 0; i < t->n_fields; i++) read_field(t, stmt, i, &nulls, &values[i]);
 }
 
 /* ---- append, newer, fold ---- */
@@ -89,7 +98,9 @@ int replic__log_insert(replic *r, const replic__patch *p, int *duplicate) {
   sqlite3_stmt *stmt;
   int rc = replic__sql_get(r, t, LOG_INSERT, &stmt);
   if (rc != REPLIC_OK) return rc;
-  char *nulls = nulls_text(p);
+  char *nulls;
+  rc = nulls_text(p, &nulls);
+  if (rc != REPLIC_OK) return rc;
   if (nulls && !t->has_nulls) {
     int i = 0;
     while (p->values[i].type != REPLIC_NULL) i++;
@@ -143,7 +154,7 @@ static int own_value(replic_value *value) {
   const void *borrowed = value->data;
   value->data = NULL;
   if (!value->len) return REPLIC_OK;
-  void *copy = sqlite3_malloc64(value->len);
+  void *copy = borrowed ? sqlite3_malloc64(value->len) : NULL;
   if (copy) memcpy(copy, borrowed, value->len);
   value->data = copy;
   return copy ? REPLIC_OK : SQLITE_NOMEM;
@@ -161,11 +172,12 @@ int replic__log_fold(replic *r, const replic__patch *p) {
   for (int missing = t->n_fields - t->n_keys;
        rc == SQLITE_OK && missing && (rc = sqlite3_step(stmt)) == SQLITE_ROW;) {
     rc = SQLITE_OK;
-    const char *nulls = (const char *)sqlite3_column_text(stmt, t->n_fields);
+    replic_value nulls;
+    replic__column(stmt, t->n_fields, &nulls);
     for (int i = t->n_keys; rc == SQLITE_OK && i < t->n_fields; i++) {
       if (t->fold_take[i]) continue; /* a newer patch has set it */
-      replic__column(stmt, i, &t->fold[i]);
-      if (t->fold[i].type == REPLIC_NULL && !nulls_contain(nulls, t->fields[i].json_name)) continue;
+      read_field(t, stmt, i, &nulls, &t->fold[i]);
+      if (t->fold[i].type == REPLIC_UNSET) continue;
       t->fold_take[i] = 1;
       missing--;
       rc = own_value(&t->fold[i]);

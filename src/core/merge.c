@@ -116,7 +116,7 @@ static int set_defaults(replic *r, const replic__patch *p) {
   if (rc != REPLIC_OK || exists) return rc;
   rc = replic__sql_get(r, t, DEFAULTS, &stmt);
   if (rc == REPLIC_OK && sqlite3_step(stmt) != SQLITE_ROW)
-    return replic__fail_db(r, sqlite3_reset(stmt));
+    rc = replic__fail_db(r, sqlite3_reset(stmt));
   for (int i = t->n_keys; rc == REPLIC_OK && i < t->n_fields; i++) {
     if (!t->fields[i].default_sql || p->values[i].type != REPLIC_UNSET) continue;
     replic__column(stmt, i, &p->values[i]);
@@ -125,7 +125,7 @@ static int set_defaults(replic *r, const replic__patch *p) {
   return rc;
 }
 
-int replic__merge(replic *r, const replic__patch *p, int local) {
+static int merge_patch(replic *r, const replic__patch *p, int local) {
   replic__table *t = p->table;
   int duplicate, newer = 0, rc = REPLIC_OK;
   if (local && t->n_dynamic) rc = set_defaults(r, p);
@@ -136,10 +136,14 @@ int replic__merge(replic *r, const replic__patch *p, int local) {
   }
   for (int i = 0; i < t->n_fields; i++) t->take[i] = p->values[i].type != REPLIC_UNSET;
   if (!local) rc = replic__log_newer(r, p, t->take, &newer);
-  t->changed |= local ? 1 : 2;
+  t->touched |= local ? 1 : 2;
   if (rc != REPLIC_OK) return rc;
   if (newer && !memchr(t->take + t->n_keys, 1, (size_t)(t->n_fields - t->n_keys))) return REPLIC_OK;
-  rc = put_row(r, p, t->take, local);
-  if (local && t->n_dynamic) sqlite3_reset(t->sql[DEFAULTS]);
+  return put_row(r, p, t->take, local);
+}
+
+int replic__merge(replic *r, const replic__patch *p, int local) {
+  int rc = merge_patch(r, p, local);
+  sqlite3_reset(p->table->sql[DEFAULTS]); /* not before: values are borrowed from it */
   return rc;
 }

@@ -10,13 +10,11 @@
 
 /* ---- small helpers ---- */
 
-static char *copy_text(const char *text) {
-  return sqlite3_mprintf("%s", text ? text : "");
-}
-
-static const char *text_at(sqlite3_stmt *stmt, int i) {
-  const char *text = (const char *)sqlite3_column_text(stmt, i);
-  return text ? text : "";
+/* A copy, "" for NULL; NULL: out of memory. */
+static char *column_text(sqlite3_stmt *stmt, int i) {
+  replic_value value;
+  replic__column(stmt, i, &value);
+  return sqlite3_mprintf("%.*s", (int)value.len, value.len ? value.data : "");
 }
 
 /* A DEFAULT is constant if it is one literal: then every peer has the same. */
@@ -72,6 +70,37 @@ void replic__schema_free(replic__schema *schema) {
 
 /* ---- reading one table ---- */
 
+/* One row of pragma_table_xinfo. Unless memory is short, all texts of the column and the field are
+ * set. */
+static int read_column(replic__table *t, sqlite3_stmt *stmt) {
+  replic_column *column = &t->columns[t->info.n_columns++];
+  *column = (replic_column){.name = column_text(stmt, 0),
+                            .type = column_text(stmt, 1),
+                            .not_null = sqlite3_column_int(stmt, 2),
+                            .key = sqlite3_column_int(stmt, 4),
+                            .carried = sqlite3_column_int(stmt, 5) == 0};
+  if (!column->name || !column->type) return SQLITE_NOMEM;
+  if (!column->carried) return REPLIC_OK;
+  char *default_sql = column_text(stmt, 3);
+  int has_default = sqlite3_column_type(stmt, 3) != SQLITE_NULL;
+  int constant = has_default && default_sql && is_constant(default_sql);
+  replic__field *field = &t->fields[t->n_fields++];
+  *field = (replic__field){.name = column_text(stmt, 0),
+                           .type = column_text(stmt, 1),
+                           .json_name = column_text(stmt, 6),
+                           .key = column->key,
+                           .required = column->not_null && !column->key && !constant,
+                           .untyped = is_untyped(column->type, t->strict)};
+  if (has_default && !constant)
+    field->default_sql = default_sql;
+  else
+    sqlite3_free(default_sql);
+  t->n_keys += column->key > 0;
+  t->n_required += field->required;
+  t->n_dynamic += has_default && !constant;
+  return field->name && field->type && field->json_name && default_sql ? REPLIC_OK : SQLITE_NOMEM;
+}
+
 static int read_columns(replic *r, replic__table *t) {
   static const char SQL[] =
       "SELECT name, type, \"notnull\", dflt_value, pk, hidden, json_quote(name), count(*) OVER () "
@@ -81,38 +110,9 @@ static int read_columns(replic *r, replic__table *t) {
   if (rc == REPLIC_OK) rc = sqlite3_bind_text(stmt, 1, t->name, -1, SQLITE_STATIC);
   while (rc == REPLIC_OK && (rc = sqlite3_step(stmt)) == SQLITE_ROW) {
     size_t n = (size_t)sqlite3_column_int(stmt, 7);
-    if (!t->columns) {
-      t->columns = sqlite3_malloc64(n * sizeof *t->columns);
-      t->fields = sqlite3_malloc64(n * sizeof *t->fields);
-    }
-    if (!t->columns || !t->fields) {
-      rc = SQLITE_NOMEM;
-      break;
-    }
-    const char *default_sql = (const char *)sqlite3_column_text(stmt, 3);
-    replic_column *column = &t->columns[t->info.n_columns];
-    memset(column, 0, sizeof *column);
-    column->name = copy_text(text_at(stmt, 0));
-    column->type = copy_text(text_at(stmt, 1));
-    column->key = sqlite3_column_int(stmt, 4);
-    column->not_null = sqlite3_column_int(stmt, 2);
-    column->carried = sqlite3_column_int(stmt, 5) == 0;
-    t->info.n_columns++;
-    rc = column->name && column->type ? REPLIC_OK : SQLITE_NOMEM;
-    if (!column->carried) continue;
-    replic__field *field = &t->fields[t->n_fields++];
-    memset(field, 0, sizeof *field);
-    field->name = copy_text(column->name);
-    field->type = copy_text(column->type);
-    field->json_name = copy_text(text_at(stmt, 6));
-    field->key = column->key;
-    field->untyped = is_untyped(column->type, t->strict);
-    if (default_sql && !is_constant(default_sql)) field->default_sql = copy_text(default_sql);
-    field->required = column->not_null && !column->key && (!default_sql || field->default_sql);
-    t->n_keys += column->key > 0;
-    t->n_required += field->required;
-    t->n_dynamic += field->default_sql != NULL;
-    if (!field->name || !field->type || !field->json_name) rc = SQLITE_NOMEM;
+    if (!t->columns) t->columns = sqlite3_malloc64(n * sizeof *t->columns);
+    if (!t->fields) t->fields = sqlite3_malloc64(n * sizeof *t->fields);
+    rc = t->columns && t->fields ? read_column(t, stmt) : SQLITE_NOMEM;
   }
   sqlite3_finalize(stmt);
   return rc == SQLITE_DONE ? REPLIC_OK : replic__fail_db(r, rc);
@@ -220,15 +220,17 @@ static int find_tables(replic *r, replic__schema *schema) {
     if (!t) break;
     memset(t, 0, sizeof *t);
     schema->tables[schema->n_tables++] = t;
-    t->name = copy_text(text_at(stmt, 0));
-    t->patches = copy_text(text_at(stmt, 1));
+    t->name = column_text(stmt, 0);
+    t->patches = column_text(stmt, 1);
     t->strict = sqlite3_column_int(stmt, 2);
     t->has_nulls = sqlite3_column_int(stmt, 5);
     t->has_triggers = sqlite3_column_int(stmt, 6);
-    if (t->name && t->patches) rc = REPLIC_OK;
-    if (rc == REPLIC_OK && strcmp(text_at(stmt, 3), "table") != 0)
+    char *type = column_text(stmt, 3);
+    if (t->name && t->patches && type) rc = REPLIC_OK;
+    if (rc == REPLIC_OK && strcmp(type, "table") != 0)
       rc = replic__fail(r, REPLIC_ESCHEMA, "%s is a %s: only tables can be replicated; rename %s",
-                        t->name, text_at(stmt, 3), t->patches);
+                        t->name, type, t->patches);
+    sqlite3_free(type);
   }
   sqlite3_finalize(stmt);
   return rc == SQLITE_DONE ? REPLIC_OK : replic__fail_db(r, rc);

@@ -511,11 +511,12 @@ static int get_direct(replic__reader *in, link *l, size_t n) {
 }
 
 static int forked(replic *r, const link *l, uint32_t origin, int64_t sequence, const char *how) {
-  return replic__fail(r, REPLIC_EFORK,
-                      "peers %u and %u have different histories of peer %u at sequence %lld (%s): "
-                      "a file was copied together with "
-                      "its -replic file, or restored. Open one of the copies with a new peerId",
-                      r->peer_id, l->peer, origin, sequence, how);
+  return replic__fail(
+      r, REPLIC_EFORK,
+      "peers %u and %u have different histories of peer %u at sequence %lld (%s): "
+      "a file was copied together with "
+      "its -replic file. Keep one of the two copies, and start the other peer from an empty file",
+      r->peer_id, l->peer, origin, sequence, how);
 }
 
 /* One history per peerId: nobody knows more of mine than I do, and one (origin, sequence) has one
@@ -643,27 +644,33 @@ static remote_table *find_remote_table(const link *l, uint32_t id) {
   return NULL;
 }
 
+/* NULL: out of memory, or a NUL in it, which is a failure of the reader. */
 static char *copy_text(replic__reader *in) {
   size_t len;
   const char *text = replic__get_text(in, &len);
-  return memchr(text, 0, len) ? NULL : sqlite3_mprintf("%.*s", (int)len, text);
+  if (!memchr(text, 0, len)) return sqlite3_mprintf("%.*s", (int)len, text);
+  in->failed = 1;
+  return NULL;
 }
 
+/* NULL: malformed (in->failed), or out of memory. */
 static remote_table *read_schema(replic__reader *in) {
   remote_table *t = sqlite3_malloc64(sizeof *t);
   if (!t) return NULL;
   *t = (remote_table){.id = (uint32_t)replic__get_varint(in, UINT32_MAX)};
   t->name = copy_text(in);
   t->n_keys = (int)replic__get_varint(in, FIELDS_MAX);
-  size_t n = 2 * replic__get_count(in, 2);
-  if (!t->name || !t->n_keys || n / 2 < (size_t)t->n_keys || n / 2 > FIELDS_MAX) in->failed = 1;
-  if (!in->failed) t->texts = sqlite3_malloc64(n * sizeof *t->texts);
-  for (size_t i = 0; t->texts && i < n; i++) {
+  int n_fields = (int)replic__get_varint(in, FIELDS_MAX);
+  if (!t->n_keys || n_fields < t->n_keys || n_fields > in->end - in->at) in->failed = 1;
+  if (t->name && !in->failed) t->texts = sqlite3_malloc64(2 * (size_t)n_fields * sizeof *t->texts);
+  int complete = t->texts != NULL;
+  for (int i = 0; t->texts && i < 2 * n_fields; i++) {
     t->texts[i] = copy_text(in);
-    if (!t->texts[i]) in->failed = 1;
-    if (i % 2) t->n_fields++;
+    complete &= t->texts[i] != NULL;
+    t->n_fields += i % 2;
   }
-  if (t->texts && !in->failed && in->at == in->end) return t;
+  if (in->at != in->end) in->failed = 1;
+  if (complete && !in->failed) return t;
   free_remote_table(t);
   return NULL;
 }
@@ -671,7 +678,7 @@ static remote_table *read_schema(replic__reader *in) {
 static int on_schema(replic *r, link *l, replic__reader *in) {
   size_t len = (size_t)(in->end - in->at);
   remote_table *t = read_schema(in);
-  if (!t) return malformed(r, l, "SCHEMA");
+  if (!t) return in->failed ? malformed(r, l, "SCHEMA") : SQLITE_NOMEM;
   remote_table *known = find_remote_table(l, t->id);
   if (known) { /* sent again */
     remote_table swap = *known;
@@ -694,7 +701,7 @@ static int on_schema(replic *r, link *l, replic__reader *in) {
 static int on_error(replic *r, link *l, replic__reader *in) {
   char *code = copy_text(in), *text = copy_text(in);
   int id = REPLIC_EPROTOCOL, rc = REPLIC_OK;
-  if (!code || !text || in->failed) rc = malformed(r, l, "ERROR");
+  if (!code || !text || in->failed) rc = in->failed ? malformed(r, l, "ERROR") : SQLITE_NOMEM;
   for (int i = REPLIC_ERROR_BASE + 1; rc == REPLIC_OK && i <= REPLIC_EVERSION; i++)
     if (!strcmp(code, replic_code_name(i))) id = i;
   if (rc == REPLIC_OK) {

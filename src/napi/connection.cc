@@ -197,7 +197,7 @@ Napi::Value Connection::receive(const Napi::CallbackInfo &info) {
     state_->push(job);
   else
     delete job;
-  return Napi::Number::New(info.Env(), static_cast<double>(state_->writes.bytes()));
+  return Napi::Number::New(info.Env(), static_cast<double>(state_->frames.bytes()));
 }
 
 // One waiting heartbeat is as good as several.

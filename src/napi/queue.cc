@@ -6,7 +6,9 @@
 #include <sqlite3.h>
 
 // A batch ends with the call that reaches one of these.
-static const size_t BATCH_CALLS = 4096, BATCH_BYTES = 8 << 20;
+// A batch ends with the call that reaches one. Received frames have a bound of their own: local
+// writes share their batch, and shall not wait for all that a fast peer has sent.
+static const size_t BATCH_CALLS = 4096, BATCH_BYTES = 8 << 20, BATCH_FRAME_BYTES = 256 << 10;
 static const auto INTERRUPT_AGAIN = std::chrono::milliseconds(20);
 
 int64_t wall_clock_ms() {
@@ -134,7 +136,7 @@ void Batch::finish(napi_env env) {
   if (state->on_batch && report.worth_telling()) {
     Napi::HandleScope scope(env);
     napi_value callback, global,
-        result = report.to_js(env, state->writes.calls(), state->writes.bytes());
+        result = report.to_js(env, state->writes.bytes(), state->frames.bytes());
     napi_get_reference_value(env, state->on_batch, &callback);
     napi_get_global(env, &global);
     napi_call_function(env, global, callback, 1, &result, nullptr);
@@ -181,6 +183,7 @@ bool State::begin_life() {
 
 void State::end_life() {
   phase = Phase::closed;
+  frames.clear(); // what came in after the last batch is asked for again
   forget_callback();
   napi_remove_env_cleanup_hook(env, teardown, this);
   release();
@@ -226,8 +229,17 @@ void State::push(WriteJob *job) {
     delete job; // a link that ends after close()
     return;
   }
-  writes.push(job);
+  frames.push(job);
   pump();
+}
+
+// Moves grouped jobs until one more would exceed BATCH_CALLS, or `bytes` are reached.
+static void take(JobList<WriteJob> &from, JobList<WriteJob> &to, size_t bytes) {
+  size_t calls = to.calls() + BATCH_CALLS;
+  bytes += to.bytes();
+  while (from.first() && from.first()->order() == WriteJob::Order::grouped && to.calls() < calls &&
+         to.bytes() < bytes)
+    to.push(from.pop());
 }
 
 void State::pump() {
@@ -238,15 +250,16 @@ void State::pump() {
 
 void State::start_batch() {
   WriteJob *first = writes.first();
-  if (!first || (first->order() == WriteJob::Order::last && !reads.idle())) return;
+  bool has_frames = frames.first() && phase == Phase::open; // the core is gone once close has run
+  if (first ? first->order() == WriteJob::Order::last && !reads.idle() : !has_frames) return;
   Batch *next = new (std::nothrow) Batch(this);
   if (!next) return;
-  bool alone = first->order() != WriteJob::Order::grouped;
-  do {
+  if (first && first->order() != WriteJob::Order::grouped) {
     next->jobs.push(writes.pop());
-    first = writes.first();
-  } while (!alone && first && first->order() == WriteJob::Order::grouped &&
-           next->jobs.calls() < BATCH_CALLS && next->jobs.bytes() < BATCH_BYTES);
+  } else {
+    take(writes, next->jobs, BATCH_BYTES);
+    if (has_frames) take(frames, next->jobs, BATCH_FRAME_BYTES);
+  }
   std::swap(next->spent, spent);
   batch = next;
   next->start();
@@ -311,6 +324,7 @@ void State::dispose() {
   Batch::free_list(spent);
   spent = nullptr;
   writes.clear();
+  frames.clear();
   reads.discard();
   close_core();
 }

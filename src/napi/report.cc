@@ -118,6 +118,7 @@ void Report::collect(replic *core, Tables &known) {
   replic_take_outbox(core, &outbox_);
   for (size_t i = 0; i < outbox_.n_events; i++)
     links_changed = links_changed || is_link_event(outbox_.events[i]);
+  replic_get_counters(core, &counters_);
   if (links_changed) collect_links(core);
   if (tables_changed) collect_tables(core, known);
 }
@@ -131,7 +132,6 @@ void Report::collect_links(const replic *core) {
     if (!replic_link_at(core, n_links_, info)) break;
     if (info->held) info->held = arena_.copy(info->held);
   }
-  replic_get_counters(core, &counters_);
 }
 
 void Report::collect_tables(const replic *core, Tables &known) {
@@ -249,7 +249,7 @@ static Napi::Object counters_to_js(Napi::Env env, const replic_counters &from) {
   return counters;
 }
 
-Napi::Value Report::to_js(Napi::Env env, size_t queued_calls, size_t queued_bytes) const {
+Napi::Value Report::to_js(Napi::Env env, size_t call_bytes, size_t frame_bytes) const {
   Napi::Object result = Napi::Object::New(env);
   Napi::Array events = Napi::Array::New(env), vector = Napi::Array::New(env);
   for (size_t i = 0; i < outbox_.n_events; i++) {
@@ -268,10 +268,10 @@ Napi::Value Report::to_js(Napi::Env env, size_t queued_calls, size_t queued_byte
     Napi::Array links = Napi::Array::New(env, n_links_);
     for (uint32_t i = 0; i < n_links_; i++) links.Set(i, link_to_js(env, links_[i]));
     result.Set("links", links);
-    result.Set("counters", counters_to_js(env, counters_));
   }
+  result.Set("counters", counters_to_js(env, counters_));
   if (tables_changed) result.Set("tables", tables_.to_js(env));
-  result.Set("queuedCalls", static_cast<double>(queued_calls));
-  result.Set("queuedBytes", static_cast<double>(queued_bytes));
+  result.Set("callBytes", static_cast<double>(call_bytes));
+  result.Set("frameBytes", static_cast<double>(frame_bytes));
   return result;
 }

@@ -49,7 +49,7 @@ public:
 
   // ---- main thread
   bool worth_telling() const;
-  Napi::Value to_js(Napi::Env env, size_t queued_calls, size_t queued_bytes) const;
+  Napi::Value to_js(Napi::Env env, size_t call_bytes, size_t frame_bytes) const;
 
 private:
   void collect_links(const replic *core);

@@ -796,7 +796,7 @@ static void a_fork_is_found_at_hello(void) {
     CHECK_INT(event_last(witness, REPLIC_EVENT_LINK_CLOSE)->code, REPLIC_EFORK);
     CHECK_INT(event_last(copy, REPLIC_EVENT_LINK_CLOSE)->code, REPLIC_EFORK);
     CHECK_CONTAINS(event_last(copy, REPLIC_EVENT_LINK_CLOSE)->text, "101");
-    CHECK_CONTAINS(event_last(copy, REPLIC_EVENT_LINK_CLOSE)->text, "new peerId");
+    CHECK_CONTAINS(event_last(copy, REPLIC_EVENT_LINK_CLOSE)->text, "empty file");
     CHECK_INT(peer_at(witness, 101), 3);
     CHECK_INT(event_count(p, REPLIC_EVENT_LINK_CLOSE), 0);
     test_release();
