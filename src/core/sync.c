@@ -669,7 +669,7 @@ static remote_table *read_schema(replic__reader *in) {
     complete &= t->texts[i] != NULL;
     t->n_fields += i % 2;
   }
-  if (in->at != in->end) in->failed = 1;
+  if (complete && in->at != in->end) in->failed = 1;
   if (complete && !in->failed) return t;
   free_remote_table(t);
   return NULL;
