@@ -13,7 +13,7 @@ export const DEFAULTS = Object.freeze({
   readBigInts: false, // true: every integer is read as a bigint
   readers: 2, // read-only connections
   maxQueueCalls: 100_000, // calls waiting to be executed
-  maxQueueBytes: 256 * MiB, // values and frames waiting to be executed
+  maxQueueBytes: 256 * MiB, // values of calls waiting to be executed
   maxClockSkewMs: 60_000, // patches from further in the future wait
   heartbeatMs: 1_000,
   linkTimeoutMs: 10_000, // a link that is silent for longer is closed
