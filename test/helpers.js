@@ -192,15 +192,20 @@ export function startProcess(command, args, options) {
   }
 }
 
-// Bun's own install script would put the program in its place; npm does not run install scripts of
-// dependencies. So it is taken from the optional dependency for this platform, where it came from.
+// The program comes with the optional dependency for this platform. The install script of the npm
+// package `bun`, where it runs (package.json denies it, which older npm do not know), moves it.
 export function bunProgram() {
   const windows = process.platform === 'win32'
   const system = windows ? 'windows' : process.platform
   const arch = process.arch === 'arm64' ? 'aarch64' : process.arch
   const musl = process.platform === 'linux' && libcOf('/proc/self/maps') === 'musl' ? '-musl' : ''
   const program = `@oven/bun-${system}-${arch}${musl}/bin/bun${windows ? '.exe' : ''}`
-  return createRequire(import.meta.url).resolve(program)
+  const { resolve } = createRequire(import.meta.url)
+  try {
+    return resolve(program)
+  } catch {
+    return resolve('bun/bin/bun.exe')
+  }
 }
 
 /** The path of a file in test/child. */
