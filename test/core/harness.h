@@ -1,12 +1,13 @@
 /* harness.h - what the tests of the core share:
- *   a list of tests and checks that say what they saw,
- *   a temporary folder per test,
- *   plain SQL on the side, to see the files as any other program would,
- *   a cluster: replicas on temporary files, joined by queues in memory. A test decides what happens
- * to every frame.
  *
- *     peer 0 ──[ to_side 1: frame, frame, … ]──> peer 1        one `wire` per connection,
- *            <─[ to_side 0: frame, … ]──────────               one queue per direction
+ * - a list of tests, and checks that say what they saw;
+ * - a temporary folder per test;
+ * - plain SQL on the side, to see the files as any other program would;
+ * - a cluster: replicas on temporary files, joined by queues in memory. The test decides what
+ *   happens to every frame.
+ *
+ *     peer 0 ──[ to side 1: frame, frame, … ]──> peer 1        one `wire` per connection,
+ *            <─[ to side 0: frame, … ]──────────               one queue per direction
  *
  * Nothing sleeps and nothing reads the clock: cluster->now_ms is the time, and only the test moves
  * it. A failed check ends its test; everything that a test has opened or allocated here is released

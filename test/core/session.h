@@ -7,9 +7,13 @@
 #include <stdint.h>
 
 /* Opens a link and plays a session on it. `data` is a series of records, each a number n of two
- * bytes (little-endian): n < 0xfff0  a frame of n bytes, which follow (fewer, where the session
- * ends before) n = SESSION_…  below Afterwards the replica is as it was. Aborts where something is
- * wrong that no received byte may bring about. */
+ * bytes (little-endian):
+ *
+ *   n < 0xfff0      a frame of n bytes, which follow (fewer, where the session ends before)
+ *   n = SESSION_…   an operation, see below
+ *
+ * Afterwards the replica is as it was. Aborts where something is wrong that no received byte may
+ * bring about. */
 void session_run(const uint8_t *data, size_t len);
 
 enum {

@@ -1,8 +1,10 @@
 /* test_nomem.c - every allocation fails once. One shim below sqlite3_malloc covers SQLite and core.
- * For n = 1, 2, 3 … a piece of work runs with its n-th allocation failing (alone, or with all that
- * follow), until it gets through untouched. Each time: it says so (SQLITE_NOMEM) or copes, and
- * never crashes; memory is what the disk is, and the work succeeds when it is repeated; nothing is
- * leaked (the shim counts), and the peers still converge. */
+ * For n = 1, 2, 3 … a piece of work runs with its n-th allocation failing (alone; every 7th time
+ * also with all that follow), until it gets through untouched. Each time:
+ *
+ * - it says so (SQLITE_NOMEM) or copes, and never crashes;
+ * - memory is what the disk is, and the work succeeds when it is repeated;
+ * - nothing is leaked (the shim counts), and the peers still converge. */
 #include <stdlib.h>
 #include <string.h>
 

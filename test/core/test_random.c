@@ -4,12 +4,14 @@
  *
  * 2 to 5 peers, tiny limits, a topology that changes all the time. Peers write groups of rows on
  * few keys (values, NULLs, deletions), batches are rolled back or lost in a crash, frames are lost,
- * doubled and reordered, clocks are set forward and back. After every step the peers that took part
- * are checked: the log holds each origin's patches from 1 to the vector, without a hole (I1, I5);
- *   no vector ever falls, not even over a crash (I4), and it stands between two groups;
- *   now and then: the tables are what the model makes of the patches up to the vector, and of
- * nothing else (I1, I2). In the end all is linked up, and all tables and logs must be equal, and
- * equal to the model of all patches. */
+ * doubled and reordered, clocks are set forward and back. After every step, of the peers in it:
+ *
+ * - the log holds each origin's patches from 1 to the vector, without a hole (I1, I5);
+ * - no vector ever falls, not even over a crash (I4), and it stands between two groups;
+ * - now and then: the tables are what the model makes of the patches up to the vector (I1, I2).
+ *
+ * In the end all is linked up, and all tables and logs must be equal, and equal to the model of all
+ * patches. */
 #include <stdio.h>
 #include <string.h>
 
