@@ -1,9 +1,11 @@
-# Three targets, each knowing only the one above it: SQLite, the core, the addon. Warnings are no errors here: whoever
-# builds a release may have a newer compiler. CI and test/core/Makefile are strict.
+# Three targets, each knowing only the one above it: SQLite, the core, the addon. Warnings are no
+# errors here: whoever builds a release may have a newer compiler. CI and test/core/Makefile are
+# strict.
 {
   'includes': ['src/sqlite/options.gypi'],
   'variables': {
-    # Where npm has put them: asked of Node, so that hoisting works; relative, as gyp wants its sources.
+    # Where npm has put them: asked of Node, so that hoisting works; relative, as gyp wants its
+    # sources.
     'sqlite_dir': '<!(node -p "path.relative(\'.\', path.dirname(require.resolve(\'better-sqlite3/package.json\')))")/deps/sqlite3',
     'node_addon_api_dir': '<!(node -p "require(\'node-addon-api\').include_dir")',
   },
@@ -19,7 +21,8 @@
       'target_name': 'sqlite3',
       'type': 'static_library',
       'sources': ['<(sqlite_dir)/sqlite3.c'],
-      # "=": instead of what node-gyp gives every target. SQLite and the core do not see Node's headers.
+      # "=": instead of what node-gyp gives every target. SQLite and the core do not see Node's
+      # headers.
       'include_dirs=': [],
       'defines': ['<@(sqlite_options)'],
       'conditions': [['OS!="win"', { 'defines': ['<@(sqlite_posix_options)'] }]],
@@ -83,8 +86,9 @@
         'src/napi/write_jobs.cc',
       ],
       'include_dirs': ['<(node_addon_api_dir)'],
-      # Node-API 8 is what Node 20 and Bun both have, and all that we need. The addon throws no C++ exceptions, and a
-      # worker that is terminated in the middle of a call must not end the process because nothing can be thrown there.
+      # Node-API 8 is what Node 20 and Bun both have, and all that we need. The addon throws no C++
+      # exceptions, and a worker that is terminated in the middle of a call must not end the process
+      # because nothing can be thrown there.
       'defines': [
         'NAPI_VERSION=8',
         'NODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS',

@@ -1,5 +1,6 @@
-# How our SQLite is compiled. Sorted; docs/sqlite-options.md explains every line. Also read by test/core/Makefile and
-# by test/01.sqlite-options.test.js, line by line: an option per line, and nothing else that starts with a capital.
+# How our SQLite is compiled. Sorted; docs/sqlite-options.md explains every line. Also read by
+# test/core/Makefile and by test/01.sqlite-options.test.js, line by line: an option per line, and
+# nothing else that starts with a capital.
 {
   'variables': {
     'sqlite_posix_options': [

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # run-tests.sh OUT PREFIX PROGRAM...
-# Runs test programs one after another, each only those tests whose name starts with PREFIX (all, if empty), below the
-# command $RUNNER if that is set. Writes "passed failed" to OUT.count. A program that dies counts as one failure more.
+# Runs test programs one after another, each only those tests whose name starts with PREFIX (all, if
+# empty), below the command $RUNNER if that is set. Writes "passed failed" to OUT.count. A program
+# that dies counts as one failure more.
 set -uo pipefail
 
 out=$1 prefix=$2
