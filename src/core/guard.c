@@ -3,8 +3,9 @@
  * SQLite's authorizer is asked while a statement is prepared
  * (https://sqlite.org/c3ref/set_authorizer.html), so a refusal comes before anything has happened,
  * and nothing is guessed from the text of the SQL. The authorizer is set once; `auth.mode` says for
- * whom it speaks at the moment: ENGINE     the core's own statements: everything USER       run,
- * exec: not the replicated tables, not transactions, not what the engine's durability rests on
+ * whom it speaks at the moment:
+ *   ENGINE     the core's own statements: everything
+ *   USER       run, exec: not the replicated tables, not transactions, no settings
  *   UNSAFE     the same, and replicated tables may be written directly
  *   MIGRATION  DDL and data of every table but the internal ones
  *   TRIGGERS   registration: finds triggers that write to a replicated table */

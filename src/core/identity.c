@@ -2,13 +2,17 @@
  * (DESIGN §3).
  *
  * The file is opened and locked through SQLite's own VFS, which knows how to lock between processes
- * and between two connections of one process alike. It holds 24 bytes, little-endian: 0..7
- * "REPLICID" 8..11  peerId 12..15 zero 16..23 the last sequence issued written after each commit
- * without a sync: it may lag behind the database, and never lead it unless the database was taken
- * back to an earlier state. At open: no witness, or another peerId in it   the file was copied or
- * moved: it goes on as a new peer witness ahead of the database         a backup was restored: it
- * goes on as a new peer A peerId that the application fixed cannot be changed, so then both are
- * REPLIC_RESTORED. */
+ * and between two connections of one process alike. It holds 24 bytes, little-endian:
+ *    0 … 7   "REPLICID"
+ *    8 … 11  peerId
+ *   12 … 15  zero
+ *   16 … 23  the last sequence issued
+ * A new peerId is written before the commit that keeps it, and synced; the sequence after each
+ * commit, without a sync. So it may lag behind the database, and leads it only where the database
+ * was taken back to an earlier state. At open:
+ *   no witness, or another peerId in it   the file was copied or moved: goes on as a new peer
+ *   witness ahead of the database         a backup was restored:        goes on as a new peer
+ * A peerId that the application fixed cannot be changed, so then both are REPLIC_RESTORED. */
 #include <string.h>
 
 #include "core.h"
@@ -128,6 +132,8 @@ void replic__identity_witness(replic *r) {
   write_le(bytes + 8, 4, r->peer_id);
   write_le(bytes + 16, 8, (uint64_t)issued);
   int rc = id->file->pMethods->xWrite(id->file, bytes, WITNESS_LEN, 0);
+  if (rc == SQLITE_OK && id->peer_id != r->peer_id)
+    rc = id->file->pMethods->xSync(id->file, SQLITE_SYNC_NORMAL);
   if (rc != SQLITE_OK) { /* lagging is allowed; the next commit tries again */
     replic__event(r, (replic_event){.kind = REPLIC_EVENT_ERROR, .code = rc},
                   "%s: cannot be written (%s)", id->name, sqlite3_errstr(rc));

@@ -1,16 +1,16 @@
 /* merge.c - one patch into the log and into its table, so that the cell rule holds (I2):
  *
- *   a cell's value is the one set by the patch with the greatest clock among all patches that set
- * it
+ *   a cell's value is the one set by the patch with the greatest clock among all that set it
  *
  *   1. append the patch to the log; a duplicate ends here
  *   2. a patch from elsewhere may be late: drop the columns that a newer patch of the same key sets
  *      (a local patch is newer than everything applied, see clock.c)
- *   3. write the remaining columns to the row. In a table without required columns (NOT NULL, no
- * DEFAULT) one upsert does. Otherwise the row may be missing because an earlier patch of the key
- * could not create it: update it, and if there is none insert the fold of the key's whole log.
- * Where a required column is still missing the patch waits in the log, and the next one of that key
- * comes back to step 3.
+ *   3. write the remaining columns to the row
+ *      - in a table without required columns (NOT NULL, no constant DEFAULT) one upsert does
+ *      - otherwise the row may be missing because an earlier patch of the key could not create it:
+ *        update it, and if there is none insert the fold of the key's whole log
+ *      - where a required column is still missing the patch waits in the log, and the next one of
+ *        that key comes back to step 3
  *
  * Nothing here depends on the order of arrival or on one peer's policy: CHECKs and foreign keys are
  * off while merging, and a trigger that raises is reported and the write repeated without triggers.

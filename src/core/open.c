@@ -135,7 +135,9 @@ static int set_up(replic *r) {
   if (rc == REPLIC_OK) rc = replic__vector_load(r);
   if (rc == REPLIC_OK) rc = replic__identity_settle(r);
   if (rc == REPLIC_OK) rc = replic__reload_schema(r);
-  return rc == REPLIC_OK ? replic__exec(r, "COMMIT") : rc;
+  if (rc != REPLIC_OK) return rc;
+  replic__identity_witness(r); /* first: a crash in between must not make this file look copied */
+  return replic__exec(r, "COMMIT");
 }
 
 int replic_open(const replic_config *config, int64_t now_ms, replic **out) {
@@ -154,7 +156,6 @@ int replic_open(const replic_config *config, int64_t now_ms, replic **out) {
     rc = replic__fail(r, rc, "%s: %s", r->path, replic_error_text(r));
   if (rc != REPLIC_OK) return rc;
   r->swapped = 0;
-  replic__identity_witness(r);
   return REPLIC_OK;
 }
 

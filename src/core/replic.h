@@ -10,9 +10,11 @@
  *
  * Order of calls:
  *   replic_open
- *     replic_begin, any of {replic_write, replic_run, replic_receive, replic_link_open,
- * replic_link_close, replic_tick}, replic_commit, replic_take_outbox                       (any
- * number of times) replic_migrate                                          (between two batches)
+ *     replic_begin
+ *       any of replic_write, replic_run, replic_receive, replic_link_open, replic_link_close,
+ *       replic_tick
+ *     replic_commit, replic_take_outbox      (any number of such batches)
+ *     replic_migrate                         (between two batches)
  *   replic_close
  *
  * One thread at a time: calls on one `replic` may come from different threads, but never two at

@@ -8,8 +8,8 @@
  *
  *   acked      what it has reported as applied (HELLO, ACK). Never guessed.
  *   sent       frames up to here are on their way on this link. NEED takes it back.
- *   announced  what it is known to have, or to have seen: more than mine means that I lack
- * something. told       what I have reported to it.
+ *   announced  what it is known to have, or to have seen; more than mine means that I lack it
+ *   told       what I have reported to it
  *
  * After a commit, and when an ACK opens the window again, patches are read from the log at `sent`
  * and put on the way. A patch of a third peer is relayed at once to a peer that has no link to its
