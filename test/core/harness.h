@@ -46,6 +46,8 @@ void *test_alloc(size_t size);
 char *test_format(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* Releases everything that this test has so far, files too: for a test that makes many rounds. */
 void test_release(void);
+/* Where temporary folders go: $TMPDIR; else in memory, where there is a large enough folder. */
+const char *temporary_base(void);
 /* A path in this test's folder. It lives until the test ends, and so do the files. */
 char *test_path(const char *name);
 

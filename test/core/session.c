@@ -3,14 +3,12 @@
 #define _XOPEN_SOURCE 700
 #include "session.h"
 
-#include <sqlite3.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "replic.h"
+#include "harness.h"
 
 #define CLOCK                                                                                      \
   "_patchedAt INTEGER NOT NULL, _sequenceId INTEGER NOT NULL, _peerId INTEGER NOT NULL, "
@@ -104,10 +102,7 @@ static void restore_files(void) {
 }
 
 static void first_session(void) {
-  const char *base = getenv(
-      "TMPDIR"); /* else in memory, where there is such a folder: the files are small and many */
-  if (!base) base = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
-  snprintf(at.folder, sizeof at.folder, "%s/replic-session-XXXXXX", base);
+  snprintf(at.folder, sizeof at.folder, "%s/replic-session-XXXXXX", temporary_base());
   demand(mkdtemp(at.folder) != NULL, at.folder);
   snprintf(at.path, sizeof at.path, "%s/a.db", at.folder);
   at.now_ms = BASE_TIME;

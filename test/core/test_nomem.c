@@ -1,44 +1,12 @@
-/* test_nomem.c - every allocation fails once. One shim below sqlite3_malloc covers SQLite and core.
- * For n = 1, 2, 3 … a piece of work runs with its n-th allocation failing (alone; every 7th time
- * also with all that follow), until it gets through untouched. Each time:
- *
- * - it says so (SQLITE_NOMEM) or copes, and never crashes;
- * - memory is what the disk is, and the work succeeds when it is repeated;
- * - nothing is leaked (the shim counts), and the peers still converge. */
-#include <stdlib.h>
-#include <string.h>
-
-#include "core.h"
-#include "frames.h"
-
-#define CLOCK                                                                                      \
-  "_patchedAt INTEGER NOT NULL, _sequenceId INTEGER NOT NULL, _peerId INTEGER NOT NULL, _nulls "   \
-  "TEXT, "
-#define DDL                                                                                        \
-  "CREATE TABLE t(id INTEGER PRIMARY KEY, v TEXT, n INTEGER, at TEXT DEFAULT (char(65, 66)), "     \
-  "deletedAt INTEGER);"                                                                            \
-  "CREATE TABLE t_patches(" CLOCK "id INTEGER, v TEXT, n INTEGER, at TEXT, deletedAt INTEGER);"    \
-  "CREATE TABLE r(k TEXT NOT NULL, j BLOB NOT NULL, must TEXT NOT NULL, v TEXT, PRIMARY KEY(k, "   \
-  "j));"                                                                                           \
-  "CREATE TABLE r_patches(" CLOCK "k TEXT, j BLOB, must TEXT, v TEXT);"                            \
-  "CREATE TABLE plain(x);"
-
-/* ---- the shim ---- */
+/* test_nomem.c - every allocation fails once (faults.h). One shim below sqlite3_malloc covers
+ * SQLite and core, and counts what is not freed. */
+#include "faults.h"
 
 static sqlite3_mem_methods below;
-static int64_t live;      /* allocations that are not yet freed */
-static int64_t countdown; /* the allocation that fails; 0: none */
-static bool for_good;     /* and all after it */
-static bool has_failed;
-
-static bool fails(void) {
-  if (has_failed && for_good) return true;
-  if (countdown == 0 || --countdown > 0) return false;
-  return has_failed = true;
-}
+static int64_t live; /* allocations that are not yet freed */
 
 static void *shim_malloc(int size) {
-  void *memory = fails() ? NULL : below.xMalloc(size);
+  void *memory = fault_hits() ? NULL : below.xMalloc(size);
   live += memory != NULL;
   return memory;
 }
@@ -49,7 +17,7 @@ static void shim_free(void *memory) {
 }
 
 static void *shim_realloc(void *memory, int size) {
-  return fails() ? NULL : below.xRealloc(memory, size);
+  return fault_hits() ? NULL : below.xRealloc(memory, size);
 }
 
 static void install_shim(void) {
@@ -61,341 +29,48 @@ static void install_shim(void) {
   sqlite3_config(SQLITE_CONFIG_MALLOC, &shim);
 }
 
-static void fail_at(int64_t n, bool all_after) {
-  countdown = n;
-  for_good = all_after;
-  has_failed = false;
-}
-
-/* From here on nothing fails; has_failed still tells whether something did. */
-static void fail_no_more(void) {
-  countdown = 0;
-  for_good = false;
-}
-
-/* ---- one piece of work, with every allocation failing once ---- */
-
-typedef struct work {
-  void (*prepare)(cluster *c); /* on a fresh cluster of two, before anything fails */
-  int (*run)(cluster *c);      /* on peer 0; the code */
-  void (*check)(cluster *c);   /* after it has succeeded, on the settled cluster */
-} work;
-
 /* ABORT_ROLLBACK: SQLite undid the whole batch for want of memory, and this is a later call of it,
  * or its commit. */
 static bool is_no_memory(int rc) {
   return rc == SQLITE_NOMEM || rc == SQLITE_IOERR_NOMEM || rc == SQLITE_ABORT_ROLLBACK;
 }
 
-static void check_memory_is_disk(peer *p) {
-  for (uint32_t origin = 101; origin <= 102; origin++) {
-    char *count = test_format("SELECT (SELECT count(*) FROM t_patches WHERE _peerId = %lu) + "
-                              "(SELECT count(*) FROM r_patches WHERE "
-                              "_peerId = %lu)",
-                              (unsigned long)origin, (unsigned long)origin);
-    CHECK_INT(sql_int(peer_sql(p), count), peer_at(p, origin));
-  }
+static int64_t count_live(void) {
+  return live;
 }
 
-/* Where even the news of a link's end was lost, the other side's patience ends it. */
-static void settle(cluster *c) {
-  for (int beat = 0; beat < 14; beat++) {
-    bool equal = true;
-    for (uint32_t origin = 101; origin <= 102; origin++)
-      equal = equal && peer_at(&c->peers[0], origin) == peer_at(&c->peers[1], origin);
-    if (equal) return;
-    cluster_beat(c, 1);
-  }
-  if (replic_link_count(c->peers[0].r) == 0) wire_open(c, 0, 1);
-  cluster_settle(c);
-}
-
-/* Runs the work with its n-th allocation failing. Returns false once nothing fails any more. */
-static bool fail_once(const work *work, int64_t n, bool all_after) {
-  fail_at(0, false);
-  test_note("allocation %lld%s", (long long)n, all_after ? " and all after it" : "");
-  cluster *c = cluster_start(2, DDL);
-  wire_open(c, 0, 1);
-  cluster_settle(c);
-  work->prepare(c);
-  peer *p = &c->peers[0];
-  fail_at(n, all_after);
-  int rc = work->run(c);
-  fail_no_more();
-  if (!has_failed || !is_no_memory(rc)) CHECK_OK(p->r, rc);
-  if (rc != REPLIC_OK) {
-    if (p->r) check_memory_is_disk(p);
-    CHECK_OK(p->r, work->run(c)); /* now it can be done */
-  }
-  check_memory_is_disk(p);
-  if (replic_link_count(p->r) == 0) wire_open(c, 0, 1);
-  cluster_deliver(c);
-  settle(c);
-  work->check(c);
-  check_memory_is_disk(p);
-  cluster_same(c, "t");
-  cluster_same(c, "r");
-  cluster_same(c, "t_patches");
-  CHECK_TEXT(sql_text(peer_sql(p), "PRAGMA integrity_check"), "ok");
-  bool failed = has_failed;
-  test_release();
-  return failed;
-}
-
-static void every_allocation(const work *work) {
-  const int64_t stride = env_number("STRIDE", 1); /* under valgrind: STRIDE=23 takes every 23rd */
-  fail_once(work, 0, false);
-  int64_t before = live;
-  for (int all_after = 0; all_after < 2; all_after++) {
-    for (int64_t n = 1; fail_once(work, n, all_after); n += all_after ? 7 * stride : stride) {
-      CHECK_INT(live, before);
-      CHECK(n < 100000);
-    }
-  }
-}
-
-static void prepare_nothing(cluster *c) {
-  (void)c;
-}
-
-/* ---- the pieces ---- */
-
-/* One batch on peer 0: `call` and the commit, or a rollback. */
-static int batch(cluster *c, int (*call)(peer *p)) {
-  peer *p = &c->peers[0];
-  int rc = replic_begin(p->r, peer_now(p));
-  if (rc == REPLIC_OK) rc = call(p);
-  if (rc == REPLIC_OK)
-    rc = replic_commit(p->r);
-  else
-    replic_rollback(p->r);
-  fail_no_more();
-  peer_take_outbox(p);
-  return rc;
-}
-
-static int call_write(peer *p) {
-  static const char *const T_COLUMNS[] = {"id", "v", "n"}, *const R_COLUMNS[] = {"k", "j", "must"};
-  const replic_value t[] = {v_int(1),   v_text("a value that is long enough to be copied"),
-                            v_null(),   v_int(2),
-                            v_text(""), v_int(3)};
-  const replic_value r[] = {v_text("key"), v_blob("\0\1", 2), v_text("must")};
-  const replic_change changes[] = {{REPLIC_UPSERT, "t", 3, T_COLUMNS, 2, t},
-                                   {REPLIC_UPSERT, "r", 3, R_COLUMNS, 1, r}};
-  int64_t sequence;
-  return replic_write(p->r, changes, 2, &sequence);
-}
-
-static int run_write(cluster *c) {
-  return batch(c, call_write);
-}
-
-static void check_written(cluster *c) {
-  CHECK_TEXT(sql_text(peer_sql(&c->peers[1]),
-                      "SELECT group_concat(id || coalesce(v, '-') || coalesce(n, "
-                      "'-') || at) FROM (SELECT * FROM t ORDER BY id)"),
-             "1a value that is long enough to be copied-AB,23AB");
-}
+static const fault_kind ALLOCATION = {"allocation", is_no_memory, count_live, 0};
 
 static void a_write(void) {
-  every_allocation(&(work){prepare_nothing, run_write, check_written});
-}
-
-static int call_delete(peer *p) {
-  static const char *const COLUMNS[] = {"id"};
-  const replic_value id = v_int(1);
-  const replic_change change = {REPLIC_DELETE, "t", 1, COLUMNS, 1, &id};
-  int64_t sequence;
-  return replic_write(p->r, &change, 1, &sequence);
-}
-
-static void prepare_row(cluster *c) {
-  CHECK_OK(c->peers[0].r, run_write(c));
-  cluster_settle(c);
-}
-
-static int run_delete(cluster *c) {
-  return batch(c, call_delete);
-}
-
-static void check_deleted(cluster *c) {
-  CHECK_INT(sql_int(peer_sql(&c->peers[1]), "SELECT count(*) FROM t WHERE deletedAt > 0"), 1);
+  fault_everywhere(&ALLOCATION, &FAULT_WRITE, 1);
 }
 
 static void a_deletion(void) {
-  every_allocation(&(work){prepare_row, run_delete, check_deleted});
-}
-
-/* Everything that is on its way to peer 0, each frame in a batch of its own; what fails is lost. */
-static int run_receive(cluster *c) {
-  peer *p = &c->peers[0];
-  int result = REPLIC_OK;
-  for (int w = 0; w < c->n_wires; w++) {
-    packet_queue *queue = &c->wires[w].to[0];
-    while (queue->n > 0 && c->wires[w].open[0]) {
-      int rc = replic_begin(p->r, peer_now(p));
-      if (rc == REPLIC_OK)
-        rc =
-            replic_receive(p->r, c->wires[w].number, queue->packets[0].data, queue->packets[0].len);
-      if (rc == REPLIC_OK)
-        rc = replic_commit(p->r);
-      else
-        replic_rollback(p->r);
-      if (result == REPLIC_OK) result = rc;
-      wire_drop(c, w, 0, 0);
-      peer_take_outbox(p);
-    }
-  }
-  return result;
-}
-
-static void prepare_receive(cluster *c) {
-  peer *q = &c->peers[1];
-  upsert(q, "t", ROW({"id", v_int(1)}, {"v", v_text("first")}, {"n", v_int(1)}));
-  upsert(q, "r", ROW({"k", v_text("a")}, {"j", v_blob("b", 1)}, {"must", v_text("m")}));
-  c->now_ms += 1;
-  upsert(q, "t",
-         ROW({"id", v_int(1)}, {"v", v_text("a longer text, longer than any small buffer")},
-             {"n", v_null()}));
-  size_t n = c->wires[0].to[0].n;
-  if (n > 1) wire_swap(c, 0, 0, n - 2, n - 1); /* one comes early */
-}
-
-static void check_received(cluster *c) {
-  CHECK_INT(peer_at(&c->peers[0], 102), 3);
-  CHECK_INT(sql_int(peer_sql(&c->peers[0]), "SELECT n IS NULL AND v LIKE 'a longer%' FROM t"), 1);
+  fault_everywhere(&ALLOCATION, &FAULT_DELETION, 1);
 }
 
 static void received_patches(void) {
-  every_allocation(&(work){prepare_receive, run_receive, check_received});
-}
-
-/* A link comes up: HELLO out and in, then definitions, catch-up, acknowledgements. */
-static void prepare_link(cluster *c) {
-  wire_cut(c, 0);
-  prepare_receive(c);
-  CHECK_OK(c->peers[0].r, run_write(c));
-  int w = wire_add(c, 0, 1);
-  c->wires[w].open[0] = true;
-  wire_open_side(c, w, 1);
-}
-
-static int call_open_link(peer *p) {
-  return replic_link_count(p->r) ? REPLIC_OK
-                                 : replic_link_open(p->r, p->cluster->wires[1].number, 102);
-}
-
-static int run_link(cluster *c) {
-  peer *p = &c->peers[0];
-  int rc = replic_begin(p->r, peer_now(p));
-  if (rc == REPLIC_OK) rc = call_open_link(p);
-  if (rc == REPLIC_OK)
-    rc = replic_commit(p->r);
-  else
-    replic_rollback(p->r);
-  peer_take_outbox(p);
-  int received = run_receive(c);
-  return rc == REPLIC_OK ? received : rc;
-}
-
-static void check_linked(cluster *c) {
-  check_received(c);
-  CHECK_INT(peer_at(&c->peers[1], 101), 3);
+  fault_everywhere(&ALLOCATION, &FAULT_RECEIVE, 1);
 }
 
 static void a_link_that_comes_up(void) {
-  every_allocation(&(work){prepare_link, run_link, check_linked});
-}
-
-static int call_tick(peer *p) {
-  return replic_tick(p->r);
-}
-
-static int run_tick(cluster *c) {
-  c->now_ms += 1000;
-  return batch(c, call_tick);
+  fault_everywhere(&ALLOCATION, &FAULT_LINK, 1);
 }
 
 static void heartbeats(void) {
-  every_allocation(&(work){prepare_row, run_tick, check_written});
-}
-
-static int call_sql(peer *p) {
-  static const char SQL[] = "INSERT INTO plain VALUES(:value)";
-  const replic_param param = {"value", v_text("a parameter, bound by its name")};
-  int64_t changes, rowid;
-  return replic_run(p->r, SQL, strlen(SQL), 0, 0, &param, 1, &changes, &rowid);
-}
-
-static int run_sql_of_the_application(cluster *c) {
-  return batch(c, call_sql);
-}
-
-static void check_one_row(cluster *c) {
-  CHECK_INT(sql_int(peer_sql(&c->peers[0]), "SELECT count(*) FROM plain"), 1);
+  fault_everywhere(&ALLOCATION, &FAULT_HEARTBEAT, 1);
 }
 
 static void sql_of_the_application(void) {
-  every_allocation(&(work){prepare_nothing, run_sql_of_the_application, check_one_row});
-}
-
-/* The next two take thousands of allocations, most of them in SQLite's parser: only a sample of
- * them. */
-static void sampled(const work *work) {
-  fail_once(work, 0, false);
-  int64_t before = live;
-  rng g = {1};
-  for (int64_t n = 1; fail_once(work, n, rng_chance(&g, 50));
-       n += 1 + rng_below(&g, 2 * (uint32_t)env_number("SAMPLE", 12))) {
-    CHECK_INT(live, before);
-  }
-}
-
-static int run_migrate(cluster *c) {
-  peer *p = &c->peers[0];
-  int rc = replic_migrate(p->r, peer_now(p), 2,
-                          "ALTER TABLE t ADD COLUMN x; ALTER TABLE t_patches ADD COLUMN x;"
-                          "CREATE TABLE s(id INTEGER PRIMARY KEY); CREATE TABLE s_patches(" CLOCK
-                          "id INTEGER);"
-                          "ALTER TABLE t DROP COLUMN x; ALTER TABLE t_patches DROP COLUMN x",
-                          "");
-  fail_no_more();
-  peer_take_outbox(p);
-  return rc;
-}
-
-static void check_migrated(cluster *c) {
-  CHECK_INT(replic_table_count(c->peers[0].r), 3);
-  CHECK_INT(sql_int(peer_sql(&c->peers[0]), "SELECT max(version) FROM _replic_migrations"), 2);
+  fault_everywhere(&ALLOCATION, &FAULT_SQL, 1);
 }
 
 static void a_migration(void) {
-  sampled(&(work){prepare_nothing, run_migrate, check_migrated});
-}
-
-static void prepare_stopped(cluster *c) {
-  prepare_row(c);
-  peer_stop(&c->peers[0]);
-}
-
-static int run_open(cluster *c) {
-  peer *p = &c->peers[0];
-  int rc = replic_open(&p->config, peer_now(p), &p->r);
-  fail_no_more();
-  if (rc == REPLIC_OK) return rc;
-  replic_close(p->r);
-  p->r = NULL;
-  return rc;
-}
-
-static void check_same_peer(cluster *c) {
-  CHECK(!replic_is_new_peer(c->peers[0].r));
-  CHECK_INT(replic_peer_id(c->peers[0].r), 101);
-  check_written(c);
+  fault_everywhere(&ALLOCATION, &FAULT_MIGRATION, 25);
 }
 
 static void opening(void) {
-  sampled(&(work){prepare_stopped, run_open, check_same_peer});
+  fault_everywhere(&ALLOCATION, &FAULT_OPENING, 25);
 }
 
 int main(int argc, char **argv) {

@@ -1,0 +1,332 @@
+/* faults.c - see faults.h */
+#include "faults.h"
+
+#include <string.h>
+
+#define CLOCK                                                                                      \
+  "_patchedAt INTEGER NOT NULL, _sequenceId INTEGER NOT NULL, _peerId INTEGER NOT NULL, _nulls "   \
+  "TEXT, "
+#define DDL                                                                                        \
+  "CREATE TABLE t(id INTEGER PRIMARY KEY, v TEXT, n INTEGER, at TEXT DEFAULT (char(65, 66)), "     \
+  "deletedAt INTEGER);"                                                                            \
+  "CREATE TABLE t_patches(" CLOCK "id INTEGER, v TEXT, n INTEGER, at TEXT, deletedAt INTEGER);"    \
+  "CREATE TABLE r(k TEXT NOT NULL, j BLOB NOT NULL, must TEXT NOT NULL, v TEXT, PRIMARY KEY(k, "   \
+  "j));"                                                                                           \
+  "CREATE TABLE r_patches(" CLOCK "k TEXT, j BLOB, must TEXT, v TEXT);"                            \
+  "CREATE TABLE plain(x);"
+
+/* ---- the call that fails ---- */
+
+static int64_t countdown; /* the call that fails; 0: none */
+static bool for_good;     /* and all after it */
+static bool has_failed;
+
+bool fault_hits(void) {
+  if (has_failed && for_good) return true;
+  if (countdown == 0 || --countdown > 0) return false;
+  return has_failed = true;
+}
+
+static void fault_arm(int64_t n, bool all_after) {
+  countdown = n;
+  for_good = all_after;
+  has_failed = false;
+}
+
+/* From here on nothing fails; has_failed still tells whether something did. */
+static void fault_disarm(void) {
+  countdown = 0;
+  for_good = false;
+}
+
+/* ---- the pieces ---- */
+
+static void prepare_nothing(cluster *c) {
+  (void)c;
+}
+
+/* One batch on peer 0: `call` and the commit, or a rollback. */
+static int batch(cluster *c, int (*call)(peer *p)) {
+  peer *p = &c->peers[0];
+  int rc = replic_begin(p->r, peer_now(p));
+  if (rc == REPLIC_OK) rc = call(p);
+  if (rc == REPLIC_OK)
+    rc = replic_commit(p->r);
+  else
+    replic_rollback(p->r);
+  fault_disarm();
+  peer_take_outbox(p);
+  return rc;
+}
+
+static int call_write(peer *p) {
+  static const char *const T_COLUMNS[] = {"id", "v", "n"}, *const R_COLUMNS[] = {"k", "j", "must"};
+  const replic_value t[] = {v_int(1),   v_text("a value that is long enough to be copied"),
+                            v_null(),   v_int(2),
+                            v_text(""), v_int(3)};
+  const replic_value r[] = {v_text("key"), v_blob("\0\1", 2), v_text("must")};
+  const replic_change changes[] = {{REPLIC_UPSERT, "t", 3, T_COLUMNS, 2, t},
+                                   {REPLIC_UPSERT, "r", 3, R_COLUMNS, 1, r}};
+  int64_t sequence;
+  return replic_write(p->r, changes, 2, &sequence);
+}
+
+static int run_write(cluster *c) {
+  return batch(c, call_write);
+}
+
+static void check_written(cluster *c) {
+  CHECK_TEXT(sql_text(peer_sql(&c->peers[1]),
+                      "SELECT group_concat(id || coalesce(v, '-') || coalesce(n, "
+                      "'-') || at) FROM (SELECT * FROM t ORDER BY id)"),
+             "1a value that is long enough to be copied-AB,23AB");
+}
+
+static int call_delete(peer *p) {
+  static const char *const COLUMNS[] = {"id"};
+  const replic_value id = v_int(1);
+  const replic_change change = {REPLIC_DELETE, "t", 1, COLUMNS, 1, &id};
+  int64_t sequence;
+  return replic_write(p->r, &change, 1, &sequence);
+}
+
+static void prepare_row(cluster *c) {
+  CHECK_OK(c->peers[0].r, run_write(c));
+  cluster_settle(c);
+}
+
+static int run_delete(cluster *c) {
+  return batch(c, call_delete);
+}
+
+static void check_deleted(cluster *c) {
+  CHECK_INT(sql_int(peer_sql(&c->peers[1]), "SELECT count(*) FROM t WHERE deletedAt > 0"), 1);
+}
+
+/* Everything that is on its way to peer 0, each frame in a batch of its own; what fails is lost. */
+static int run_receive(cluster *c) {
+  peer *p = &c->peers[0];
+  int result = REPLIC_OK;
+  for (int w = 0; w < c->n_wires; w++) {
+    packet_queue *queue = &c->wires[w].to[0];
+    while (queue->n > 0 && c->wires[w].open[0]) {
+      int rc = replic_begin(p->r, peer_now(p));
+      if (rc == REPLIC_OK)
+        rc =
+            replic_receive(p->r, c->wires[w].number, queue->packets[0].data, queue->packets[0].len);
+      if (rc == REPLIC_OK)
+        rc = replic_commit(p->r);
+      else
+        replic_rollback(p->r);
+      if (result == REPLIC_OK) result = rc;
+      wire_drop(c, w, 0, 0);
+      peer_take_outbox(p);
+    }
+  }
+  return result;
+}
+
+static void prepare_receive(cluster *c) {
+  peer *q = &c->peers[1];
+  upsert(q, "t", ROW({"id", v_int(1)}, {"v", v_text("first")}, {"n", v_int(1)}));
+  upsert(q, "r", ROW({"k", v_text("a")}, {"j", v_blob("b", 1)}, {"must", v_text("m")}));
+  c->now_ms += 1;
+  upsert(q, "t",
+         ROW({"id", v_int(1)}, {"v", v_text("a longer text, longer than any small buffer")},
+             {"n", v_null()}));
+  size_t n = c->wires[0].to[0].n;
+  if (n > 1) wire_swap(c, 0, 0, n - 2, n - 1); /* one comes early */
+}
+
+static void check_received(cluster *c) {
+  CHECK_INT(peer_at(&c->peers[0], 102), 3);
+  CHECK_INT(sql_int(peer_sql(&c->peers[0]), "SELECT n IS NULL AND v LIKE 'a longer%' FROM t"), 1);
+}
+
+/* A link comes up: HELLO out and in, then definitions, catch-up, acknowledgements. */
+static void prepare_link(cluster *c) {
+  wire_cut(c, 0);
+  prepare_receive(c);
+  CHECK_OK(c->peers[0].r, run_write(c));
+  int w = wire_add(c, 0, 1);
+  c->wires[w].open[0] = true;
+  wire_open_side(c, w, 1);
+}
+
+static int call_open_link(peer *p) {
+  return replic_link_count(p->r) ? REPLIC_OK
+                                 : replic_link_open(p->r, p->cluster->wires[1].number, 102);
+}
+
+static int run_link(cluster *c) {
+  peer *p = &c->peers[0];
+  int rc = replic_begin(p->r, peer_now(p));
+  if (rc == REPLIC_OK) rc = call_open_link(p);
+  if (rc == REPLIC_OK)
+    rc = replic_commit(p->r);
+  else
+    replic_rollback(p->r);
+  peer_take_outbox(p);
+  int received = run_receive(c);
+  return rc == REPLIC_OK ? received : rc;
+}
+
+static void check_linked(cluster *c) {
+  check_received(c);
+  CHECK_INT(peer_at(&c->peers[1], 101), 3);
+}
+
+static int call_tick(peer *p) {
+  return replic_tick(p->r);
+}
+
+static int run_tick(cluster *c) {
+  c->now_ms += 1000;
+  return batch(c, call_tick);
+}
+
+static int call_sql(peer *p) {
+  static const char SQL[] = "INSERT INTO plain VALUES(:value)";
+  const replic_param param = {"value", v_text("a parameter, bound by its name")};
+  int64_t changes, rowid;
+  return replic_run(p->r, SQL, strlen(SQL), 0, 0, &param, 1, &changes, &rowid);
+}
+
+static int run_sql_of_the_application(cluster *c) {
+  return batch(c, call_sql);
+}
+
+static void check_one_row(cluster *c) {
+  CHECK_INT(sql_int(peer_sql(&c->peers[0]), "SELECT count(*) FROM plain"), 1);
+}
+
+static int run_migrate(cluster *c) {
+  peer *p = &c->peers[0];
+  int rc = replic_migrate(p->r, peer_now(p), 2,
+                          "ALTER TABLE t ADD COLUMN x; ALTER TABLE t_patches ADD COLUMN x;"
+                          "CREATE TABLE s(id INTEGER PRIMARY KEY); CREATE TABLE s_patches(" CLOCK
+                          "id INTEGER);"
+                          "ALTER TABLE t DROP COLUMN x; ALTER TABLE t_patches DROP COLUMN x",
+                          "");
+  fault_disarm();
+  peer_take_outbox(p);
+  return rc;
+}
+
+static void check_migrated(cluster *c) {
+  CHECK_INT(replic_table_count(c->peers[0].r), 3);
+  CHECK_INT(sql_int(peer_sql(&c->peers[0]), "SELECT max(version) FROM _replic_migrations"), 2);
+}
+
+static void prepare_stopped(cluster *c) {
+  prepare_row(c);
+  peer_stop(&c->peers[0]);
+}
+
+static int run_open(cluster *c) {
+  peer *p = &c->peers[0];
+  int rc = replic_open(&p->config, peer_now(p), &p->r);
+  fault_disarm();
+  if (rc == REPLIC_OK) return rc;
+  replic_close(p->r);
+  p->r = NULL;
+  return rc;
+}
+
+static void check_same_peer(cluster *c) {
+  CHECK(!replic_is_new_peer(c->peers[0].r));
+  CHECK_INT(replic_peer_id(c->peers[0].r), 101);
+  check_written(c);
+}
+
+const work FAULT_WRITE = {prepare_nothing, run_write, check_written};
+const work FAULT_DELETION = {prepare_row, run_delete, check_deleted};
+const work FAULT_RECEIVE = {prepare_receive, run_receive, check_received};
+const work FAULT_LINK = {prepare_link, run_link, check_linked};
+const work FAULT_HEARTBEAT = {prepare_row, run_tick, check_written};
+const work FAULT_SQL = {prepare_nothing, run_sql_of_the_application, check_one_row};
+const work FAULT_MIGRATION = {prepare_nothing, run_migrate, check_migrated};
+const work FAULT_OPENING = {prepare_stopped, run_open, check_same_peer};
+
+/* ---- one round, and all of them ---- */
+
+static void check_memory_is_disk(peer *p) {
+  for (uint32_t origin = 101; origin <= 102; origin++) {
+    char *count = test_format("SELECT (SELECT count(*) FROM t_patches WHERE _peerId = %lu) + "
+                              "(SELECT count(*) FROM r_patches WHERE "
+                              "_peerId = %lu)",
+                              (unsigned long)origin, (unsigned long)origin);
+    CHECK_INT(sql_int(peer_sql(p), count), peer_at(p, origin));
+  }
+}
+
+/* Where even the news of a link's end was lost, the other side's patience ends it. */
+static void settle(cluster *c) {
+  for (int beat = 0; beat < 14; beat++) {
+    bool equal = true;
+    for (uint32_t origin = 101; origin <= 102; origin++)
+      equal = equal && peer_at(&c->peers[0], origin) == peer_at(&c->peers[1], origin);
+    if (equal) return;
+    cluster_beat(c, 1);
+  }
+  if (replic_link_count(c->peers[0].r) == 0) wire_open(c, 0, 1);
+  cluster_settle(c);
+}
+
+static cluster *cluster_of_two(const fault_kind *kind) {
+  cluster *c = cluster_new();
+  for (int i = 0; i < 2; i++) {
+    peer *p = cluster_add(c);
+    p->config.normal_durability = !kind->full_durability;
+    peer_start(p);
+    CHECK_OK(p->r, try_migrate(p, 1, DDL, ""));
+  }
+  wire_open(c, 0, 1);
+  cluster_settle(c);
+  return c;
+}
+
+/* Returns false once the work got through without any failure. */
+static bool fail_once(const fault_kind *kind, const work *work, int64_t n, bool all_after) {
+  fault_arm(0, false);
+  test_note("%s %lld%s", kind->what, (long long)n, all_after ? " and all after it" : "");
+  cluster *c = cluster_of_two(kind);
+  work->prepare(c);
+  peer *p = &c->peers[0];
+  fault_arm(n, all_after);
+  int rc = work->run(c);
+  fault_disarm();
+  if (!has_failed || !kind->is_expected(rc)) CHECK_OK(p->r, rc);
+  if (rc != REPLIC_OK) {
+    if (p->r) check_memory_is_disk(p);
+    CHECK_OK(p->r, work->run(c)); /* now it can be done */
+  }
+  check_memory_is_disk(p);
+  if (replic_link_count(p->r) == 0) wire_open(c, 0, 1);
+  cluster_deliver(c);
+  settle(c);
+  work->check(c);
+  check_memory_is_disk(p);
+  cluster_same(c, "t");
+  cluster_same(c, "r");
+  cluster_same(c, "t_patches");
+  CHECK_TEXT(sql_text(peer_sql(p), "PRAGMA integrity_check"), "ok");
+  bool failed = has_failed;
+  test_release();
+  return failed;
+}
+
+void fault_everywhere(const fault_kind *kind, const work *work, uint32_t step) {
+  step *= (uint32_t)env_number("STRIDE", 1);
+  fail_once(kind, work, 0, false);
+  const int64_t before = kind->held();
+  for (int all_after = 0; all_after < 2; all_after++) {
+    rng g = {1};
+    for (int64_t n = 1; fail_once(kind, work, n, all_after);) {
+      CHECK_INT(kind->held(), before);
+      CHECK(n < 100000);
+      uint32_t stride = all_after ? 7 * step : step;
+      n += stride == 1 ? 1 : 1 + rng_below(&g, 2 * stride - 1);
+    }
+  }
+}
