@@ -251,6 +251,50 @@ static void calls_out_of_order_are_refused(void) {
   check_memory_is_disk(p);
 }
 
+/* ---- interruption ---- */
+
+static int interrupt_now(void *r) {
+  replic_interrupt(r); /* as another thread may, while this statement runs */
+  return 0;
+}
+
+static int run_interrupted(peer *p, const char *sql) {
+  int64_t changes, rowid;
+  sqlite3_progress_handler(p->r->db, 1000, interrupt_now, p->r);
+  int rc = replic_run(p->r, sql, strlen(sql), 0, 0, NULL, 0, &changes, &rowid);
+  sqlite3_progress_handler(p->r->db, 0, NULL, NULL);
+  return rc;
+}
+
+/* An interrupted query fails alone; an interrupted write may cost its batch, which then says so. */
+static void an_interrupted_statement_undoes_itself(void) {
+  static const char *const LONG[] = {
+      "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 10000000) SELECT "
+      "max(i) FROM n",
+      "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 10000000) INSERT INTO "
+      "plain SELECT i, i FROM n",
+  };
+  for (size_t i = 0; i < COUNT(LONG); i++) {
+    test_note("%s", LONG[i]);
+    cluster *c = single();
+    peer *p = &c->peers[0];
+    int64_t sequence;
+    peer_begin(p);
+    CHECK_OK(p->r, put_in_batch(p, 1, 1, &sequence));
+    CHECK_CODE(p->r, run_interrupted(p, LONG[i]), SQLITE_INTERRUPT);
+    bool goes_on = put_in_batch(p, 2, 2, &sequence) == REPLIC_OK;
+    CHECK_INT(peer_commit(p) == REPLIC_OK, goes_on);
+    if (i == 0) CHECK(goes_on);
+    CHECK_INT(peer_at(p, 101), goes_on ? 2 : 0);
+    CHECK_INT(sql_int(peer_sql(p), "SELECT count(*) FROM plain"), 0);
+    check_memory_is_disk(p);
+    CHECK_INT(put(p, 3, "afterwards"), goes_on ? 3 : 1);
+    replic_interrupt(p->r); /* nothing runs: it interrupts nothing, and nothing later */
+    CHECK_INT(put(p, 4, "afterwards"), goes_on ? 4 : 2);
+    test_release();
+  }
+}
+
 /* The process dies between two commits: what was committed is there, the open batch is not. */
 static void a_process_that_dies_loses_only_its_open_batch(void) {
   cluster *c = single();
@@ -994,6 +1038,7 @@ int main(int argc, char **argv) {
       TEST(a_locked_database_delays_and_loses_nothing),
       TEST(a_deferred_foreign_key_fails_its_own_call),
       TEST(calls_out_of_order_are_refused),
+      TEST(an_interrupted_statement_undoes_itself),
       TEST(a_process_that_dies_loses_only_its_open_batch),
       TEST(wrong_writes_name_what_is_wrong),
       TEST(a_deletion_sets_deletedAt_to_its_clock),
