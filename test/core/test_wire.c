@@ -242,6 +242,9 @@ static void varints(void) {
       {"7f", 127, 127, 1},
       {"80 01", 128, 128, 1},
       {"80 01", 127, 0, 0},
+      {"80 00", 127, 0, 0},
+      {"81 00", 127, 0, 0},
+      {"ff 80 00", UINT64_MAX, 0, 0},
       {"ff ff ff ff ff ff ff ff ff 01", UINT64_MAX, UINT64_MAX, 1},
       {"ff ff ff ff ff ff ff ff ff 02", UINT64_MAX, 0, 0},
       {"80 80 80 80 80 80 80 80 80 80 00", UINT64_MAX, 0, 0},
@@ -428,6 +431,26 @@ static void malformed_acks_needs_schemas_errors(void) {
       {"01 06 02 41", REPLIC_EPROTOCOL},
       {"01 06 01 41 02 42", REPLIC_EPROTOCOL},
       {"01 06 01 00 01 42", REPLIC_EPROTOCOL},
+  };
+  refused(CASES, COUNT(CASES), false);
+}
+
+/* One encoding per content: what could have been written otherwise is refused. */
+static void other_encodings_of_the_same(void) {
+  static const refusal CASES[] = {
+      {"01 04 e6 00 00", REPLIC_EPROTOCOL}, /* a longer varint than it takes */
+      {"01 02 66 00 01 01 e8 87 00 05 32 01 02", REPLIC_EPROTOCOL},
+      {"01 02 66 00 01 01 e8 07 05 32 01 fa 00",
+       REPLIC_EPROTOCOL}, /* INT 0 with a number that follows */
+      {"01 02 66 00 01 01 e8 07 05 32 01 fa 1e", REPLIC_EPROTOCOL},
+      {"01 02 66 00 01 01 e8 07 05 32 01 fc 01 61",
+       REPLIC_EPROTOCOL},                                        /* a text of one byte likewise */
+      {"01 02 66 00 01 01 e8 07 05 32 03 02", REPLIC_EPROTOCOL}, /* a bit beyond the last field */
+      {"01 02 66 00 01 01 e8 07 05 32 81 02", REPLIC_EPROTOCOL},
+      {"01 03 e8 07 02 67 01 66 01 00 00", REPLIC_EPROTOCOL}, /* origins that do not ascend */
+      {"01 03 e8 07 02 66 01 66 02 00 00", REPLIC_EPROTOCOL},
+      {"01 03 e8 07 00 02 68 01 67 01 00", REPLIC_EPROTOCOL},
+      {"01 01 00 66 e8 07 02 67 01 01 66 01 01 00", REPLIC_EPROTOCOL},
   };
   refused(CASES, COUNT(CASES), false);
 }
@@ -694,6 +717,7 @@ int main(int argc, char **argv) {
       TEST(malformed_headers_and_hellos),
       TEST(malformed_patches),
       TEST(malformed_acks_needs_schemas_errors),
+      TEST(other_encodings_of_the_same),
       TEST(frames_beyond_their_limits),
       TEST(a_link_cannot_fill_the_memory),
       TEST(a_frame_cut_off_anywhere_changes_nothing),
