@@ -1,5 +1,5 @@
 // npm run loc: lines of code per part, as cloc counts them (no blank lines, no comments). The part
-// that decides the data is promised to stay below 800 lines; the exit status says whether it does.
+// that decides the data is promised to stay below 800 lines; how far it is from that is said, not enforced.
 
 import { execFileSync } from 'node:child_process'
 import { createRequire } from 'node:module'
@@ -36,5 +36,5 @@ for (const [path, { code }] of Object.entries(JSON.parse(output))) {
 
 const [decides] = lines.values()
 for (const [name, count] of lines) console.log(`${name.padEnd(22)}${String(count).padStart(6)}`)
-console.log(`\n${PARTS[0][0]}: ${decides} lines, promised: less than ${LIMIT}`)
-process.exitCode = decides < LIMIT ? 0 : 1
+const over = decides < LIMIT ? '' : `: ${decides - LIMIT + 1} too many`
+console.log(`\n${PARTS[0][0]}: ${decides} lines, promised: less than ${LIMIT}${over}`)

@@ -39,6 +39,7 @@ static int fail_lost(replic *r) {
 }
 
 int replic__savepoint_open(replic *r, uint32_t origin, replic__savepoint *save) {
+  *save = (replic__savepoint){0};
   if (!r->in_batch)
     return replic__fail(r, REPLIC_EUSAGE, "no batch is open: call replic_begin first");
   if (r->lost) return fail_lost(r);

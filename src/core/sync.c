@@ -698,26 +698,29 @@ static int on_schema(replic *r, link *l, replic__reader *in) {
   return REPLIC_OK;
 }
 
+static int error_by_name(const char *name) {
+  for (int code = REPLIC_ERROR_BASE + 1; code <= REPLIC_EVERSION; code++)
+    if (!strcmp(name, replic_code_name(code))) return code;
+  return REPLIC_EPROTOCOL;
+}
+
 static int on_error(replic *r, link *l, replic__reader *in) {
-  char *code = copy_text(in), *text = copy_text(in);
-  int id = REPLIC_EPROTOCOL, rc = REPLIC_OK;
-  if (!code || !text || in->failed) rc = in->failed ? malformed(r, l, "ERROR") : SQLITE_NOMEM;
-  for (int i = REPLIC_ERROR_BASE + 1; rc == REPLIC_OK && i <= REPLIC_EVERSION; i++)
-    if (!strcmp(code, replic_code_name(i))) id = i;
-  if (rc == REPLIC_OK) {
-    int stays = id == REPLIC_ECLOCKSKEW || id == REPLIC_ESCHEMA;
+  char *name = copy_text(in), *text = copy_text(in);
+  int complete = name && text && !in->failed;
+  if (complete) {
+    int code = error_by_name(name), stays = code == REPLIC_ECLOCKSKEW || code == REPLIC_ESCHEMA;
     replic__event(r,
                   (replic_event){.kind = stays ? REPLIC_EVENT_LINK_ERROR : REPLIC_EVENT_LINK_CLOSE,
                                  .link = l->id,
                                  .peer = l->peer,
-                                 .code = id},
+                                 .code = code},
                   "the other side reports: %s", text);
     if (!stays) l->closing = 1;
     r->sync->direct_generation += !stays;
   }
-  sqlite3_free(code);
+  sqlite3_free(name);
   sqlite3_free(text);
-  return rc;
+  return complete ? REPLIC_OK : in->failed ? malformed(r, l, "ERROR") : SQLITE_NOMEM;
 }
 
 /* ---- receiving: PATCHES ---- */

@@ -120,10 +120,10 @@ struct State {
   int refs = 1;
   Phase phase = Phase::created;
   napi_ref on_batch = nullptr; // until all is closed
-  JobList<WriteJob> writes; // calls
+  JobList<WriteJob> writes;    // calls
   JobList<WriteJob> frames; // what links bring: received frames, their coming and going, heartbeats
-  Batch *batch = nullptr; // under way
-  Batch *spent = nullptr; // finished, their outboxes not freed yet
+  Batch *batch = nullptr;   // under way
+  Batch *spent = nullptr;   // finished, their outboxes not freed yet
   bool tick_waits = false;
   ReadPool reads;
 
