@@ -17,7 +17,7 @@
 
 #include "model.h"
 
-enum { N_TABLES = 3, N_STEPS = 120, MAX_SEQUENCE = 2048 };
+enum { N_TABLES = 3, N_STEPS = 160, MAX_SEQUENCE = 2048 };
 
 #define CLOCK                                                                                      \
   "_patchedAt INTEGER NOT NULL, _sequenceId INTEGER NOT NULL, _peerId INTEGER NOT NULL, "
@@ -166,7 +166,7 @@ static void step_write(world *w, peer *p) {
         end < 6    ? "crash"
         : end < 12 ? "rollback"
                    : "commit");
-  if (end < 6) {
+  if (end < 3) {
     peer_stop(p);
     return;
   }
@@ -215,7 +215,7 @@ static void step_link(world *w, int a, int b) {
     if (between && x->open[0] && x->open[1]) found = i;
   }
   uint32_t what = rng_below(&w->g, 100);
-  if (found >= 0 && what < 40) {
+  if (found >= 0 && what < 25) {
     TRACE(w, "wire %d is cut", found);
     wire_cut(c, found);
   } else if ((found < 0 || what > 95) && c->n_wires < MAX_WIRES - 16) {
@@ -234,22 +234,22 @@ static void step(world *w, peer *p) {
   uint32_t what = rng_below(&w->g, 100);
   w->c->now_ms += rng_below(&w->g, 4) == 0 ? rng_below(&w->g, 1500) : 0;
   if (!p->r) {
-    if (rng_chance(&w->g, 30)) {
+    if (rng_chance(&w->g, 60)) {
       TRACE(w, "peer %d starts", p->index);
       peer_start(p);
     }
     return;
   }
-  if (what < 25) {
+  if (what < 22) {
     step_write(w, p);
-  } else if (what < 75) {
-    for (uint32_t i = 0, n = 1 + rng_below(&w->g, 6); i < n; i++) step_frame(w);
-  } else if (what < 85) {
+  } else if (what < 68) {
+    for (uint32_t i = 0, n = 1 + rng_below(&w->g, 10); i < n; i++) step_frame(w);
+  } else if (what < 82) {
     step_link(w, p->index, (int)rng_below(&w->g, (uint32_t)w->c->n_peers));
-  } else if (what < 93) {
+  } else if (what < 92) {
     TRACE(w, "peer %d ticks", p->index);
     tick(p);
-  } else if (what < 97) {
+  } else if (what < 98) {
     step_clock(w, p);
   } else {
     TRACE(w, "peer %d crashes", p->index);
