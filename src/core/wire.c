@@ -263,7 +263,9 @@ void replic__get_fields(replic__patches *p, int n_keys, int n_fields, replic_val
     replic__get_value(in, &values[i]);
     if (values[i].type == REPLIC_NULL) fail(in); /* a key is never NULL */
   }
-  const uint8_t *bitmap = get_bytes(in, (uint64_t)(n_fields - n_keys + 7) / 8);
+  int n = n_fields - n_keys;
+  const uint8_t *bitmap = get_bytes(in, (uint64_t)(n + 7) / 8);
+  if (bitmap && n % 8 && bitmap[n / 8] >> (n % 8)) fail(in); /* bits of no field */
   for (int i = n_keys; i < n_fields; i++) {
     int bit = i - n_keys;
     values[i] = (replic_value){.type = REPLIC_UNSET};
