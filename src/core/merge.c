@@ -127,7 +127,7 @@ static int set_defaults(replic *r, const replic__patch *p) {
 
 static int merge_patch(replic *r, const replic__patch *p, int local) {
   replic__table *t = p->table;
-  int duplicate, newer = 0, rc = REPLIC_OK;
+  int duplicate = 0, newer = 0, rc = REPLIC_OK;
   if (local && t->n_dynamic) rc = set_defaults(r, p);
   if (rc == REPLIC_OK) rc = replic__log_insert(r, p, &duplicate);
   if (rc != REPLIC_OK || duplicate) {
