@@ -175,6 +175,20 @@ size_t replic_vector_count(const replic *r);
 /* Sorted by origin. Borrowed until the next call. */
 const replic_position *replic_vector(const replic *r);
 
+/* ---- retention -------------------------------------------------------------------------------------------- */
+
+typedef struct replic_compaction {
+  int64_t examined; /* patches that came of age and were looked at */
+  int64_t removed;  /* patches deleted from the log: they won no cell any more */
+  int done;         /* 1: nothing further has come of age; 0: call again for the next slice */
+} replic_compaction;
+
+/* Inside a batch: one slice of retention by supersession (DESIGN §3). Looks at the patches stamped
+ * before `older_than_ms` that no earlier call has looked at, at most `max_patches` of them, and
+ * deletes those of the same keys that win no cell any more. What wins a cell stays, and the newest
+ * patch of a key. Errors: SQLITE_… (nothing of this slice is done). */
+int replic_compact(replic *r, int64_t older_than_ms, int64_t max_patches, replic_compaction *out);
+
 /* ---- links ------------------------------------------------------------------------------------------------ */
 
 /* A connection has come up. `link`: a number of the caller's choosing, not in use. `expected_peer`:
@@ -192,6 +206,7 @@ int replic_receive(replic *r, uint32_t link, const uint8_t *bytes, size_t len);
 int replic_tick(replic *r);
 
 enum { REPLIC_LINK_OPENING, REPLIC_LINK_READY, REPLIC_LINK_STANDBY };
+enum { REPLIC_JUMP_NONE, REPLIC_JUMP_SENDING, REPLIC_JUMP_RECEIVING };
 typedef struct replic_link_info {
   uint32_t link;
   uint32_t peer;  /* 0 until its HELLO */
@@ -201,6 +216,11 @@ typedef struct replic_link_info {
   int64_t unacked_bytes; /* sent, not acknowledged: at most window_bytes plus one frame */
   int64_t skew_ms;       /* its wall clock minus ours when its last HELLO or ACK arrived */
   int64_t bytes_in, bytes_out, frames_in, frames_out;
+  int64_t lag_ms;        /* how long ago the oldest of those `lag` patches was issued, by its stamp;
+                            0: none, or not known */
+  int64_t staged;        /* patches of a jump that this peer has staged from it */
+  int jump;              /* REPLIC_JUMP_… */
+  int64_t retransmitted; /* patches sent again because they were asked for */
   const char
       *held; /* why its patches are not applied at present (schema, skew); NULL if they are */
 } replic_link_info;
@@ -211,8 +231,26 @@ int replic_link_at(const replic *r, size_t index, replic_link_info *info);
 typedef struct replic_counters {
   int64_t commits, groups_written, patches_written, patches_applied, patches_duplicate;
   int64_t frames_early, frames_dropped_early, retransmissions, rows_waiting;
+  int64_t patches_relayed; /* frames' patches sent that were another peer's */
+  int64_t patches_pruned;  /* removed by replic_compact */
+  int64_t patches_staged;  /* received for a jump, not yet visible */
+  int64_t jumps;           /* completed here */
+  int64_t jumps_resumed;   /* gone on with what was staged before a link or the process ended */
+  int64_t jumps_abandoned; /* staged patches given up, because they came another way */
+  int64_t skew_refusals;   /* frames held because of a stamp too far ahead */
+  int64_t forks_healed;    /* own patches issued anew under a new peerId */
 } replic_counters;
 void replic_get_counters(const replic *r, replic_counters *out);
+/* The highest _patchedAt seen and committed, in ms: the next patch is not stamped below it. */
+int64_t replic_clock_high(const replic *r);
+/* Rows of all T_patches tables, by count of what was applied and pruned. Rows deleted by hand are
+ * counted still. */
+int64_t replic_log_rows(const replic *r);
+
+/* Sends bytes of the caller's own to the peer of a link that is ready; there they are a
+ * REPLIC_EVENT_MESSAGE. The link may lose them. At most 4 MiB. Inside a batch.
+ * Errors: REPLIC_ENOTFOUND (no such link, or not ready), REPLIC_ETOOLARGE. */
+int replic_link_message(replic *r, uint32_t link, const void *bytes, size_t len);
 
 /* ---- outbox ----------------------------------------------------------------------------------------------- */
 
@@ -241,7 +279,9 @@ enum {
   REPLIC_EVENT_SYNCED, /* link, peer: both have acknowledged everything that the other had; once per
                           change */
   REPLIC_EVENT_ERROR,  /* code, text: not tied to a link (a trigger that raised during a merge) */
-  REPLIC_EVENT_TRACE   /* text */
+  REPLIC_EVENT_MESSAGE, /* link, peer, text = a bytes, not terminated: what the other side gave to
+                           replic_link_message */
+  REPLIC_EVENT_TRACE    /* text */
 };
 typedef struct replic_event {
   int kind;
