@@ -37,8 +37,10 @@
       'dependencies': ['sqlite3'],
       'export_dependent_settings': ['sqlite3'],
       'sources': [
+        'src/core/backup.c',
         'src/core/check.c',
         'src/core/clock.c',
+        'src/core/digest.c',
         'src/core/engine.c',
         'src/core/error.c',
         'src/core/guard.c',

@@ -8,29 +8,11 @@
  * Packed rows: a type byte, then 8 bytes for REPLIC_INT and REPLIC_REAL, or a size_t and that many
  * bytes for REPLIC_TEXT and REPLIC_BLOB. One buffer per result is one allocation to hand to another
  * thread, whatever the number of values. */
-#include "query.h"
+#include "reader.h"
 
-#include <sqlite3.h>
 #include <string.h>
 
-enum { CACHE_SIZE = 32, BUSY_TIMEOUT_MS = 5000 };
-
-/* A prepared statement that is kept. */
-typedef struct cached {
-  char *sql;
-  size_t len;
-  sqlite3_stmt *stmt;
-  int64_t used; /* the reader's tick when it was last started */
-} cached;
-
-struct replic_reader {
-  sqlite3 *db;
-  sqlite3_stmt *current; /* started and not reset; owned by the cache */
-  cached cache[CACHE_SIZE];
-  int64_t tick;
-  int denied; /* by the authorizer: a REPLIC_E… code */
-  char *error;
-};
+enum { BUSY_TIMEOUT_MS = 5000 };
 
 static const char *const READING_PRAGMAS[] = {
     /* those that take an argument and change nothing */
@@ -40,7 +22,7 @@ static const char *const READING_PRAGMAS[] = {
 
 /* ---- errors ---- */
 
-static int fail(replic_reader *reader, int code, const char *format, ...) {
+int replic__reader_fail(replic_reader *reader, int code, const char *format, ...) {
   va_list args;
   va_start(args, format);
   char *text = sqlite3_vmprintf(format, args);
@@ -50,15 +32,16 @@ static int fail(replic_reader *reader, int code, const char *format, ...) {
   return code;
 }
 
-static int fail_db(replic_reader *reader, int code) {
+int replic__reader_fail_db(replic_reader *reader, int code) {
   int extended = reader->db ? sqlite3_extended_errcode(reader->db) : SQLITE_OK;
   if (code == SQLITE_NOMEM || (extended & 0xff) != (code & 0xff))
-    return fail(reader, code, "%s", sqlite3_errstr(code));
-  return fail(reader, extended, "%s", sqlite3_errmsg(reader->db));
+    return replic__reader_fail(reader, code, "%s", sqlite3_errstr(code));
+  return replic__reader_fail(reader, extended, "%s", sqlite3_errmsg(reader->db));
 }
 
 static int fail_prepare(replic_reader *reader, int code) {
-  return reader->denied ? reader->denied : fail_db(reader, code); /* a refusal has set its text */
+  return reader->denied ? reader->denied
+                        : replic__reader_fail_db(reader, code); /* a refusal has set its text */
 }
 
 const char *replic_reader_error_text(const replic_reader *reader) {
@@ -68,7 +51,7 @@ const char *replic_reader_error_text(const replic_reader *reader) {
 /* ---- what a statement may do ---- */
 
 static int deny(replic_reader *reader, int code, const char *format, const char *what) {
-  reader->denied = fail(reader, code, format, what);
+  reader->denied = replic__reader_fail(reader, code, format, what);
   return SQLITE_DENY;
 }
 
@@ -84,6 +67,7 @@ static int authorize(void *ctx, int action, const char *a, const char *b, const 
                      const char *trigger) {
   replic_reader *reader = ctx;
   (void)db, (void)trigger;
+  if (reader->trusted) return SQLITE_OK;
   switch (action) {
   case SQLITE_TRANSACTION:
   case SQLITE_SAVEPOINT:
@@ -104,17 +88,20 @@ static int authorize(void *ctx, int action, const char *a, const char *b, const 
 static int prepare_one(replic_reader *reader, const char *sql, size_t len, sqlite3_stmt **out) {
   const char *at = sql, *end = sql + len;
   *out = NULL;
-  if (len > INT32_MAX) return fail(reader, REPLIC_ETOOLARGE, "the SQL text is longer than 2 GiB");
-  if (len && memchr(sql, 0, len)) return fail(reader, REPLIC_EUSAGE, "the SQL text holds a NUL");
+  if (len > INT32_MAX)
+    return replic__reader_fail(reader, REPLIC_ETOOLARGE, "the SQL text is longer than 2 GiB");
+  if (len && memchr(sql, 0, len))
+    return replic__reader_fail(reader, REPLIC_EUSAGE, "the SQL text holds a NUL");
   while (at < end) {
     sqlite3_stmt *stmt;
     int rc =
         sqlite3_prepare_v3(reader->db, at, (int)(end - at), SQLITE_PREPARE_PERSISTENT, &stmt, &at);
     if (rc == SQLITE_OK && stmt && *out)
-      rc = fail(reader, REPLIC_EUSAGE, "a query is one statement; the SQL text holds several");
+      rc = replic__reader_fail(reader, REPLIC_EUSAGE,
+                               "a query is one statement; the SQL text holds several");
     else if (rc == SQLITE_OK && stmt && !sqlite3_stmt_readonly(stmt) &&
              !sqlite3_stmt_isexplain(stmt))
-      rc = fail(
+      rc = replic__reader_fail(
           reader, SQLITE_READONLY,
           "this statement writes, and queries only read: use db.upsert or db.delete for replicated "
           "tables, db.run for others");
@@ -128,10 +115,11 @@ static int prepare_one(replic_reader *reader, const char *sql, size_t len, sqlit
     }
     if (stmt) *out = stmt;
   }
-  return *out ? REPLIC_OK : fail(reader, REPLIC_EUSAGE, "the SQL text holds no statement");
+  return *out ? REPLIC_OK
+              : replic__reader_fail(reader, REPLIC_EUSAGE, "the SQL text holds no statement");
 }
 
-static void drop_cached(cached *entry) {
+static void drop_cached(replic__cached *entry) {
   sqlite3_finalize(entry->stmt);
   sqlite3_free(entry->sql);
   memset(entry, 0, sizeof *entry);
@@ -140,9 +128,9 @@ static void drop_cached(cached *entry) {
 /* The statement for `sql`: a kept one, or a new one in place of that which was not used for
  * longest. */
 static int find_statement(replic_reader *reader, const char *sql, size_t len, sqlite3_stmt **out) {
-  cached *oldest = reader->cache;
+  replic__cached *oldest = reader->cache;
   reader->tick++;
-  for (cached *entry = reader->cache; entry < reader->cache + CACHE_SIZE; entry++) {
+  for (replic__cached *entry = reader->cache; entry < reader->cache + REPLIC__CACHE_SIZE; entry++) {
     if (entry->stmt && entry->len == len && memcmp(entry->sql, sql, len) == 0) {
       entry->used = reader->tick;
       *out = entry->stmt;
@@ -156,11 +144,11 @@ static int find_statement(replic_reader *reader, const char *sql, size_t len, sq
   char *copy = sqlite3_malloc64(len);
   if (!copy) {
     sqlite3_finalize(stmt);
-    return fail_db(reader, SQLITE_NOMEM);
+    return replic__reader_fail_db(reader, SQLITE_NOMEM);
   }
   memcpy(copy, sql, len);
   drop_cached(oldest);
-  *oldest = (cached){.sql = copy, .len = len, .stmt = stmt, .used = reader->tick};
+  *oldest = (replic__cached){.sql = copy, .len = len, .stmt = stmt, .used = reader->tick};
   *out = stmt;
   return REPLIC_OK;
 }
@@ -204,22 +192,26 @@ static int bind_all(replic_reader *reader, sqlite3_stmt *stmt, const replic_para
                     size_t n_params) {
   int count = sqlite3_bind_parameter_count(stmt), named = n_params && params[0].name;
   if (!named && (size_t)count != n_params)
-    return fail(reader, REPLIC_EUSAGE, "the statement has %d parameters, %lld were given", count,
-                (sqlite3_int64)n_params);
+    return replic__reader_fail(reader, REPLIC_EUSAGE,
+                               "the statement has %d parameters, %lld were given", count,
+                               (sqlite3_int64)n_params);
   for (int index = 1; index <= count; index++) {
     const replic_param *param = &params[index - 1];
     if (named) {
       const char *name = sqlite3_bind_parameter_name(stmt, index);
       if (!name || *name == '?')
-        return fail(reader, REPLIC_EUSAGE, "parameter %d has no name: give an array", index);
+        return replic__reader_fail(reader, REPLIC_EUSAGE, "parameter %d has no name: give an array",
+                                   index);
       param = find_param(params, n_params, name + 1);
-      if (!param) return fail(reader, REPLIC_EUSAGE, "parameter %s was not given", name);
+      if (!param)
+        return replic__reader_fail(reader, REPLIC_EUSAGE, "parameter %s was not given", name);
     }
     int rc = bind_value(stmt, index, &param->value);
-    if (rc != SQLITE_OK) return fail_db(reader, rc);
+    if (rc != SQLITE_OK) return replic__reader_fail_db(reader, rc);
   }
   const char *extra = named ? find_extra(stmt, params, n_params) : NULL;
-  if (extra) return fail(reader, REPLIC_EUSAGE, "the statement has no parameter %s", extra);
+  if (extra)
+    return replic__reader_fail(reader, REPLIC_EUSAGE, "the statement has no parameter %s", extra);
   return REPLIC_OK;
 }
 
@@ -227,6 +219,7 @@ int replic_reader_start(replic_reader *reader, const char *sql, size_t len,
                         const replic_param *params, size_t n_params) {
   replic_reader_reset(reader);
   reader->denied = 0;
+  if (reader->sums) reader->sums->done = 1; /* sums of another statement */
   int rc = find_statement(reader, sql, len, &reader->current);
   if (rc != REPLIC_OK) return rc;
   rc = bind_all(reader, reader->current, params, n_params);
@@ -287,7 +280,8 @@ static int rows_append(replic_rows *rows, sqlite3_stmt *stmt, int column) {
 int replic_reader_rows(replic_reader *reader, size_t max_rows, size_t max_bytes,
                        replic_rows *rows) {
   size_t first_row = rows->n_rows, first_byte = rows->len;
-  if (!reader->current) return fail(reader, REPLIC_EUSAGE, "no statement is started");
+  if (!reader->current)
+    return replic__reader_fail(reader, REPLIC_EUSAGE, "no statement is started");
   while (rows->n_rows - first_row < max_rows && rows->len - first_byte < max_bytes) {
     int rc = sqlite3_step(reader->current);
     /* Only now: the first step prepares anew where the schema has changed. */
@@ -298,7 +292,8 @@ int replic_reader_rows(replic_reader *reader, size_t max_rows, size_t max_bytes,
     }
     if (rc != SQLITE_ROW) rc = fail_prepare(reader, rc);
     for (int i = 0; rc == SQLITE_ROW && i < (int)rows->n_columns; i++)
-      if (rows_append(rows, reader->current, i) != REPLIC_OK) rc = fail_db(reader, SQLITE_NOMEM);
+      if (rows_append(rows, reader->current, i) != REPLIC_OK)
+        rc = replic__reader_fail_db(reader, SQLITE_NOMEM);
     if (rc != SQLITE_ROW) {
       replic_reader_reset(reader);
       return rc;
@@ -342,16 +337,26 @@ int replic_reader_open(const char *path, replic_reader **out) {
   int rc = sqlite3_open_v2(path, &reader->db, flags, NULL);
   if (rc == SQLITE_OK) rc = sqlite3_busy_timeout(reader->db, BUSY_TIMEOUT_MS);
   if (rc == SQLITE_OK) rc = sqlite3_exec(reader->db, "PRAGMA query_only = 1", NULL, NULL, NULL);
+  if (rc == SQLITE_OK) rc = replic__digest_open(reader);
   if (rc == SQLITE_OK) rc = sqlite3_set_authorizer(reader->db, authorize, reader);
-  return rc == SQLITE_OK ? REPLIC_OK : fail_db(reader, rc);
+  return rc == SQLITE_OK ? REPLIC_OK : replic__reader_fail_db(reader, rc);
 }
 
 void replic_reader_close(replic_reader *reader) {
   if (!reader) return;
-  for (int i = 0; i < CACHE_SIZE; i++) drop_cached(&reader->cache[i]);
+  replic__backup_drop(reader);
+  for (int i = 0; i < REPLIC__CACHE_SIZE; i++) drop_cached(&reader->cache[i]);
   sqlite3_close(reader->db);
+  sqlite3_free(reader->sums);
   sqlite3_free(reader->error);
   sqlite3_free(reader);
+}
+
+int replic_reader_hold(replic_reader *reader) {
+  reader->trusted = 1;
+  int rc = sqlite3_exec(reader->db, "BEGIN; SELECT 1 FROM main.sqlite_schema", NULL, NULL, NULL);
+  reader->trusted = 0;
+  return rc == SQLITE_OK ? REPLIC_OK : replic__reader_fail_db(reader, rc);
 }
 
 void replic_reader_interrupt(replic_reader *reader) {

@@ -5,8 +5,13 @@
  * kept. It knows nothing of replication.
  *
  *   replic_reader_open
- *     replic_reader_start, replic_reader_rows (until rows.done, or as far as wanted),
- * replic_reader_reset   (any number) replic_reader_close
+ *     replic_reader_hold                         (if all that follows shall see one state)
+ *     replic_reader_start                        (any number of times)
+ *       replic_reader_rows or replic_reader_sum  (until it is done, or as far as wanted)
+ *       replic_reader_reset
+ *     replic_reader_backup, replic_reader_copy (until nothing remains), replic_reader_copied,
+ *       then the caller renames, then replic_reader_backed_up
+ *   replic_reader_close
  *
  * One thread at a time per reader. Results and texts as in replic.h. Pointers handed in are
  * borrowed until the call returns. */
@@ -56,6 +61,45 @@ const char *replic_reader_column_name(const replic_reader *reader, size_t index)
 /* Ends the started statement, and with it the snapshot it reads. Never fails; without one it does
  * nothing. */
 void replic_reader_reset(replic_reader *reader);
+
+/* Keeps the snapshot of the next read until the reader is closed: every later statement and a
+ * backup see that state, whatever is written meanwhile. Once per reader. The file's WAL cannot be
+ * reused as long as a snapshot is held: it grows with what is written. */
+int replic_reader_hold(replic_reader *reader);
+
+/* ---- digests (digest.c) ---- */
+
+#define REPLIC_BUCKETS 4096
+
+typedef struct replic_sums {
+  uint64_t bucket[REPLIC_BUCKETS]; /* modulo 2^64 */
+  int64_t rows;
+  int done;
+} replic_sums;
+
+/* Sums up rows of the started statement, whose columns are a hash of the key and one of the row:
+ * the latter is added to the bucket that the former's 12 top bits name, so the order of the rows is
+ * of no importance. Takes at most `max_rows` rows. `*out` is what has been summed since the start,
+ * borrowed until the next call. Statements have the function _replic_hash(value, …) for such
+ * hashes, SipHash-2-4 over types and bytes; docs/protocol.md describes it. */
+int replic_reader_sum(replic_reader *reader, size_t max_rows, const replic_sums **out);
+
+/* ---- backups (backup.c) ---- */
+
+/* Begins to copy the database as the held snapshot shows it, to be put at `path`. The copy is made
+ * beside it; `*copy` gets its name, borrowed until the reader is closed. Nothing of what is at
+ * `path` is touched before replic_reader_copied. Errors: REPLIC_EUSAGE (it is the database itself
+ * or a file of it), REPLIC_ELOCKED (it is open in a Replica, or another backup goes there),
+ * SQLITE_BUSY (it is open in another program), SQLITE_NOTADB (it is there and no database),
+ * SQLITE_CANTOPEN (folder). */
+int replic_reader_backup(replic_reader *reader, const char *path, const char **copy);
+/* Copies at most `max_pages` pages. `*total`, `*remaining`: in pages. */
+int replic_reader_copy(replic_reader *reader, int max_pages, int64_t *total, int64_t *remaining);
+/* All is copied: syncs the copy, and prepares `path` to be replaced. The caller then renames
+ * `*from` to `*to`, both borrowed: that is the one thing SQLite's file layer cannot do. */
+int replic_reader_copied(replic_reader *reader, const char **from, const char **to);
+/* It is renamed. Never fails. A reader that is closed without it removes the copy. */
+void replic_reader_backed_up(replic_reader *reader);
 
 /* Reads the value at offset `at` (0, then what the last call returned) into `*out`, borrowed from
  * `rows`; returns the offset of the next. There are n_rows * n_columns of them. */

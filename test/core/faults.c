@@ -1,7 +1,11 @@
 /* faults.c - see faults.h */
 #include "faults.h"
 
+#include <stdio.h>
 #include <string.h>
+#include <unistd.h>
+
+#include "query.h"
 
 #define CLOCK                                                                                      \
   "_patchedAt INTEGER NOT NULL, _sequenceId INTEGER NOT NULL, _peerId INTEGER NOT NULL, _nulls "   \
@@ -239,6 +243,72 @@ static void check_same_peer(cluster *c) {
   check_written(c);
 }
 
+/* A backup replaces an earlier one, or leaves it as it was, and leaves nothing else. */
+static char *backup_path(cluster *c) {
+  return test_format("%s.copy", c->peers[0].config.path);
+}
+
+static int back_up(replic_reader *reader, const char *path) {
+  const char *copy, *from, *to;
+  int64_t total, remaining = 1;
+  int rc = replic_reader_hold(reader);
+  if (rc == REPLIC_OK) rc = replic_reader_backup(reader, path, &copy);
+  while (rc == REPLIC_OK && remaining > 0) rc = replic_reader_copy(reader, 5, &total, &remaining);
+  if (rc == REPLIC_OK) rc = replic_reader_copied(reader, &from, &to);
+  if (rc != REPLIC_OK) return rc;
+  CHECK_INT(rename(from, to), 0);
+  replic_reader_backed_up(reader);
+  return REPLIC_OK;
+}
+
+static int run_backup(cluster *c) {
+  replic_reader *reader;
+  char *path = backup_path(c);
+  int rc = replic_reader_open(c->peers[0].config.path, &reader);
+  if (rc == REPLIC_OK) rc = back_up(reader, path);
+  replic_reader_close(reader);
+  fault_disarm();
+  /* An empty -replic, or what SQLite could not remove when it closed the earlier file, is no harm.
+   */
+  CHECK(access(test_format("%s-backup", path), F_OK) != 0);
+  sqlite3 *db;
+  CHECK_INT(sqlite3_open(path, &db), SQLITE_OK);
+  CHECK_TEXT(sql_text(db, "PRAGMA integrity_check"), "ok");
+  CHECK_INT(sql_int(db, "SELECT count(*) FROM t"), rc == REPLIC_OK ? 2 : 0);
+  CHECK_INT(sql_int(db, "SELECT count(*) FROM _replic_vector"), rc == REPLIC_OK ? 1 : 0);
+  sqlite3_close(db);
+  /* SQLite does not tell that it could not bring the earlier file to rest: it looks as if in use */
+  return rc == SQLITE_BUSY && has_failed ? SQLITE_IOERR : rc;
+}
+
+static void prepare_backup(cluster *c) {
+  replic_reader *reader;
+  CHECK_INT(replic_reader_open(c->peers[0].config.path, &reader), REPLIC_OK);
+  CHECK_INT(back_up(reader, backup_path(c)), REPLIC_OK);
+  replic_reader_close(reader);
+  prepare_row(c);
+}
+
+/* Sums of a snapshot. */
+static int sum_up(replic_reader *reader, const replic_sums **sums) {
+  static const char SQL[] = "SELECT _replic_hash(id), _replic_hash(id, v) FROM t";
+  int rc = replic_reader_hold(reader);
+  if (rc == REPLIC_OK) rc = replic_reader_start(reader, SQL, strlen(SQL), NULL, 0);
+  if (rc == REPLIC_OK) rc = replic_reader_sum(reader, 10, sums);
+  return rc;
+}
+
+static int run_sums(cluster *c) {
+  replic_reader *reader;
+  const replic_sums *sums = NULL;
+  int rc = replic_reader_open(c->peers[0].config.path, &reader);
+  if (rc == REPLIC_OK) rc = sum_up(reader, &sums);
+  fault_disarm();
+  if (rc == REPLIC_OK) CHECK(sums->done && sums->rows == 2);
+  replic_reader_close(reader);
+  return rc;
+}
+
 const work FAULT_WRITE = {prepare_nothing, run_write, check_written};
 const work FAULT_DELETION = {prepare_row, run_delete, check_deleted};
 const work FAULT_RECEIVE = {prepare_receive, run_receive, check_received};
@@ -246,6 +316,8 @@ const work FAULT_LINK = {prepare_link, run_link, check_linked};
 const work FAULT_HEARTBEAT = {prepare_row, run_tick, check_written};
 const work FAULT_SQL = {prepare_nothing, run_sql_of_the_application, check_one_row};
 const work FAULT_MIGRATION = {prepare_nothing, run_migrate, check_migrated};
+const work FAULT_BACKUP = {prepare_backup, run_backup, check_written};
+const work FAULT_SUMS = {prepare_row, run_sums, check_written};
 const work FAULT_OPENING = {prepare_stopped, run_open, check_same_peer};
 
 /* ---- one round, and all of them ---- */

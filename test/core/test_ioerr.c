@@ -174,6 +174,14 @@ static void opening(void) {
   fault_everywhere(&INPUT_OUTPUT, &FAULT_OPENING, 1);
 }
 
+static void a_backup(void) {
+  fault_everywhere(&INPUT_OUTPUT, &FAULT_BACKUP, 1);
+}
+
+static void sums_of_a_snapshot(void) {
+  fault_everywhere(&INPUT_OUTPUT, &FAULT_SUMS, 1);
+}
+
 int main(int argc, char **argv) {
   static const test TESTS[] = {
       TEST(a_write),
@@ -183,6 +191,8 @@ int main(int argc, char **argv) {
       TEST(sql_of_the_application),
       TEST(a_migration),
       TEST(opening),
+      TEST(a_backup),
+      TEST(sums_of_a_snapshot),
   };
   install_shim();
   return run_tests(argc, argv, TESTS, COUNT(TESTS));

@@ -73,12 +73,21 @@ static void opening(void) {
   fault_everywhere(&ALLOCATION, &FAULT_OPENING, 25);
 }
 
+static void a_backup(void) {
+  fault_everywhere(&ALLOCATION, &FAULT_BACKUP, 1);
+}
+
+static void sums_of_a_snapshot(void) {
+  fault_everywhere(&ALLOCATION, &FAULT_SUMS, 1);
+}
+
 int main(int argc, char **argv) {
   static const test TESTS[] = {
       TEST(a_write),          TEST(a_deletion),
       TEST(received_patches), TEST(a_link_that_comes_up),
       TEST(heartbeats),       TEST(sql_of_the_application),
       TEST(a_migration),      TEST(opening),
+      TEST(a_backup),         TEST(sums_of_a_snapshot),
   };
   install_shim();
   return run_tests(argc, argv, TESTS, COUNT(TESTS));

@@ -1,6 +1,8 @@
 /* test_query.c - reading connections: what they return, what they refuse, and that they neither
- * wait for the writer nor change anything. */
+ * wait for the writer nor change anything; digests and backups. */
+#include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "harness.h"
 #include "query.h"
@@ -134,6 +136,243 @@ static void a_file_that_is_not_there(void) {
   replic_reader_close(NULL);
 }
 
+/* ---- digests ---- */
+
+/* From an independent implementation: SipHash-2-4, key zero, over type, length, bytes. */
+static void hashes_of_values(void) {
+  cluster *c = cluster_start(1, DDL);
+  replic_reader *reader = open_reader(&c->peers[0]);
+  CHECK_TEXT(ask(reader,
+                 "SELECT _replic_hash(), _replic_hash(1), _replic_hash(1.0), _replic_hash('1'), "
+                 "_replic_hash(x'31'), _replic_hash(NULL), _replic_hash(-2, 'abcdefgh', NULL, x'')",
+                 NULL, 0),
+             "i2202906307356721367|i5936902883735199192|i-2382545012309986334|"
+             "i-4306079867660673001|i8235809750995428059|i-7909996605348306699|"
+             "i-2831983962555641638\n");
+  replic_reader_close(reader);
+}
+
+static void sum_up(replic_reader *reader, const char *sql, size_t at_once, replic_sums *sums) {
+  const replic_sums *so_far = NULL;
+  CHECK_INT(start(reader, sql), REPLIC_OK);
+  do CHECK_INT(replic_reader_sum(reader, at_once, &so_far), REPLIC_OK);
+  while (!so_far->done);
+  *sums = *so_far;
+}
+
+static void sums_do_not_depend_on_the_order(void) {
+#define HASHES "SELECT _replic_hash(id), _replic_hash(id, v) FROM t ORDER BY id "
+  cluster *c = cluster_start(1, DDL);
+  peer *p = &c->peers[0];
+  for (int i = 1; i <= 50; i++) upsert(p, "t", ROW({"id", v_int(i)}, {"v", v_int(i)}));
+  replic_reader *reader = open_reader(p);
+  replic_sums *up = test_alloc(sizeof *up), *down = test_alloc(sizeof *down);
+  const replic_sums *part;
+  sum_up(reader, HASHES, 1000, up);
+  CHECK_INT(up->rows, 50);
+  CHECK_INT(start(reader, HASHES), REPLIC_OK);
+  CHECK_INT(replic_reader_sum(reader, 20, &part), REPLIC_OK); /* left in the middle */
+  CHECK_INT(part->rows, 20);
+  sum_up(reader, HASHES "DESC", 7, down);
+  CHECK(memcmp(up, down, sizeof *up) == 0);
+  size_t used = 0;
+  for (size_t i = 0; i < REPLIC_BUCKETS; i++) used += up->bucket[i] != 0;
+  CHECK(used > 40);
+  run_sql(p, "UPDATE t SET v = 7.0 WHERE id = 7");
+  sum_up(reader, HASHES, 1000, down);
+  CHECK(memcmp(up, down, sizeof *up) != 0);
+  CHECK_INT(replic_reader_sum(reader, 1, &part), REPLIC_EUSAGE);
+  CHECK_INT(start(reader, "SELECT nonsense"), SQLITE_ERROR);
+  CHECK_INT(start(reader, "SELECT 1, abs(-9223372036854775807 - id) FROM t"), REPLIC_OK);
+  CHECK_INT(replic_reader_sum(reader, 1, &part), SQLITE_ERROR);
+  replic_reader_close(reader);
+}
+
+static void a_held_snapshot_stays(void) {
+  cluster *c = cluster_start(1, DDL);
+  peer *p = &c->peers[0];
+  replic_reader *reader = open_reader(p);
+  CHECK_INT(replic_reader_hold(reader), REPLIC_OK);
+  upsert(p, "t", ROW({"id", v_int(1)}));
+  CHECK_TEXT(ask(reader, "SELECT count(*) FROM t", NULL, 0), "i0\n");
+  CHECK_INT(start(reader, "COMMIT"), REPLIC_ETRANSACTION);
+  upsert(p, "t", ROW({"id", v_int(2)}));
+  CHECK_TEXT(ask(reader, "SELECT count(*) FROM t", NULL, 0), "i0\n");
+  replic_reader_close(reader);
+}
+
+/* ---- backups ---- */
+
+static replic_reader *open_held(peer *p) {
+  replic_reader *reader = open_reader(p);
+  CHECK_INT(replic_reader_hold(reader), REPLIC_OK);
+  return reader;
+}
+
+/* The code of a backup, all of it. */
+static int try_backup(peer *p, const char *path) {
+  replic_reader *reader = open_held(p);
+  const char *copy, *from, *to;
+  int64_t total, remaining = 1;
+  int rc = replic_reader_backup(reader, path, &copy);
+  while (rc == REPLIC_OK && remaining > 0) rc = replic_reader_copy(reader, 10, &total, &remaining);
+  if (rc == REPLIC_OK) rc = replic_reader_copied(reader, &from, &to);
+  if (rc == REPLIC_OK) {
+    CHECK_INT(rename(from, to), 0);
+    replic_reader_backed_up(reader);
+  } else {
+    CHECK_CONTAINS(replic_reader_error_text(reader), path);
+  }
+  replic_reader_close(reader);
+  return rc;
+}
+
+static char *look(const char *path, const char *sql) {
+  sqlite3 *db;
+  CHECK_INT(sqlite3_open(path, &db), SQLITE_OK);
+  char *text = sql_text(db, sql);
+  sqlite3_close(db);
+  return text;
+}
+
+static bool is_there(const char *path, const char *suffix) {
+  return access(test_format("%s%s", path, suffix), F_OK) == 0;
+}
+
+static void check_nothing_beside(const char *path) {
+  static const char *const SUFFIXES[] = {"-backup", "-replic", "-wal", "-shm", "-journal"};
+  for (size_t i = 0; i < COUNT(SUFFIXES); i++)
+    if (is_there(path, SUFFIXES[i])) check_failed(__FILE__, __LINE__, "%s is there", SUFFIXES[i]);
+}
+
+static void put_file(const char *path, const char *suffix, const void *bytes, size_t len) {
+  FILE *file = fopen(test_format("%s%s", path, suffix), "wb");
+  CHECK(file && fwrite(bytes, 1, len, file) == len && fclose(file) == 0);
+}
+
+static void copy_file(const char *from, const char *to) {
+  static char bytes[4 << 20];
+  FILE *file = fopen(from, "rb");
+  CHECK(file != NULL);
+  size_t len = fread(bytes, 1, sizeof bytes, file);
+  CHECK(len < sizeof bytes && fclose(file) == 0);
+  put_file(to, "", bytes, len);
+}
+
+static void fill(peer *p, int from, int to) {
+  for (int i = from; i <= to; i++)
+    upsert(p, "t", ROW({"id", v_int(i)}, {"v", v_text(test_format("%0500d", i))}));
+}
+
+static void a_backup_is_one_snapshot(void) {
+  cluster *c = cluster_start(1, DDL);
+  peer *p = &c->peers[0];
+  const char *path = test_path("copy.db"), *copy, *from, *to;
+  fill(p, 1, 100);
+  replic_reader *reader = open_held(p);
+  int64_t total = 0, remaining = 1, slices = 0, first_total = 0;
+  CHECK_INT(replic_reader_backup(reader, path, &copy), REPLIC_OK);
+  CHECK_TEXT(copy, test_format("%s-backup", path));
+  CHECK_INT(replic_reader_copied(reader, &from, &to), REPLIC_EUSAGE);
+  for (; remaining > 0; slices++) {
+    CHECK_INT(replic_reader_copy(reader, 1, &total, &remaining), REPLIC_OK);
+    if (slices == 0) first_total = total;
+    CHECK_INT(total, first_total);
+    CHECK_INT(remaining, total - slices - 1); /* it never starts again */
+    upsert(p, "t", ROW({"id", v_int(1 + slices)}, {"v", v_text("later")}));
+  }
+  CHECK(slices > 20);
+  CHECK_INT(replic_reader_copied(reader, &from, &to), REPLIC_OK);
+  CHECK(!is_there(path, ""));
+  CHECK_INT(rename(from, to), 0);
+  replic_reader_backed_up(reader);
+  replic_reader_close(reader);
+  check_nothing_beside(path);
+  CHECK_TEXT(look(path, "PRAGMA integrity_check"), "ok");
+  CHECK_TEXT(look(path, "SELECT count(*) || ' ' || max(length(v)) || ' ' || min(length(v)) FROM t"),
+             "100 500 500");
+  CHECK_TEXT(look(path, "SELECT sequence FROM _replic_vector"), "100");
+}
+
+static void a_backup_that_is_left_leaves_nothing(void) {
+  cluster *c = cluster_start(1, DDL);
+  peer *p = &c->peers[0];
+  const char *path = test_path("copy.db"), *copy;
+  int64_t total, remaining;
+  fill(p, 1, 50);
+  CHECK_INT(try_backup(p, path), REPLIC_OK);
+  put_file(path, "-replic", "a witness", 9);
+  fill(p, 51, 60);
+  replic_reader *reader = open_held(p), *other = open_held(p);
+  CHECK_INT(replic_reader_backup(reader, path, &copy), REPLIC_OK);
+  CHECK_INT(replic_reader_copy(reader, 5, &total, &remaining), REPLIC_OK);
+  CHECK(remaining > 0);
+  CHECK_INT(replic_reader_backup(reader, test_path("b"), &copy), REPLIC_EUSAGE); /* one at a time */
+  CHECK_INT(replic_reader_backup(other, path, &copy), REPLIC_ELOCKED);
+  replic_reader_close(other);
+  CHECK(is_there(path, "-backup") && is_there(path, "-replic")); /* not the other's to remove */
+  replic_reader_close(reader);
+  CHECK(!is_there(path, "-backup") && is_there(path, "-replic"));
+  CHECK_TEXT(look(path, "SELECT count(*) FROM t"), "50");
+  put_file(path, "-backup", "what a crash has left", 21);
+  CHECK_INT(try_backup(p, path), REPLIC_OK);
+  check_nothing_beside(path);
+  CHECK_TEXT(look(path, "SELECT count(*) FROM t"), "60");
+}
+
+static void what_an_earlier_file_leaves_is_not_taken_for_the_new_ones(void) {
+  cluster *c = cluster_start(1, DDL);
+  peer *p = &c->peers[0];
+  const char *path = test_path("copy.db"), *own = p->config.path;
+  fill(p, 1, 50);
+  /* as a crash leaves it: part of it in the WAL */
+  for (int with_file = 1; with_file >= 0; with_file--) {
+    copy_file(test_format("%s-wal", own), test_format("%s-wal", path));
+    if (with_file)
+      copy_file(own, path);
+    else
+      remove(path);
+    copy_file(test_format("%s-shm", own), test_format("%s-shm", path));
+    put_file(path, "-replic", "a witness", 9);
+    if (with_file) fill(p, 51, 60);
+    CHECK_INT(try_backup(p, path), REPLIC_OK);
+    check_nothing_beside(path);
+    CHECK_TEXT(look(path, "SELECT count(*) FROM t"), "60");
+    CHECK_TEXT(look(path, "PRAGMA integrity_check"), "ok");
+  }
+}
+
+static void what_a_backup_refuses(void) {
+  cluster *c = cluster_start(2, DDL);
+  peer *p = &c->peers[0];
+  const char *own = p->config.path, *text = test_path("a.txt"), *db = test_path("other.db");
+  CHECK_INT(try_backup(p, own), REPLIC_EUSAGE);
+  CHECK_INT(try_backup(p, test_format("%s-wal", own)), REPLIC_EUSAGE);
+  CHECK_INT(try_backup(p, test_format("%s-replic", own)), REPLIC_EUSAGE);
+  CHECK_INT(try_backup(p, c->peers[1].config.path), REPLIC_ELOCKED);
+  CHECK_INT(try_backup(p, test_path("missing/copy.db")) & 0xff, SQLITE_CANTOPEN);
+  put_file(text, "", "Dear diary, this is not a database, and shall stay.", 51);
+  CHECK_INT(try_backup(p, text), SQLITE_NOTADB);
+  check_nothing_beside(text);
+
+  sqlite3 *program;
+  CHECK_INT(sqlite3_open(db, &program), SQLITE_OK);
+  sql_exec(program, "PRAGMA journal_mode = WAL; CREATE TABLE kept(x)");
+  CHECK_INT(try_backup(p, db), SQLITE_BUSY);
+  sql_exec(program, "INSERT INTO kept VALUES(1)");
+  sqlite3_close(program);
+  CHECK_TEXT(look(db, "SELECT count(*) FROM kept"), "1");
+  check_nothing_beside(db);
+  CHECK_INT(try_backup(p, db), REPLIC_OK);
+
+  replic_reader *reader = open_reader(p);
+  const char *copy;
+  int64_t n;
+  CHECK_INT(replic_reader_backup(reader, db, &copy), REPLIC_EUSAGE); /* not held */
+  CHECK_INT(replic_reader_copy(reader, 1, &n, &n), REPLIC_EUSAGE);
+  replic_reader_close(reader);
+}
+
 int main(int argc, char **argv) {
   static const test TESTS[] = {TEST(every_type_of_value),
                                TEST(parameters_by_position_and_by_name),
@@ -141,6 +380,13 @@ int main(int argc, char **argv) {
                                TEST(rows_come_in_pieces_of_one_snapshot),
                                TEST(a_schema_change_is_followed),
                                TEST(more_statements_than_are_kept),
-                               TEST(a_file_that_is_not_there)};
+                               TEST(a_file_that_is_not_there),
+                               TEST(hashes_of_values),
+                               TEST(sums_do_not_depend_on_the_order),
+                               TEST(a_held_snapshot_stays),
+                               TEST(a_backup_is_one_snapshot),
+                               TEST(a_backup_that_is_left_leaves_nothing),
+                               TEST(what_an_earlier_file_leaves_is_not_taken_for_the_new_ones),
+                               TEST(what_a_backup_refuses)};
   return run_tests(argc, argv, TESTS, COUNT(TESTS));
 }
