@@ -6,6 +6,7 @@ import { randomInt } from 'node:crypto'
 import { EventEmitter } from 'node:events'
 import { resolve } from 'node:path'
 import { debuglog } from 'node:util'
+import { backup as copyTo } from './backup.js'
 import { load as loadRows } from './bulk.js'
 import { ReplicError, usage } from './errors.js'
 import { checkSocket, Links } from './link.js'
@@ -37,6 +38,10 @@ const closed = () => new ReplicError('REPLIC_CLOSED', 'the replica is closed')
 const READ_CHECKS = { readBigInts: option.boolean }
 const UNSAFE = { defaults: { unsafe: false }, checks: { unsafe: option.boolean } }
 const LOAD = {
+  defaults: { progress: undefined, signal: undefined },
+  checks: { progress: option.callback, signal: option.abortSignal },
+}
+const BACKUP = {
   defaults: { progress: undefined, signal: undefined },
   checks: { progress: option.callback, signal: option.abortSignal },
 }
@@ -217,6 +222,12 @@ export class Replica extends EventEmitter {
         : `this replica has it up to ${have}`
     const message = `waitFor: sequence ${sequence} of peer ${origin} did not arrive within ${timeoutMs} ms; ${state}`
     return new ReplicError('REPLIC_TIMEOUT', message)
+  }
+
+  /** Copies the file to `path`, a slice at a time, as it is now. */
+  async backup(path, options) {
+    this.#check()
+    return copyTo(this.#native, this.#path, path, read('backup', options, BACKUP))
   }
 
   addRemotePeer(peerId, socket) {

@@ -26,6 +26,7 @@ const calls = {
   iterate: (db) => db.iterate('SELECT 1').next(),
   run: (db) => db.run('CREATE TABLE IF NOT EXISTS own (a)'),
   exec: (db) => db.exec('CREATE TABLE IF NOT EXISTS own (a)'),
+  backup: (db) => db.backup(join(tempDir(), 'copy.db')),
   waitFor: (db) => db.waitFor(`${db.status().peerId}.0`),
   addRemotePeer: async (db) => db.addRemotePeer(null, new Socket()),
   closeRemotePeer: async (db) => db.closeRemotePeer(5),

@@ -62,6 +62,18 @@ describe('README', () => {
     }
   })
 
+  it('has an example of seeding a new node, which fetches only the difference', async () => {
+    const dir = tempDir()
+    mkdirSync(join(dir, 'node_modules'))
+    symlinkSync(ROOT, join(dir, 'node_modules', 'replic-sqlite'), 'junction')
+    for (const [i, script] of blocks(README, 'js').slice(0, 2).entries()) {
+      writeFileSync(join(dir, `${i}.mjs`), script)
+      const { code, stdout } = await runProcess(execPath, [`${i}.mjs`], { cwd: dir })
+      expect(code).toBe(0)
+      if (i === 1) expect(stdout).toMatch(/(\d+) of \1 pages\nrows: 4\npatches fetched: 1\n$/)
+    }
+  })
+
   it('has two commands, which package.json knows', () => {
     const commands = blocks(README, 'sh')[0].match(/npm (run )?[a-z]+/g)
     expect(commands).toEqual(['npm install', 'npm run demo', 'npm test'])

@@ -117,6 +117,19 @@ export interface LoadOptions {
   signal?: Signal | undefined
 }
 
+/** In pages of the database, whose size `PRAGMA page_size` tells (4,096 bytes if not set). */
+export interface BackupProgress {
+  totalPages: number
+  remainingPages: number
+}
+
+export interface BackupOptions {
+  /** Called after every slice of at most 1,024 pages; what it throws ends the backup. */
+  progress?: ((done: BackupProgress) => void) | undefined
+  /** Stops the backup; it rejects with the signal's reason, and nothing is left of it. */
+  signal?: Signal | undefined
+}
+
 export interface WaitOptions {
   /** 0 to 2^31 - 1. Default 5,000 ms. */
   timeoutMs?: number | undefined
@@ -330,6 +343,16 @@ export class Replica {
    * Errors: REPLIC_TIMEOUT (naming what is missing), REPLIC_TOKEN, REPLIC_CLOSED.
    */
   waitFor(token: string, options?: number | WaitOptions): Promise<void>
+
+  /**
+   * Copies the file to `path`, as it is at this moment, whatever is written and read meanwhile. A database
+   * that is there is replaced in the end, in one step; until then, and if anything fails, it stays as it was.
+   * Who opens the copy is a new peer with everything that this one had.
+   * Errors: REPLIC_USAGE (the database's own path), REPLIC_LOCKED (`path` is open in a Replica, or another
+   * backup goes there), SQLITE_NOTADB (what is there is no database), SQLITE_BUSY (another program has it
+   * open), SQLITE_CANTOPEN (the folder), SQLITE_FULL, ...
+   */
+  backup(path: string, options?: BackupOptions): Promise<BackupProgress>
 
   /**
    * Adds a connection to another peer. `peerId`: who must answer (else REPLIC_PEER), null for whoever does.

@@ -37,10 +37,10 @@ static const char *beside(const char *path, const char *suffix) {
 /* One path for all spellings, symbolic links resolved. */
 static int resolve(replic_reader *reader, const char *path, char **out) {
   sqlite3_vfs *vfs = sqlite3_vfs_find(NULL);
-  int size = vfs->mxPathname + 1;
-  *out = sqlite3_malloc64((size_t)size);
+  size_t size = (size_t)vfs->mxPathname + 1;
+  *out = sqlite3_malloc64(size);
   if (!*out) return replic__reader_fail_db(reader, SQLITE_NOMEM);
-  int rc = vfs->xFullPathname(vfs, path, size, *out);
+  int rc = vfs->xFullPathname(vfs, path, (int)size, *out);
   if (rc == SQLITE_OK || rc == SQLITE_OK_SYMLINK) return REPLIC_OK;
   return replic__reader_fail(reader, rc, "%s: this is no path for a file (%s)", path,
                              sqlite3_errstr(rc));
@@ -74,8 +74,9 @@ static int lock_target(replic_reader *reader, replic__backup *b) {
   int rc = vfs->xOpen(vfs, b->lock_name, file, flags, NULL);
   if (rc != SQLITE_OK)
     return replic__reader_fail(reader, rc,
-                               "%s cannot be opened (%s): the folder must exist and be writable",
-                               b->lock_name, sqlite3_errstr(rc));
+                               "the backup cannot be written to %s (%s): the folder must exist "
+                               "and be writable",
+                               b->path, sqlite3_errstr(rc));
   for (size_t i = 0; rc == SQLITE_OK && i < sizeof locks / sizeof *locks; i++)
     rc = file->pMethods->xLock(file, locks[i]);
   b->locked = rc == SQLITE_OK;

@@ -11,22 +11,25 @@
 const napi_type_tag Connection::TAG = {0x1f0e6b7c94d84a3d, 0xa2b85e0d63c1f974};
 
 Napi::Function Connection::define(Napi::Env env) {
-  return DefineClass(env, "Connection",
-                     {
-                         checked_method<Connection, &Connection::open>("open"),
-                         checked_method<Connection, &Connection::write<ChangeJob>>("write"),
-                         checked_method<Connection, &Connection::write<RunJob>>("run"),
-                         checked_method<Connection, &Connection::write<ExecJob>>("exec"),
-                         checked_method<Connection, &Connection::write<MigrateJob>>("migrate"),
-                         checked_method<Connection, &Connection::write<ExplainJob>>("explain"),
-                         checked_method<Connection, &Connection::read<QueryJob>>("query"),
-                         checked_method<Connection, &Connection::cursor_open>("cursorOpen"),
-                         checked_method<Connection, &Connection::link_open>("linkOpen"),
-                         checked_method<Connection, &Connection::link_close>("linkClose"),
-                         checked_method<Connection, &Connection::receive>("receive"),
-                         checked_method<Connection, &Connection::tick>("tick"),
-                         checked_method<Connection, &Connection::close>("close"),
-                     });
+  return DefineClass(
+      env, "Connection",
+      {
+          checked_method<Connection, &Connection::open>("open"),
+          checked_method<Connection, &Connection::write<ChangeJob>>("write"),
+          checked_method<Connection, &Connection::write<RunJob>>("run"),
+          checked_method<Connection, &Connection::write<ExecJob>>("exec"),
+          checked_method<Connection, &Connection::write<MigrateJob>>("migrate"),
+          checked_method<Connection, &Connection::write<ExplainJob>>("explain"),
+          checked_method<Connection, &Connection::read<QueryJob>>("query"),
+          checked_method<Connection, &Connection::open_cursor<CursorOpenJob>>("cursorOpen"),
+          checked_method<Connection, &Connection::open_cursor<SnapshotOpenJob>>("snapshotOpen"),
+          checked_method<Connection, &Connection::link_open>("linkOpen"),
+          checked_method<Connection, &Connection::link_close>("linkClose"),
+          checked_method<Connection, &Connection::link_message>("linkMessage"),
+          checked_method<Connection, &Connection::receive>("receive"),
+          checked_method<Connection, &Connection::tick>("tick"),
+          checked_method<Connection, &Connection::close>("close"),
+      });
 }
 
 static Napi::Value throw_type_error(Napi::Env env, const std::string &message) {
@@ -139,8 +142,8 @@ template <typename J> Napi::Value Connection::read(const Napi::CallbackInfo &inf
   return state_->submit<ReadJob>(job, given, state_->reads.queue);
 }
 
-Napi::Value Connection::cursor_open(const Napi::CallbackInfo &info) {
-  CursorOpenJob *job = new (std::nothrow) CursorOpenJob;
+template <typename J> Napi::Value Connection::open_cursor(const Napi::CallbackInfo &info) {
+  J *job = new (std::nothrow) J;
   bool given = job && job->given(info);
   if (given) job->cursor = state_->reads.add_cursor(state_, job->failure);
   Reader *cursor = job ? job->cursor : nullptr;
@@ -183,14 +186,32 @@ Napi::Value Connection::link_close(const Napi::CallbackInfo &info) {
   return info.Env().Undefined();
 }
 
+static bool is_bytes(const Napi::CallbackInfo &info, size_t index) {
+  if (info[index].IsTypedArray() &&
+      info[index].As<Napi::TypedArray>().TypedArrayType() == napi_uint8_array)
+    return true;
+  throw_type_error(info.Env(), "argument " + std::to_string(index + 1) + " must be a Uint8Array");
+  return false;
+}
+
+// (link, Uint8Array) -> undefined. It may be lost.
+Napi::Value Connection::link_message(const Napi::CallbackInfo &info) {
+  uint32_t link;
+  if (!is_number(info, 0, &link) || !is_bytes(info, 1)) return Napi::Value();
+  Napi::Uint8Array bytes = info[1].As<Napi::Uint8Array>();
+  MessageJob *job = new (std::nothrow) MessageJob(link);
+  if (job && job->copy(bytes.Data(), bytes.ByteLength()))
+    state_->push(job);
+  else
+    delete job;
+  return info.Env().Undefined();
+}
+
 // (link, Uint8Array) -> bytes that wait now. A frame that memory does not suffice for is lost, as
 // one can be on the way: the core asks for it again.
 Napi::Value Connection::receive(const Napi::CallbackInfo &info) {
   uint32_t link;
-  if (!is_number(info, 0, &link)) return Napi::Value();
-  if (!info[1].IsTypedArray() ||
-      info[1].As<Napi::TypedArray>().TypedArrayType() != napi_uint8_array)
-    return throw_type_error(info.Env(), "a frame must be a Uint8Array");
+  if (!is_number(info, 0, &link) || !is_bytes(info, 1)) return Napi::Value();
   Napi::Uint8Array bytes = info[1].As<Napi::Uint8Array>();
   ReceiveJob *job = new (std::nothrow) ReceiveJob(link);
   if (job && job->copy(bytes.Data(), bytes.ByteLength()))

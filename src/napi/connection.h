@@ -20,9 +20,10 @@ private:
   Napi::Value open(const Napi::CallbackInfo &info);
   template <typename J> Napi::Value write(const Napi::CallbackInfo &info);
   template <typename J> Napi::Value read(const Napi::CallbackInfo &info);
-  Napi::Value cursor_open(const Napi::CallbackInfo &info);
+  template <typename J> Napi::Value open_cursor(const Napi::CallbackInfo &info);
   Napi::Value link_open(const Napi::CallbackInfo &info);
   Napi::Value link_close(const Napi::CallbackInfo &info);
+  Napi::Value link_message(const Napi::CallbackInfo &info);
   Napi::Value receive(const Napi::CallbackInfo &info);
   Napi::Value tick(const Napi::CallbackInfo &info);
   Napi::Value close(const Napi::CallbackInfo &info);

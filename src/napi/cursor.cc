@@ -11,8 +11,16 @@ const napi_type_tag Cursor::TAG = {0x5c1a3f0b7e2d4c61, 0x9d84e6f2130b7a55};
 
 Napi::Function Cursor::define(Napi::Env env) {
   return DefineClass(env, "Cursor",
-                     {checked_method<Cursor, &Cursor::next>("next"),
-                      checked_method<Cursor, &Cursor::close>("close")});
+                     {
+                         checked_method<Cursor, &Cursor::next>("next"),
+                         checked_method<Cursor, &Cursor::read<QueryJob>>("query"),
+                         checked_method<Cursor, &Cursor::read<SumStartJob>>("sumStart"),
+                         checked_method<Cursor, &Cursor::read<SumJob>>("sum"),
+                         checked_method<Cursor, &Cursor::read<BackupStartJob>>("backupStart"),
+                         checked_method<Cursor, &Cursor::read<BackupCopyJob>>("backupCopy"),
+                         checked_method<Cursor, &Cursor::read<BackupEndJob>>("backupEnd"),
+                         checked_method<Cursor, &Cursor::close>("close"),
+                     });
 }
 
 napi_value Cursor::make(napi_env env, Reader *reader, bool big_ints) {
@@ -44,7 +52,15 @@ Cursor::~Cursor() {
 
 Napi::Value Cursor::next(const Napi::CallbackInfo &info) {
   CursorNextJob *job = new (std::nothrow) CursorNextJob(big_ints_);
-  bool given = job && job->given(info);
+  return submit(job, job && job->given(info));
+}
+
+template <typename J> Napi::Value Cursor::read(const Napi::CallbackInfo &info) {
+  J *job = new (std::nothrow) J;
+  return submit(job, job && job->given(info));
+}
+
+Napi::Value Cursor::submit(ReadJob *job, bool given) {
   if (given && !reader_) job->failure.set(REPLIC_ECLOSED, "the cursor is closed");
   return state_->submit<ReadJob>(job, given, reader_ ? reader_->own : state_->reads.queue);
 }

@@ -1,9 +1,11 @@
-// cursor.h - the JavaScript class Cursor: rows of one query, a part at a time, on a connection of
-// its own.
+// cursor.h - the JavaScript class Cursor: a reading connection of its own. It serves the rows of
+// one query, a part at a time; or it holds one state of the file, for queries, digests and a
+// backup. What its methods take and give stands beside the jobs, in read_jobs.h.
 #pragma once
 
 #include <napi.h>
 
+struct ReadJob;
 struct Reader;
 struct State;
 
@@ -19,6 +21,8 @@ public:
 
 private:
   Napi::Value next(const Napi::CallbackInfo &info);
+  template <typename J> Napi::Value read(const Napi::CallbackInfo &info);
+  Napi::Value submit(ReadJob *job, bool given);
   Napi::Value close(const Napi::CallbackInfo &info);
 
   State *state_ = nullptr;   // keeps it alive

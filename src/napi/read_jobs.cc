@@ -1,5 +1,9 @@
 #include "read_jobs.h"
 
+#include <filesystem>
+
+#include <sqlite3.h>
+
 #include "addon.h"
 #include "cursor.h"
 
@@ -117,10 +121,23 @@ napi_value CursorOpenJob::result(napi_env env) {
   return made;
 }
 
-bool CursorNextJob::given(const Napi::CallbackInfo &info) {
-  if (napi_get_value_uint32(info.Env(), info[0], &max_rows_) == napi_ok && max_rows_) return true;
-  napi_throw_type_error(info.Env(), nullptr, "maxRows must be a positive number");
+bool SnapshotOpenJob::given(const Napi::CallbackInfo &) {
+  return true;
+}
+
+void SnapshotOpenJob::run(Reader &reader) {
+  if (!check(reader, replic_reader_hold(reader.db))) reader.close();
+}
+
+static bool read_most(const Napi::CallbackInfo &info, uint32_t *most) {
+  if (napi_get_value_uint32(info.Env(), info[0], most) == napi_ok && *most && *most <= INT32_MAX)
+    return true;
+  napi_throw_type_error(info.Env(), nullptr, "how many at most must be a positive number");
   return false;
+}
+
+bool CursorNextJob::given(const Napi::CallbackInfo &info) {
+  return read_most(info, &max_rows_);
 }
 
 void CursorNextJob::run(Reader &reader) {
@@ -133,6 +150,99 @@ napi_value CursorNextJob::result(napi_env env) {
   if (result) Napi::Object(env, result).Set("done", rows_.done != 0);
   return result;
 }
+
+// ---- digests ------------------------------------------------------------------------------------
+
+bool SumStartJob::given(const Napi::CallbackInfo &info) {
+  return statement_.given(info, *this);
+}
+
+void SumStartJob::run(Reader &reader) {
+  check(reader, statement_.start(reader.db));
+}
+
+napi_value SumStartJob::result(napi_env env) {
+  return Napi::Env(env).Undefined();
+}
+
+bool SumJob::given(const Napi::CallbackInfo &info) {
+  return read_most(info, &max_rows_);
+}
+
+void SumJob::run(Reader &reader) {
+  const replic_sums *sums;
+  if (!check(reader, replic_reader_sum(reader.db, max_rows_, &sums))) return;
+  rows_ = sums->rows;
+  if (!sums->done) return;
+  buckets_ = arena.array<uint8_t>(sizeof sums->bucket);
+  if (!buckets_) failure.set_no_memory();
+  for (size_t i = 0; buckets_ && i < sizeof sums->bucket; i++)
+    buckets_[i] = static_cast<uint8_t>(sums->bucket[i / 8] >> 8 * (i % 8));
+}
+
+napi_value SumJob::result(napi_env env) {
+  Napi::Object result = Napi::Object::New(env);
+  result.Set("rows", Napi::Number::New(env, static_cast<double>(rows_)));
+  result.Set("buckets", buckets_ ? Napi::Value(Napi::Buffer<uint8_t>::Copy(
+                                       env, buckets_, REPLIC_BUCKETS * sizeof(uint64_t)))
+                                 : Napi::Env(env).Null());
+  return result;
+}
+
+// ---- backups ------------------------------------------------------------------------------------
+
+bool BackupStartJob::given(const Napi::CallbackInfo &info) {
+  path_ = read_string(info.Env(), info[0], "path", arena, failure, nullptr);
+  return path_;
+}
+
+void BackupStartJob::run(Reader &reader) {
+  const char *copy;
+  if (!check(reader, replic_reader_backup(reader.db, path_, &copy))) return;
+  copy_ = arena.copy(copy);
+  if (!copy_) failure.set_no_memory();
+}
+
+napi_value BackupStartJob::result(napi_env env) {
+  return Napi::String::New(env, copy_);
+}
+
+bool BackupCopyJob::given(const Napi::CallbackInfo &info) {
+  return read_most(info, &max_pages_);
+}
+
+void BackupCopyJob::run(Reader &reader) {
+  int most = static_cast<int>(max_pages_);
+  check(reader, replic_reader_copy(reader.db, most, &total_, &remaining_));
+}
+
+napi_value BackupCopyJob::result(napi_env env) {
+  Napi::Object result = Napi::Object::New(env);
+  result.Set("totalPages", Napi::Number::New(env, static_cast<double>(total_)));
+  result.Set("remainingPages", Napi::Number::New(env, static_cast<double>(remaining_)));
+  return result;
+}
+
+bool BackupEndJob::given(const Napi::CallbackInfo &) {
+  return true;
+}
+
+void BackupEndJob::run(Reader &reader) {
+  using std::filesystem::u8path;
+  const char *from, *to;
+  if (!check(reader, replic_reader_copied(reader.db, &from, &to))) return;
+  std::error_code error;
+  std::filesystem::rename(u8path(from), u8path(to), error);
+  if (!error) return replic_reader_backed_up(reader.db);
+  failure.set(SQLITE_IOERR, "%s cannot be replaced by the backup (%s)", to,
+              error.message().c_str());
+}
+
+napi_value BackupEndJob::result(napi_env env) {
+  return Napi::Env(env).Undefined();
+}
+
+// ---- closing ------------------------------------------------------------------------------------
 
 CursorCloseJob::~CursorCloseJob() {
   cursor_->held = false;

@@ -55,6 +55,12 @@ private:
   bool big_ints_ = false;
 };
 
+// () -> Cursor, all of whose calls see one state of the file
+struct SnapshotOpenJob : CursorOpenJob {
+  bool given(const Napi::CallbackInfo &info);
+  void run(Reader &reader) override;
+};
+
 // (maxRows) -> { columns, values, done }
 struct CursorNextJob : RowsJob {
   CursorNextJob(bool big_ints) {
@@ -66,6 +72,57 @@ struct CursorNextJob : RowsJob {
 
 private:
   uint32_t max_rows_ = 0;
+};
+
+// (sql) -> undefined. Starts a statement for SumJob
+struct SumStartJob : ReadJob {
+  bool given(const Napi::CallbackInfo &info);
+  void run(Reader &reader) override;
+  napi_value result(napi_env env) override;
+
+private:
+  Statement statement_;
+};
+
+// (maxRows) -> { rows, buckets }. buckets: null until all rows are summed up, then a Buffer of
+// 64-bit numbers, little-endian
+struct SumJob : ReadJob {
+  bool given(const Napi::CallbackInfo &info);
+  void run(Reader &reader) override;
+  napi_value result(napi_env env) override;
+
+private:
+  uint32_t max_rows_ = 0;
+  int64_t rows_ = 0;
+  uint8_t *buckets_ = nullptr; // in the arena
+};
+
+// (path) -> the name of the copy
+struct BackupStartJob : ReadJob {
+  bool given(const Napi::CallbackInfo &info);
+  void run(Reader &reader) override;
+  napi_value result(napi_env env) override;
+
+private:
+  const char *path_ = nullptr, *copy_ = nullptr;
+};
+
+// (maxPages) -> { totalPages, remainingPages }
+struct BackupCopyJob : ReadJob {
+  bool given(const Napi::CallbackInfo &info);
+  void run(Reader &reader) override;
+  napi_value result(napi_env env) override;
+
+private:
+  uint32_t max_pages_ = 0;
+  int64_t total_ = 0, remaining_ = 0;
+};
+
+// () -> undefined. Puts the complete copy in its place
+struct BackupEndJob : ReadJob {
+  bool given(const Napi::CallbackInfo &info);
+  void run(Reader &reader) override;
+  napi_value result(napi_env env) override;
 };
 
 // () -> undefined

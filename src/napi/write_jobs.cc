@@ -248,7 +248,7 @@ void LinkCloseJob::run(Batch &batch) {
   replic_link_close(batch.state->core, link_);
 }
 
-bool ReceiveJob::copy(const void *bytes, size_t len) {
+bool BytesJob::copy(const void *bytes, size_t len) {
   void *taken = arena.take(len);
   if (!taken) return false;
   if (len) memcpy(taken, bytes, len);
@@ -260,6 +260,11 @@ bool ReceiveJob::copy(const void *bytes, size_t len) {
 void ReceiveJob::run(Batch &batch) {
   batch.report.drained = true;
   check(batch, replic_receive(batch.state->core, link_, bytes_, len_));
+}
+
+void MessageJob::run(Batch &batch) {
+  int code = replic_link_message(batch.state->core, link_, bytes_, len_);
+  if (code != REPLIC_ENOTFOUND) check(batch, code); // else the link is gone: lost on its way
 }
 
 void TickJob::run(Batch &batch) {

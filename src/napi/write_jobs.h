@@ -124,15 +124,22 @@ struct LinkCloseJob : LinkJob {
 private:
   const uint32_t link_;
 };
-struct ReceiveJob : LinkJob {
-  explicit ReceiveJob(uint32_t link) : link_(link) {}
+struct BytesJob : LinkJob {
   bool copy(const void *bytes, size_t len); // false: out of memory
-  void run(Batch &batch) override;
 
-private:
+protected:
+  explicit BytesJob(uint32_t link) : link_(link) {}
   const uint32_t link_;
   const uint8_t *bytes_ = nullptr;
   size_t len_ = 0;
+};
+struct ReceiveJob : BytesJob {
+  explicit ReceiveJob(uint32_t link) : BytesJob(link) {}
+  void run(Batch &batch) override;
+};
+struct MessageJob : BytesJob {
+  explicit MessageJob(uint32_t link) : BytesJob(link) {}
+  void run(Batch &batch) override;
 };
 struct TickJob : LinkJob {
   void run(Batch &batch) override;

@@ -50,6 +50,11 @@ export async function writing(db: Replica, todos: Todo[], stream: AsyncIterable<
   await db.delete('todo', { id: 1 })
   await db.load('todo', stream, { progress: ({ rows }) => same<typeof rows, number>(true) })
   await db.load('todo', todos.values())
+  const { totalPages } = await db.backup('copy.db', {
+    progress: ({ remainingPages }) => same<typeof remainingPages, number>(true),
+    signal: AbortSignal.timeout(1000),
+  })
+  same<typeof totalPages, number>(true)
   const batched = await db.batch(async (tx) => {
     tx.upsert('todo', todo)
     tx.upsert('todo', todos)
