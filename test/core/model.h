@@ -25,18 +25,23 @@ typedef struct model_patch {
   uint32_t origin;
   int64_t sequence, patched_at;
   const char **shown; /* n_columns; NULL where the patch does not set the column */
+  size_t key;         /* equal for patches of one row */
 } model_patch;
 
 typedef struct model {
   model_patch *patches;
-  size_t n, cap;
+  size_t n, cap, n_keys;
 } model;
 
 /* Notes a patch. `row` is copied. The same (origin, sequence) twice is one patch. */
 void model_add(model *m, const model_table *table, uint32_t origin, int64_t sequence,
                int64_t patched_at, const cell *row);
-/* The table as peer_dump shows it, folded from all patches that the vector of `view` covers (NULL:
- * from all). */
+/* The table as a dump of it shows it, folded from all patches that `vector` covers (NULL: from
+ * all). `wins` may be NULL; else wins[i] is set where patch i is one of them and must be kept: it
+ * wins a cell, or is the newest of its row (m->n of them, of all tables together). */
+char *model_fold(const model *m, const model_table *table, const replic_position *vector,
+                 size_t n_vector, bool *wins);
+/* The same, seen by a peer (NULL: by somebody who has everything). */
 char *model_dump(const model *m, const model_table *table, const peer *view);
 /* Fails the test unless the peer's table is what its vector says: the patches up to there, and
  * nothing else (I1). */

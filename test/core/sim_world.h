@@ -1,0 +1,78 @@
+/* sim_world.h - one seed's life of a simulated cluster: what its peers write, what goes wrong, and
+ * what must hold after every step. See docs/simulator.md. */
+#ifndef SIM_WORLD_H
+#define SIM_WORLD_H
+
+#include "sim.h"
+
+enum {
+  TOPOLOGY_ANY, /* drawn from the seed */
+  TOPOLOGY_MESH,
+  TOPOLOGY_HUB,
+  TOPOLOGY_CHAIN,
+  TOPOLOGY_RING,
+  TOPOLOGY_HUBS,
+  TOPOLOGY_RANDOM,
+  N_TOPOLOGIES
+};
+extern const char *const TOPOLOGY_NAMES[N_TOPOLOGIES];
+
+typedef struct world_options {
+  uint64_t seed;
+  int peers, steps; /* 0: drawn from the seed */
+  int topology;
+  bool on_disk, trace;
+} world_options;
+
+/* What has happened, over all seeds that were run with it. */
+#define WORLD_COUNTERS(X)                                                                          \
+  X(groups, "groups written")                                                                      \
+  X(rollbacks, "batches rolled back")                                                              \
+  X(frames, "frames sent")                                                                         \
+  X(lost, "frames lost")                                                                           \
+  X(applied, "patches applied")                                                                    \
+  X(early, "early frames")                                                                         \
+  X(early_dropped, "early frames dropped")                                                         \
+  X(retransmissions, "patches retransmitted")                                                      \
+  X(rows_waiting, "rows that waited for a column")                                                 \
+  X(partitions, "partitions")                                                                      \
+  X(stalls, "stalled links")                                                                       \
+  X(timeouts, "links that timed out")                                                              \
+  X(kills, "processes killed")                                                                     \
+  X(kills_inside, "processes killed within a batch")                                               \
+  X(power_cuts, "power cuts")                                                                      \
+  X(failed_commits, "commits that failed")                                                         \
+  X(revived, "failed commits that a restart brought back")                                         \
+  X(clock_steps, "clock steps")                                                                    \
+  X(skew_refusals, "skew refusals")                                                                \
+  X(restored, "restored backups")                                                                  \
+  X(new_peers, "files that went on as a new peer")                                                 \
+  X(refused_opens, "opens refused with REPLIC_RESTORED")                                           \
+  X(joined, "peers that joined late")                                                              \
+  X(left, "peers that left for ever")
+/* Those of which the core knows nothing yet. */
+#define WORLD_COUNTERS_TO_COME(X)                                                                  \
+  X(relayed, "patches relayed")                                                                    \
+  X(compactions, "compactions")                                                                    \
+  X(pruned, "patches pruned")                                                                      \
+  X(staged, "patches staged")                                                                      \
+  X(jumps, "jumps")                                                                                \
+  X(jumps_resumed, "jumps resumed")                                                                \
+  X(jumps_abandoned, "jumps abandoned")                                                            \
+  X(forks, "forks")                                                                                \
+  X(forks_refused, "forks refused")                                                                \
+  X(forks_healed, "patches of forks issued anew")
+
+typedef struct world_report {
+  uint64_t trace_hash; /* of the last seed */
+#define X(name, text) int64_t name;
+  WORLD_COUNTERS(X)
+  WORLD_COUNTERS_TO_COME(X)
+#undef X
+} world_report;
+
+/* Lives one seed through. A failed check ends the test. */
+void world_run(const world_options *options, world_report *report);
+void world_print(const world_report *report);
+
+#endif

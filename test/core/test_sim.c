@@ -1,0 +1,142 @@
+/* test_sim.c - the cluster simulator: thousands of seeds, each a whole cluster in trouble
+ * (docs/simulator.md).
+ *
+ *   test_sim                         the tests; SEEDS=100 runs so many, FIRST=5000 begins there;
+ *                                    fewer, and others, under ASan, which is slower
+ *   test_sim --run [--seed N] …      npm run sim: one seed, or --seeds COUNT of them from it */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "sim_world.h"
+
+#if defined(__SANITIZE_ADDRESS__)
+#define SLOW 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define SLOW 1
+#endif
+#endif
+#ifdef SLOW
+enum { FIRST_SEED = 1000001, N_SEEDS = 100 };
+#else
+enum { FIRST_SEED = 1, N_SEEDS = 2000 };
+#endif
+
+static world_options options; /* of the command line */
+static int64_t n_seeds;
+static world_report total;
+
+static void run_seeds(world_options each, int64_t n) {
+  char given[160] = "";
+  if (each.peers) snprintf(given + strlen(given), 40, " --peers %d", each.peers);
+  if (each.steps) snprintf(given + strlen(given), 40, " --steps %d", each.steps);
+  if (each.topology)
+    snprintf(given + strlen(given), 40, " --topology %s", TOPOLOGY_NAMES[each.topology]);
+  if (each.on_disk) snprintf(given + strlen(given), 40, " --disk");
+  for (int64_t i = 0; i < n; i++, each.seed++) {
+    test_note("replay: npm run sim -- --seed %llu%s --trace", (unsigned long long)each.seed, given);
+    world_run(&each, &total);
+    test_release();
+  }
+}
+
+static void clusters_converge(void) {
+  run_seeds((world_options){.seed = (uint64_t)env_number("FIRST", FIRST_SEED)},
+            env_number("SEEDS", N_SEEDS));
+  world_print(&total);
+}
+
+static void clusters_on_disk_converge(void) {
+  run_seeds((world_options){.seed = 1, .on_disk = true}, N_SEEDS / 100);
+}
+
+static void a_seed_has_one_trace(void) {
+  world_report report = {0};
+  for (uint64_t seed = 1; seed <= 10; seed++) {
+    world_options each = {.seed = seed};
+    world_run(&each, &report);
+    uint64_t first = report.trace_hash;
+    test_release();
+    each.seed = seed + 1000; /* something else in between */
+    world_run(&each, &report);
+    CHECK(report.trace_hash != first);
+    test_release();
+    each.seed = seed;
+    world_run(&each, &report);
+    CHECK(report.trace_hash == first);
+    test_release();
+  }
+}
+
+static void the_rare_paths_ran(void) {
+#define X(name, text)                                                                              \
+  if (total.name == 0) check_failed(__FILE__, __LINE__, "no %s in all these seeds", text);
+  if (env_number("SEEDS", N_SEEDS) >= 500) {
+    WORLD_COUNTERS(X)
+  }
+#undef X
+}
+
+static void run(void) {
+  run_seeds(options, n_seeds);
+  printf("# trace %016llx\n", (unsigned long long)total.trace_hash);
+  world_print(&total);
+}
+
+static int usage(const char *what) {
+  printf("%s\nnpm run sim -- [--seed N] [--seeds COUNT] [--peers 2..8] [--steps S] [--disk] "
+         "[--trace]\n"
+         "               [--topology mesh|hub|chain|ring|hubs|random]\n",
+         what);
+  return 2;
+}
+
+static int command_line(int argc, char **argv) {
+  options.seed = 1;
+  n_seeds = 1;
+  for (int i = 2; i < argc; i++) {
+    const char *name = argv[i], *value = i + 1 < argc ? argv[i + 1] : "";
+    if (!strcmp(name, "--disk")) {
+      options.on_disk = true;
+      continue;
+    }
+    if (!strcmp(name, "--trace")) {
+      options.trace = true;
+      continue;
+    }
+    char *end;
+    long long number = strtoll(value, &end, 10);
+    bool is_number = *value && !*end && number >= 0;
+    i++;
+    if (!strcmp(name, "--topology")) {
+      while (options.topology < N_TOPOLOGIES &&
+             strcmp(TOPOLOGY_NAMES[options.topology], value) != 0)
+        options.topology++;
+      if (options.topology == N_TOPOLOGIES) return usage("there is no such topology");
+    } else if (!is_number) {
+      return usage(test_format("%s: a number was expected, not \"%s\"", name, value));
+    } else if (!strcmp(name, "--seed")) {
+      options.seed = (uint64_t)number;
+    } else if (!strcmp(name, "--seeds")) {
+      n_seeds = number;
+    } else if (!strcmp(name, "--peers") && number >= 2 && number <= 8) {
+      options.peers = (int)number;
+    } else if (!strcmp(name, "--steps")) {
+      options.steps = (int)number;
+    } else {
+      return usage(test_format("%s %s: not known, or out of range", name, value));
+    }
+  }
+  static const test RUN[] = {TEST(run)};
+  return run_tests(1, argv, RUN, COUNT(RUN));
+}
+
+int main(int argc, char **argv) {
+  static const test TESTS[] = {TEST(a_seed_has_one_trace), TEST(clusters_converge),
+                               TEST(the_rare_paths_ran), TEST(clusters_on_disk_converge)};
+  int status = argc > 1 && !strcmp(argv[1], "--run") ? command_line(argc, argv)
+                                                     : run_tests(argc, argv, TESTS, COUNT(TESTS));
+  sim_free(NULL);
+  return status;
+}
