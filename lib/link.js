@@ -96,6 +96,20 @@ export class Links {
     for (const link of touched) link.uncork()
   }
 
+  /** Who is linked and ready. */
+  peers() {
+    const ready = [...this.#links.values()].filter((link) => link.isReady)
+    return [...new Set(ready.map((link) => link.peerId))]
+  }
+
+  /** Sends bytes to a peer, if it is linked. They may be lost. */
+  message(peerId, bytes) {
+    if (this.#stopped) return
+    for (const link of this.#links.values()) {
+      if (link.peerId === peerId && link.isReady) return this.#native.linkMessage(link.id, bytes)
+    }
+  }
+
   /** An event of the core's that belongs to a link: ready, linkError, close, synced. */
   event(event) {
     const link = this.#links.get(event.link)
@@ -287,6 +301,10 @@ class Link {
 
   get error() {
     return this.#error
+  }
+
+  get isReady() {
+    return this.#state === 'ready' && !this.#ending
   }
 
   /** For how long the link was up, in ms. */

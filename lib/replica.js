@@ -14,6 +14,7 @@ import { load as loadAddon } from './load.js'
 import { migrate as migrateSteps } from './migrate.js'
 import * as option from './options.js'
 import { checkParams, checkSql, flatten, toRows } from './rows.js'
+import { Verifier } from './verify.js'
 import { parseToken, Waiters } from './waiters.js'
 
 const CURSOR_ROWS = 256 // rows that iterate() fetches at a time
@@ -49,6 +50,7 @@ const WAIT = {
   defaults: { timeoutMs: 5_000, signal: undefined },
   checks: { timeoutMs: option.milliseconds(), signal: option.abortSignal },
 }
+const VERIFY = { defaults: { timeoutMs: 30_000 }, checks: { timeoutMs: option.milliseconds() } }
 const CLOSE = { defaults: { timeoutMs: 5_000 }, checks: { timeoutMs: option.milliseconds() } }
 const read = (where, given, { defaults, checks }) =>
   option.readOptions(where, given, defaults, checks)
@@ -58,6 +60,7 @@ export class Replica extends EventEmitter {
   #options
   #native
   #links
+  #verifier
   #waiters = new Waiters()
   #state = 'opening' // then 'open', 'closing', 'closed'
   #peerId
@@ -105,6 +108,7 @@ export class Replica extends EventEmitter {
     const emit = (name, event) => this.#emitLater(name, event)
     this.#links = new Links(this.#native, emit, this.#options)
     linksByReplica.set(this, this.#links)
+    this.#verifier = new Verifier(this.#native, this.#links, () => this.#vector, this.#options)
     this.#state = 'open'
     if (opened.isNewPeer) debug('%s goes on as peer %d', this.#path, this.#peerId)
   }
@@ -247,6 +251,19 @@ export class Replica extends EventEmitter {
     return this.#links.closePeer(peerId)
   }
 
+  /** Are the replicated tables of linked peers the same as here, at equal vectors? */
+  async verify(peerId, options) {
+    this.#check()
+    const all = peerId === undefined || peerId === null
+    if (!all) checkPeerId('verify', peerId, ', or nothing for all that are linked')
+    const { timeoutMs } = read('verify', options, VERIFY)
+    const linked = this.#links.peers()
+    if (linked.length === 0) throw notLinked('no peer is')
+    if (!all && !linked.includes(peerId)) throw notLinked(`peer ${peerId} is not`)
+    const peers = await this.#verifier.verify(all ? linked : [peerId], timeoutMs)
+    return { equal: peers.every(({ equal }) => equal), peers }
+  }
+
   status() {
     return {
       peerId: this.#peerId,
@@ -302,6 +319,7 @@ export class Replica extends EventEmitter {
   // What was called before is executed, and the frames it leaves are sent, before the links end.
   async #close() {
     this.#state = 'closing'
+    this.#verifier.stop(closed())
     this.#links.stop()
     this.#waiters.fail(closed())
     await this.#native.close()
@@ -339,7 +357,8 @@ export class Replica extends EventEmitter {
     } else if (event.kind === 'change') {
       const { text: table, local, remote } = event
       this.#emitLater('change', { table, local, remote })
-    } else this.#links.event(event)
+    } else if (event.kind === 'message') this.#verifier.message(event.peer, event.bytes)
+    else this.#links.event(event)
   }
 
   // Flat: origin, sequence, patchedAt, and again.
@@ -348,6 +367,7 @@ export class Replica extends EventEmitter {
       this.#vector.set(vector[i], vector[i + 1])
       this.#waiters.advance(vector[i], vector[i + 1])
     }
+    this.#verifier?.advanced()
   }
 
   #setTables(tables) {
@@ -510,6 +530,9 @@ export class Replica extends EventEmitter {
     throw usage(`there is no event '${String(name)}'${option.nearest(String(name), EVENTS)}`)
   }
 }
+
+const notLinked = (who) =>
+  new ReplicError('REPLIC_NOT_FOUND', `verify: ${who} linked and ready; see status().links`)
 
 const closeIsLate = (timeoutMs) =>
   new ReplicError(

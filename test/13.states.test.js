@@ -31,6 +31,10 @@ const calls = {
   addRemotePeer: async (db) => db.addRemotePeer(null, new Socket()),
   closeRemotePeer: async (db) => db.closeRemotePeer(5),
   explain: (db) => db.explain('note'),
+  verify: (db) =>
+    db.verify().catch((error) => {
+      if (error.code !== 'REPLIC_NOT_FOUND') throw error // nobody is linked
+    }),
   listen: (db) => listen(db),
   connect: async (db) => connect(db, { port: 1, unref: true }),
 }

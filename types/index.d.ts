@@ -137,6 +137,42 @@ export interface WaitOptions {
   signal?: Signal | undefined
 }
 
+export interface VerifyOptions {
+  /** For each peer. Default 30,000 ms. */
+  timeoutMs?: number | undefined
+}
+
+/** What comparing with one peer has shown. */
+export type VerifyReport = VerifyEqual | VerifyDifference
+
+export interface VerifyEqual {
+  peerId: number
+  equal: true
+  /** Replicated tables, and rows in all of them, that were compared. */
+  tables: number
+  rows: number
+}
+
+export interface VerifyDifference {
+  peerId: number
+  equal: false
+  /** Of this replica. */
+  tables: number
+  rows: number
+  /** The first table that differs. */
+  table: string
+  /** 'schema': the table's columns, or whether it is replicated at all. 'row': a row of it. */
+  difference: 'schema' | 'row'
+  /** The primary key of a row that differs. null for 'schema', or if it could not be found out. */
+  key: { [column: string]: ReadValue } | null
+  /**
+   * What differs, by column: for 'row' the value as an SQL literal, so that 1, 1.0 and '1' can be told apart
+   * (long ones are cut); for 'schema' the declared type. null: there is no such row, or table.
+   */
+  here: { [column: string]: string } | null
+  there: { [column: string]: string } | null
+}
+
 /** What this package needs of an AbortSignal. */
 export interface Signal {
   readonly aborted: boolean
@@ -353,6 +389,17 @@ export class Replica {
    * open), SQLITE_CANTOPEN (the folder), SQLITE_FULL, ...
    */
   backup(path: string, options?: BackupOptions): Promise<BackupProgress>
+
+  /**
+   * Compares the replicated tables with those of a linked peer, or of all peers that are linked, one after
+   * another. Only states with the same vector are compared, which must be the same: a difference is the
+   * consequence of `unsafe`, of a damaged file, or of a bug. Reading and writing goes on at both peers.
+   * Errors: REPLIC_NOT_FOUND (not linked), REPLIC_TIMEOUT (naming the peer and what did not happen).
+   */
+  verify(
+    peerId?: number | null,
+    options?: VerifyOptions,
+  ): Promise<{ equal: boolean; peers: VerifyReport[] }>
 
   /**
    * Adds a connection to another peer. `peerId`: who must answer (else REPLIC_PEER), null for whoever does.

@@ -15,7 +15,7 @@
   X(REPLIC_ELOCKED, "REPLIC_LOCKED", "the file is open in another Replica")                        \
   X(REPLIC_EMIGRATION, "REPLIC_MIGRATION", "a migration cannot be applied")                        \
   X(REPLIC_ENODELETE, "REPLIC_NO_DELETED_AT", "the table has no deletedAt column")                 \
-  X(REPLIC_ENOTFOUND, "REPLIC_NOT_FOUND", "a row or patch that is needed does not exist")          \
+  X(REPLIC_ENOTFOUND, "REPLIC_NOT_FOUND", "a row, patch or peer that is needed does not exist")    \
   X(REPLIC_ENULLS, "REPLIC_NULLS", "T_patches has no _nulls column")                               \
   X(REPLIC_ERANGE, "REPLIC_OUT_OF_RANGE", "a value does not fit")                                  \
   X(REPLIC_EPEER, "REPLIC_PEER", "the other side is not the expected peer")                        \

@@ -1,0 +1,541 @@
+// verify(): are the replicated tables of a linked peer the same as here? Two peers with equal vectors
+// must have equal tables, so each side holds a state of its file whose vector is the other's, and
+// sends digests of it; where they differ, ever smaller parts are compared, down to one row. The states
+// stay held until it is done, so all that is compared belongs to one vector, whatever is written
+// meanwhile. docs/protocol.md, "Verify", has the messages. Any of them may be lost.
+//
+//   asks    holds a state ── compare(vector) ──> holds one with that vector, or says no
+//           tables?, columns?, buckets?, entries?, row? ──> <── the answer     answers
+
+import { randomInt } from 'node:crypto'
+import { BUCKETS, lower, Snapshot } from './digest.js'
+import { ReplicError } from './errors.js'
+
+const MOST_SESSIONS = 4 // peers that are answered at a time: each holds a connection and a WAL
+const MOST_STEPS = 8 // questions of one session; the longest way to a row takes five
+const SESSION_MS = 600_000 // no peer makes this one hold a state for longer
+const MOST_ORIGINS = 16_384 // as on a link
+const MOST_ANSWER = 3 * 1024 * 1024 // characters; a message is at most 4 MiB
+const HASH = /^[0-9a-f]{16}$/
+
+/** The verifying of one replica: its own questions, and the answers to other peers'. */
+export class Verifier {
+  #native
+  #links
+  #vector
+  #options
+  #asking = new Map() // peerId -> Asking
+  #sessions = new Map() // peerId -> Session
+  #resting = new Map() // peerId -> when its next comparison may begin
+  #turn = Promise.resolve()
+  #stopped
+
+  /** `vector()`: what is applied here, as a Map; `options` are those of Replica.open(). */
+  constructor(native, links, vector, options) {
+    this.#native = native
+    this.#links = links
+    this.#vector = vector
+    this.#options = options
+  }
+
+  /** Compares with the peers one after another; resolves with a report for each. */
+  verify(peerIds, timeoutMs) {
+    const result = this.#turn.then(async () => {
+      const reports = []
+      for (const peerId of peerIds) reports.push(await this.#ask(peerId, timeoutMs))
+      return reports
+    })
+    this.#turn = result.catch(() => {})
+    return result
+  }
+
+  async #ask(peerId, timeoutMs) {
+    if (this.#stopped) throw this.#stopped
+    const send = (message) => this.#send(peerId, message)
+    const asking = new Asking(peerId, send, this.#options.heartbeatMs, timeoutMs)
+    this.#asking.set(peerId, asking)
+    try {
+      return await asking.run(() => Snapshot.open(this.#native))
+    } finally {
+      asking.end()
+      this.#asking.delete(peerId)
+    }
+  }
+
+  /** What another peer's verify() has sent. Whatever is not understood is ignored. */
+  message(peerId, bytes) {
+    if (this.#stopped) return
+    const message = parse(bytes)
+    if (!message) return
+    if (message.re) this.#asking.get(peerId)?.answered(message)
+    else if (message.ask === 'compare') this.#begin(peerId, message)
+    else this.#continue(peerId, message)
+  }
+
+  /** The vector has advanced. */
+  advanced() {
+    for (const session of this.#sessions.values()) if (session.waits) this.#meet(session)
+  }
+
+  /** Ends all; calls under way reject with `error`. */
+  stop(error) {
+    this.#stopped = error
+    for (const asking of this.#asking.values()) asking.fail(error)
+    for (const session of this.#sessions.values()) session.end()
+  }
+
+  #send(peerId, message) {
+    this.#links.message(peerId, Buffer.from(JSON.stringify(message)))
+  }
+
+  // ---- answering ----
+
+  // A peer may ask for ever, but not have this one compute all the time: one session at a time, and
+  // after one a rest as long as that took.
+  #begin(peerId, { id, vector }) {
+    const earlier = this.#sessions.get(peerId)
+    if (earlier?.id === id) return earlier.again(0)
+    earlier?.end()
+    if (!isVector(vector)) return
+    const rests = performance.now() < (this.#resting.get(peerId) ?? 0)
+    if (rests || this.#sessions.size >= MOST_SESSIONS) {
+      return this.#send(peerId, { re: 1, id, n: 0, equal: false, busy: true })
+    }
+    this.#resting.delete(peerId)
+    const session = new Session(peerId, id, new Map(vector), {
+      send: (message) => this.#send(peerId, message),
+      idleMs: this.#options.linkTimeoutMs,
+      onEnd: () => {
+        this.#sessions.delete(peerId)
+        if (session.spentMs > 0) this.#resting.set(peerId, performance.now() + session.spentMs)
+      },
+    })
+    this.#sessions.set(peerId, session)
+    this.#meet(session)
+  }
+
+  // Holds a state if this peer is where the other one is; waits if it may come there.
+  #meet(session) {
+    const mine = this.#vector()
+    const beyond = isBeyond(mine, session.vector)
+    if (!beyond && isBeyond(session.vector, mine)) return session.wait()
+    if (beyond) session.refuse()
+    else session.hold(() => Snapshot.open(this.#native))
+  }
+
+  #continue(peerId, { id, n, ask, ...question }) {
+    const session = this.#sessions.get(peerId)
+    if (session?.id === id) session.asked(n, ask, question)
+    else if (ask !== 'end' && ask !== 'hold') this.#send(peerId, { re: 1, id, n, gone: true })
+  }
+}
+
+/** One peer that compares itself with this one. */
+class Session {
+  #send
+  #onEnd
+  #idle
+  #limit
+  #snapshot
+  #busy = false
+  #ended = false
+  #last // { n, message }: an answer may be lost, and is asked for again
+
+  constructor(peerId, id, vector, { send, idleMs, onEnd }) {
+    this.peerId = peerId
+    this.id = id
+    this.vector = vector
+    this.waits = false // for this peer's vector to become the other's
+    this.spentMs = 0
+    this.#send = send
+    this.#onEnd = onEnd
+    this.#idle = setTimeout(() => this.end(), idleMs).unref()
+    this.#limit = setTimeout(() => this.end(), SESSION_MS).unref()
+  }
+
+  wait() {
+    if (!this.waits) this.#send({ re: 1, id: this.id, n: 0, waits: true })
+    this.waits = true
+  }
+
+  refuse() {
+    this.#send({ re: 1, id: this.id, n: 0, equal: false })
+    this.end()
+  }
+
+  async hold(openSnapshot) {
+    this.waits = false
+    const snapshot = await openSnapshot().catch(() => null) // asked again, it may succeed
+    const met = snapshot && isSame(snapshot.vector, this.vector)
+    if (!met || this.#ended) await snapshot?.close()
+    if (this.#ended) return
+    if (!snapshot) return this.end()
+    if (!met) return this.refuse()
+    this.#snapshot = snapshot
+    this.#answer(0, { equal: true })
+  }
+
+  #answer(n, content) {
+    this.#last = { n, message: { re: 1, id: this.id, n, ...content } }
+    this.again(n)
+  }
+
+  /** Sends the answer n once more, if that is the last one. */
+  again(n) {
+    this.#idle.refresh()
+    if (this.#last?.n === n) this.#send(this.#last.message)
+  }
+
+  async asked(n, ask, question) {
+    this.#idle.refresh()
+    if (ask === 'end') return this.end()
+    if (ask === 'hold' || this.#busy || !this.#last) return
+    if (n !== this.#last.n + 1 || n > MOST_STEPS) return this.again(n)
+    this.#busy = true
+    const begun = performance.now()
+    const answer = await this.#find(ask, question).catch(() => null)
+    this.spentMs += performance.now() - begun
+    this.#busy = false
+    if (this.#ended) return
+    if (!answer) return this.end() // closing, or something is wrong with the file: the other times out
+    const fits = JSON.stringify(answer).length <= MOST_ANSWER
+    this.#answer(n, fits ? answer : { large: true })
+  }
+
+  async #find(ask, { table: name, bucket, row }) {
+    const snapshot = this.#snapshot
+    if (ask === 'tables') {
+      const digests = await snapshot.digests(() => this.#check())
+      return { tables: digests.map((each) => [each.name, each.shape, each.rows, each.digest]) }
+    }
+    const table = typeof name === 'string' ? snapshot.table(name) : undefined
+    if (!table) return null
+    if (ask === 'columns') return { columns: table.columns.map((c) => [c.name, c.type, c.key]) }
+    if (ask === 'buckets') {
+      const { buckets } = await snapshot.buckets(table, () => this.#check())
+      return { buckets: buckets.toString('base64') }
+    }
+    if (ask === 'entries' && Number.isInteger(bucket) && bucket >= 0 && bucket < BUCKETS) {
+      return { entries: await snapshot.entries(table, bucket) }
+    }
+    if (ask !== 'row' || !HASH.test(row)) return null
+    const found = await snapshot.row(table, row)
+    return { row: found && { key: found.key.map(packed), cells: found.cells } }
+  }
+
+  #check() {
+    if (this.#ended) throw new Error('the session has ended')
+  }
+
+  end() {
+    if (this.#ended) return
+    this.#ended = true
+    this.waits = false
+    clearTimeout(this.#idle)
+    clearTimeout(this.#limit)
+    this.#snapshot?.close().catch(() => {})
+    this.#onEnd()
+  }
+}
+
+/** One comparison with one peer. */
+class Asking {
+  #send
+  #heartbeatMs
+  #timeoutMs
+  #peerId
+  #error // why it is over
+  #timer
+  #beat
+  #heard = false // it answers at all
+  #busy = false // it has enough to do with others
+  #met = false // the vectors were equal
+  #id
+  #n = 0
+  #question // what was asked and not answered
+  #waiting // { resolve, reject } of who waits for the answer, or for a while
+
+  constructor(peerId, send, heartbeatMs, timeoutMs) {
+    this.#peerId = peerId
+    this.#send = send
+    this.#heartbeatMs = heartbeatMs
+    this.#timeoutMs = timeoutMs
+    this.#timer = setTimeout(() => this.fail(this.#late()), timeoutMs)
+  }
+
+  fail(error) {
+    this.#error ??= error
+    this.#waiting?.reject(this.#error)
+  }
+
+  end() {
+    clearTimeout(this.#timer)
+    clearInterval(this.#beat)
+  }
+
+  async run(openSnapshot) {
+    for (;;) {
+      this.#check()
+      const snapshot = await openSnapshot()
+      try {
+        if (await this.#meets(snapshot)) return await this.#compare(snapshot)
+      } catch (error) {
+        if (error !== GONE) throw error
+      } finally {
+        clearInterval(this.#beat)
+        if (this.#met) this.#send({ id: this.#id, ask: 'end' })
+        await snapshot.close()
+      }
+      await this.#pause()
+    }
+  }
+
+  #late() {
+    const why = this.#met
+      ? 'digests are not complete: allow more time'
+      : this.#busy
+        ? 'the peer is busy with other comparisons: try again later'
+        : this.#heard
+          ? 'the two vectors never were equal: one of the two is written to all the time, or changes do ' +
+            'not arrive; see status().links'
+          : 'no answer: is it linked still?'
+    const message = `verify: no result for peer ${this.#peerId} within ${this.#timeoutMs} ms; ${why}`
+    return new ReplicError('REPLIC_TIMEOUT', message)
+  }
+
+  #check() {
+    if (this.#error) throw this.#error
+  }
+
+  #wait() {
+    this.#check()
+    return new Promise((resolve, reject) => {
+      this.#waiting = { resolve, reject }
+    })
+  }
+
+  // Before the next attempt: soon enough to meet a peer that is written to now and then.
+  async #pause() {
+    const timer = setTimeout(() => this.#waiting.resolve(), this.#heartbeatMs / 10)
+    await this.#wait().finally(() => clearTimeout(timer))
+  }
+
+  // Whether the other side holds a state with this one's vector too. A peer that lacks something says
+  // nothing until it has that; by the next heartbeat this one may have more, and asks anew.
+  async #meets(snapshot) {
+    this.#id = randomInt(2 ** 48 - 1)
+    this.#n = 0
+    this.#met = false
+    this.#question = { id: this.#id, n: 0, ask: 'compare', vector: [...snapshot.vector] }
+    this.#send(this.#question)
+    const timer = setTimeout(() => this.#waiting.resolve({ equal: false }), this.#heartbeatMs)
+    const { equal, busy } = await this.#wait().finally(() => clearTimeout(timer))
+    this.#busy = busy === true
+    this.#met = equal === true
+    if (this.#met) this.#beat = setInterval(() => this.#onBeat(), this.#heartbeatMs)
+    return this.#met
+  }
+
+  #onBeat() {
+    this.#send(this.#question ?? { id: this.#id, ask: 'hold' })
+  }
+
+  /** A message of the other side's. */
+  answered(message) {
+    this.#heard = true
+    if (message.waits === true) return // it lacks something yet
+    if (!this.#question || message.id !== this.#id || message.n !== this.#question.n) return
+    this.#question = undefined
+    if (message.gone === true) this.#waiting.reject(GONE)
+    else this.#waiting.resolve(message)
+  }
+
+  // Asks until it is answered; null if the answer is too large to be sent.
+  async #ask(question, isAnswer) {
+    this.#question = { id: this.#id, n: ++this.#n, ...question }
+    this.#send(this.#question)
+    const answer = await this.#wait()
+    if (answer.large === true) return null
+    if (isAnswer(answer)) return answer
+    const text = `verify: peer ${this.#peerId} answers the question for ${question.ask} with something else`
+    throw new ReplicError('REPLIC_PROTOCOL', text)
+  }
+
+  async #compare(snapshot) {
+    const [here, answer] = await Promise.all([
+      snapshot.digests(() => this.#check()),
+      this.#ask({ ask: 'tables' }, ({ tables }) => isListOf(tables, isDigest)),
+    ])
+    if (!answer)
+      throw new ReplicError('REPLIC_TOO_LARGE', `verify: peer ${this.#peerId} has too many tables`)
+    const there = answer.tables.map(([name, shape, rows, digest]) => ({
+      name,
+      shape,
+      rows,
+      digest,
+    }))
+    const rows = here.reduce((sum, table) => sum + table.rows, 0)
+    const report = { peerId: this.#peerId, equal: true, tables: here.length, rows }
+    for (const [mine, theirs] of pairs(here, there)) {
+      if (mine?.shape === theirs?.shape && mine?.digest === theirs?.digest) continue
+      const { name: table } = mine ?? theirs
+      const found = await (mine?.shape === theirs?.shape
+        ? this.#findRow(snapshot, table)
+        : this.#findColumns(snapshot, mine && table, theirs && table))
+      return { ...report, equal: false, table, ...found }
+    }
+    return report
+  }
+
+  async #findColumns(snapshot, mine, theirs) {
+    const question = { ask: 'columns', table: theirs }
+    const answer =
+      theirs && (await this.#ask(question, ({ columns }) => isListOf(columns, isColumn)))
+    const there = answer ? answer.columns.map(([name, type, key]) => ({ name, type, key })) : []
+    const here = mine ? snapshot.table(mine).columns : []
+    const describe = ({ name, type, key }) => {
+      return { name, text: `${type}${key ? ` PRIMARY KEY ${key}` : ''}`, hash: `${type} ${key}` }
+    }
+    const shown = differing(here.map(describe), there.map(describe))
+    return {
+      difference: 'schema',
+      key: null,
+      here: mine ? shown.here : null,
+      there: theirs ? shown.there : null,
+    }
+  }
+
+  async #findRow(snapshot, name) {
+    const table = snapshot.table(name)
+    const unknown = { difference: 'row', key: null, here: null, there: null }
+    const [mine, theirs] = await Promise.all([
+      snapshot.buckets(table, () => this.#check()),
+      this.#ask({ ask: 'buckets', table: name }, ({ buckets }) => typeof buckets === 'string'),
+    ])
+    const bucket = firstBucket(mine.buckets, Buffer.from(theirs.buckets, 'base64'))
+    const [ours, answer] = await Promise.all([
+      snapshot.entries(table, bucket),
+      this.#ask({ ask: 'entries', table: name, bucket }, ({ entries }) => {
+        return entries === null || isListOf(entries, isEntry)
+      }),
+    ])
+    if (!ours || !answer?.entries) return unknown
+    const row = firstEntry(ours, answer.entries)
+    if (row === undefined) return unknown
+    const [here, found] = await Promise.all([
+      snapshot.row(table, row),
+      this.#ask({ ask: 'row', table: name, row }, (message) => isRow(message.row, table)),
+    ])
+    const there = found?.row
+    const cells = (each) =>
+      each?.cells.map(([column, text, hash]) => ({ name: column, text, hash }))
+    const shown = differing(cells(here) ?? [], cells(there) ?? [])
+    const key = here?.key ?? there?.key.map(unpacked)
+    return {
+      difference: 'row',
+      key: key
+        ? Object.fromEntries(table.keys.map((column, i) => [column.name, plain(key[i])]))
+        : null,
+      here: here ? shown.here : null,
+      there: there ? shown.there : null,
+    }
+  }
+}
+
+const GONE = Symbol('the other side has let go of its state')
+
+// ---- comparing ----
+
+/** Whether `a` has something that `b` has not. */
+function isBeyond(a, b) {
+  for (const [origin, sequence] of a) if (sequence > (b.get(origin) ?? 0)) return true
+  return false
+}
+
+const isSame = (a, b) => !isBeyond(a, b) && !isBeyond(b, a)
+
+/** [mine, theirs] for every name that either list has, in order. */
+function pairs(here, there) {
+  const byName = (list) => new Map(list.map((each) => [lower(each.name), each]))
+  const [mine, theirs] = [byName(here), byName(there)]
+  const names = [...new Set([...mine.keys(), ...theirs.keys()])].sort()
+  return names.map((name) => [mine.get(name), theirs.get(name)])
+}
+
+/** What of two lists of { name, text, hash } differs: { here, there }, each name -> text. */
+function differing(mine, theirs) {
+  const here = {}
+  const there = {}
+  for (const [a, b] of pairs(mine, theirs)) {
+    if (a?.hash === b?.hash) continue
+    if (a) here[a.name] = a.text
+    if (b) there[b.name] = b.text
+  }
+  return { here, there }
+}
+
+function firstBucket(mine, theirs) {
+  for (let i = 0; i < BUCKETS; i++) {
+    const [from, to] = [8 * i, 8 * i + 8]
+    if (!mine.subarray(from, to).equals(theirs.subarray(from, to))) return i
+  }
+  return 0
+}
+
+/** The first key's hash whose row differs or is missing; undefined if there is none. */
+function firstEntry(mine, theirs) {
+  const [a, b] = [new Map(mine), new Map(theirs)]
+  return [...new Set([...a.keys(), ...b.keys()])].sort().find((key) => a.get(key) !== b.get(key))
+}
+
+// ---- messages: what comes from another peer may be anything ----
+
+function parse(bytes) {
+  try {
+    const message = JSON.parse(Buffer.from(bytes).toString())
+    return Number.isSafeInteger(message?.id) && Number.isSafeInteger(message.n ?? 0)
+      ? message
+      : null
+  } catch {
+    return null
+  }
+}
+
+const isListOf = (list, isItem) => Array.isArray(list) && list.every(isItem)
+const isText = (value) => typeof value === 'string'
+const isCount = (value) => Number.isSafeInteger(value) && value >= 0
+const isPosition = (item) => Array.isArray(item) && isCount(item[0]) && isCount(item[1])
+const isVector = (list) => isListOf(list, isPosition) && list.length <= MOST_ORIGINS
+const isDigest = ([name, shape, rows, digest] = []) =>
+  [name, shape, digest].every(isText) && isCount(rows)
+const isColumn = ([name, type, key] = []) => isText(name) && isText(type) && isCount(key)
+const isEntry = ([key, row] = []) => HASH.test(key) && HASH.test(row)
+const isCell = (cell) => isListOf(cell, isText) && cell.length === 3
+const isRow = (row, { keys }) =>
+  row === null ||
+  (isListOf(row?.cells, isCell) &&
+    isListOf(row.key, ([type, text] = []) => isText(text) && Object.hasOwn(UNPACK, type)) &&
+    row.key.length === keys.length)
+
+/** A value of a key as [type, text]. */
+function packed(value) {
+  if (value === null) return ['null', '']
+  if (typeof value === 'bigint') return ['integer', `${value}`]
+  if (typeof value === 'number') return ['real', `${value}`]
+  return typeof value === 'string' ? ['text', value] : ['blob', Buffer.from(value).toString('hex')]
+}
+
+const UNPACK = {
+  null: () => null,
+  integer: (text) => (/^-?[0-9]{1,19}$/.test(text) ? BigInt(text) : null),
+  real: Number,
+  text: (text) => text,
+  blob: (text) => new Uint8Array(Buffer.from(text, 'hex')),
+}
+const unpacked = ([type, text]) => UNPACK[type](text)
+
+/** An integer as a number where that holds it exactly. */
+function plain(value) {
+  const number = typeof value === 'bigint' ? Number(value) : value
+  return typeof value !== 'bigint' || Number.isSafeInteger(number) ? number : value
+}
