@@ -95,10 +95,10 @@ export class Verifier {
   #begin(peerId, { id, vector }) {
     const earlier = this.#sessions.get(peerId)
     if (earlier?.id === id) return earlier.again(0)
-    earlier?.end()
+    earlier?.end() // at once, unless it computes
     if (!isVector(vector)) return
     const rests = performance.now() < (this.#resting.get(peerId) ?? 0)
-    if (rests || this.#sessions.size >= MOST_SESSIONS) {
+    if (rests || this.#sessions.has(peerId) || this.#sessions.size >= MOST_SESSIONS) {
       return this.#send(peerId, { re: 1, id, n: 0, equal: false, busy: true })
     }
     this.#resting.delete(peerId)
@@ -196,7 +196,7 @@ class Session {
     const answer = await this.#find(ask, question).catch(() => null)
     this.spentMs += performance.now() - begun
     this.#busy = false
-    if (this.#ended) return
+    if (this.#ended) return this.#onEnd()
     if (!answer) return this.end() // closing, or something is wrong with the file: the other times out
     const fits = JSON.stringify(answer).length <= MOST_ANSWER
     this.#answer(n, fits ? answer : { large: true })
@@ -234,7 +234,7 @@ class Session {
     clearTimeout(this.#idle)
     clearTimeout(this.#limit)
     this.#snapshot?.close().catch(() => {})
-    this.#onEnd()
+    if (!this.#busy) this.#onEnd()
   }
 }
 

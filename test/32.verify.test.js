@@ -448,13 +448,16 @@ describe('what is refused', () => {
 
 // The answering side alone, with a file that has nothing, to see what other peers make it hold.
 describe('a peer that asks', () => {
-  function answering({ linkTimeoutMs = 60_000 } = {}) {
+  function answering({ linkTimeoutMs = 60_000, columns = [], sum } = {}) {
     const told = new EventEmitter()
     const held = new Set()
     const native = {
       snapshotOpen: async () => {
         const cursor = {
-          query: async () => ({ columns: [], values: [] }),
+          query: async (sql) =>
+            sql.includes('xinfo') ? TABLE(columns) : { columns: [], values: [] },
+          sumStart: async () => {},
+          sum,
           close: async () => {
             held.delete(cursor)
             told.emit('closed')
@@ -483,6 +486,10 @@ describe('a peer that asks', () => {
     }
     return { verifier, vector, held, answers, once, ask }
   }
+  const TABLE = (columns) => ({
+    columns: ['table', 'name', 'type', 'key'],
+    values: columns.flatMap((name) => ['t', name, 'INTEGER', 1]),
+  })
   const compare = (id, vector = []) => ({ id, n: 0, ask: 'compare', vector })
 
   it('and falls silent is not waited for', async () => {
@@ -506,6 +513,33 @@ describe('a peer that asks', () => {
     for (let id = 1; id < 20; id++)
       expect(await ask(12, compare(id))).toMatchObject({ equal: true })
     expect(held.size).toBe(1)
+  })
+
+  it('has one answer computed for it, however often it begins', async () => {
+    let go
+    let slices = 0
+    let begun
+    const summing = new Promise((resolve) => {
+      begun = resolve
+    })
+    const sum = () => {
+      slices++
+      begun()
+      return new Promise((resolve) => {
+        go = () => resolve({ rows: 1, buckets: null })
+      })
+    }
+    const { held, ask, answers, verifier } = answering({ columns: ['id'], sum })
+    await ask(12, compare(1))
+    verifier.message(12, Buffer.from('{"id":1,"n":1,"ask":"tables"}'))
+    await summing
+    for (let id = 2; id < 10; id++) expect(await ask(12, compare(id))).toMatchObject({ busy: true })
+    expect(held.size).toBe(0) // let go of, as soon as the slice is done
+    go()
+    const next = async (id) => ((await ask(12, compare(id))).busy ? next(id + 1) : id)
+    await next(10)
+    expect(slices).toBe(1)
+    expect(answers.filter(({ tables }) => tables)).toEqual([])
   })
 
   it('is told when there are too many', async () => {
@@ -548,7 +582,7 @@ describe('a peer that asks', () => {
   })
 
   it('sends nonsense is ignored', async () => {
-    const { verifier, held, answers, ask } = answering()
+    const { verifier, held, answers, ask, once } = answering()
     const nonsense = [
       '',
       '{',
@@ -568,8 +602,9 @@ describe('a peer that asks', () => {
     expect(held.size).toBe(0)
     expect(answers).toMatchObject([{ gone: true }])
     await ask(12, compare(1))
+    const closed = once('closed')
     verifier.message(12, Buffer.from('{"id":1,"n":1,"ask":"row","table":"x","row":"y"}'))
-    await new Promise(setImmediate)
+    await closed
     expect(held.size).toBe(0) // a question that makes no sense ends the session
   })
 })
