@@ -380,6 +380,24 @@ void sim_rollback(sim_peer *p) {
 
 /* ---- network ---- */
 
+uint64_t sim_read_varint(const uint8_t **at, const uint8_t *end) {
+  uint64_t value = 0;
+  for (int shift = 0; *at < end && shift < 64; shift += 7) {
+    uint8_t byte = *(*at)++;
+    value |= (uint64_t)(byte & 127) << shift;
+    if (byte < 128) return value;
+  }
+  check_failed(__FILE__, __LINE__, "a frame ends within a number");
+}
+
+static int64_t count_patches(const replic_frame *frame) {
+  if (frame->data[1] != 2) return 0; /* PATCHES */
+  const uint8_t *at = frame->data + 2, *end = frame->data + frame->len;
+  sim_read_varint(&at, end); /* origin */
+  int64_t after = (int64_t)sim_read_varint(&at, end);
+  return (int64_t)sim_read_varint(&at, end) - after;
+}
+
 static void send(sim_peer *p, uint32_t number, const replic_frame *frame) {
   sim *s = p->sim;
   CHECK(number >= 1 && number <= (uint32_t)s->n_links);
@@ -390,6 +408,7 @@ static void send(sim_peer *p, uint32_t number, const replic_frame *frame) {
   const sim_quality *q = &e->quality;
   s->frames_sent++;
   s->bytes_sent += (int64_t)frame->len;
+  s->patches_sent += count_patches(frame);
   int copies = q->duplication && rng_chance(&s->g, q->duplication) ? 2 : 1;
   bool lost = e->cut || (q->loss && rng_chance(&s->g, q->loss));
   sim_trace(s, "link %u to peer %d: %s, %zu bytes %08x%s", (unsigned)number, e->peers[side],

@@ -88,7 +88,7 @@ struct sim {
   size_t n_events, cap_events;
   struct sim_event *events; /* a heap, the earliest first */
   uint64_t n_scheduled;
-  int64_t frames_sent, frames_lost, frames_arrived, bytes_sent;
+  int64_t frames_sent, frames_lost, frames_arrived, bytes_sent, patches_sent;
 };
 
 /* One at a time: what a failed test has left is freed by the next, or by sim_free(NULL).
@@ -127,6 +127,9 @@ void sim_cut(sim *s, int edge, bool cut);
 void sim_stall(sim *s, int edge, int side, bool stalled);
 void sim_redial(sim *s, int edge, uint32_t after_ms);
 bool sim_is_linked(const sim *s, int edge);
+
+/* A number of a frame (docs/protocol.md), from *at on. */
+uint64_t sim_read_varint(const uint8_t **at, const uint8_t *end);
 
 /* Lets time pass up to `until_ms`. */
 void sim_run_until(sim *s, int64_t until_ms);

@@ -336,35 +336,25 @@ static void on_committed(sim_peer *p, int rc) {
   mine->counters = counters;
 }
 
-static uint64_t read_varint(const uint8_t **at, const uint8_t *end) {
-  uint64_t value = 0;
-  for (int shift = 0; *at < end && shift < 64; shift += 7) {
-    uint8_t byte = *(*at)++;
-    value |= (uint64_t)(byte & 127) << shift;
-    if (byte < 128) return value;
-  }
-  check_failed(__FILE__, __LINE__, "a frame ends within a number");
-}
-
 /* Nothing that is sent covers what its sender has not committed (I4, I5). */
 static void on_sent(sim_peer *p, uint32_t link, const uint8_t *frame, size_t len) {
   (void)link;
   const uint8_t *at = frame + 2, *end = frame + len;
   uint64_t n = 1;
   if (frame[1] == 1) { /* HELLO */
-    for (int i = 0; i < 3; i++) read_varint(&at, end);
-    n = read_varint(&at, end);
+    for (int i = 0; i < 3; i++) sim_read_varint(&at, end);
+    n = sim_read_varint(&at, end);
   } else if (frame[1] == 3) { /* ACK */
-    read_varint(&at, end);
-    n = read_varint(&at, end);
+    sim_read_varint(&at, end);
+    n = sim_read_varint(&at, end);
   } else if (frame[1] != 2) {
     return;
   }
   for (; n > 0; n--) {
-    uint32_t origin = (uint32_t)read_varint(&at, end);
-    if (frame[1] == 2) read_varint(&at, end); /* PATCHES: after */
-    int64_t sequence = (int64_t)read_varint(&at, end);
-    if (frame[1] == 1) read_varint(&at, end);
+    uint32_t origin = (uint32_t)sim_read_varint(&at, end);
+    if (frame[1] == 2) sim_read_varint(&at, end); /* PATCHES: after */
+    int64_t sequence = (int64_t)sim_read_varint(&at, end);
+    if (frame[1] == 1) sim_read_varint(&at, end);
     if (sequence > mind_of(p)->seen[origin_index(origin)])
       check_failed(__FILE__, __LINE__, "peer %d sends %u up to %lld, and has %lld", p->index,
                    (unsigned)origin, (long long)sequence,

@@ -78,6 +78,43 @@ static void the_rare_paths_ran(void) {
 #undef X
 }
 
+/* Ten peers, each linked to each: nine transmissions would do for the nine that have not made the
+ * patch. */
+static void a_mesh_carries_each_patch_once(void) {
+  enum { N = 10, ROUNDS = 100 };
+  sim *s = sim_new(1, false);
+  for (int i = 0; i < N; i++) {
+    sim_peer *p = sim_add(s);
+    CHECK_INT(sim_start(p), REPLIC_OK);
+    CHECK_OK(p->r, replic_migrate(p->r, sim_peer_now(p), 1,
+                                  "CREATE TABLE t(id INTEGER PRIMARY KEY, v);"
+                                  "CREATE TABLE t_patches(_patchedAt INTEGER, _sequenceId INTEGER,"
+                                  " _peerId INTEGER, id INTEGER, v);",
+                                  ""));
+    for (int k = 0; k < i; k++) sim_connect(s, k, i, (sim_quality){5, 40, 0, 0, true});
+  }
+  sim_run_until(s, s->now_ms + 3000);
+  s->patches_sent = 0;
+  for (int i = 0; i < ROUNDS; i++) {
+    static const char *const COLUMNS[] = {"id", "v"};
+    const replic_value values[] = {v_int(rng_below(&s->g, 20)), v_int(i)};
+    const replic_change change = {REPLIC_UPSERT, "t", 2, COLUMNS, 1, values};
+    int64_t sequence;
+    sim_peer *p = s->peers[rng_below(&s->g, N)];
+    sim_begin(p);
+    CHECK_OK(p->r, replic_write(p->r, &change, 1, &sequence));
+    sim_commit(p);
+    sim_run_until(s, s->now_ms + rng_below(&s->g, 200));
+  }
+  sim_run_until(s, s->now_ms + 10000);
+  for (int i = 0; i < N; i++)
+    CHECK_INT(sql_int(sim_sql(s->peers[i]), "SELECT count(*) FROM t_patches"), ROUNDS);
+  printf("# %lld transmissions of %d patches to %d peers each\n", (long long)s->patches_sent,
+         ROUNDS, N - 1);
+  CHECK(10 * s->patches_sent <= 12 * ROUNDS * (N - 1));
+  sim_free(s);
+}
+
 static void run(void) {
   run_seeds(options, n_seeds);
   printf("# trace %016llx\n", (unsigned long long)total.trace_hash);
@@ -133,8 +170,9 @@ static int command_line(int argc, char **argv) {
 }
 
 int main(int argc, char **argv) {
-  static const test TESTS[] = {TEST(a_seed_has_one_trace), TEST(clusters_converge),
-                               TEST(the_rare_paths_ran), TEST(clusters_on_disk_converge)};
+  static const test TESTS[] = {TEST(a_seed_has_one_trace), TEST(a_mesh_carries_each_patch_once),
+                               TEST(clusters_converge), TEST(the_rare_paths_ran),
+                               TEST(clusters_on_disk_converge)};
   int status = argc > 1 && !strcmp(argv[1], "--run") ? command_line(argc, argv)
                                                      : run_tests(argc, argv, TESTS, COUNT(TESTS));
   sim_free(NULL);
