@@ -78,6 +78,7 @@ _Noreturn void check_failed(const char *file, int line, const char *format, ...)
   va_end(args);
   if (note[0]) printf("\n# (%s)", note);
   printf("\n");
+  if (!test_folder[0]) abort(); /* no test is running: a fuzzer is */
   longjmp(failed_check, 1);
 }
 
@@ -141,8 +142,9 @@ void test_release(void) {
     free(test_memory);
     test_memory = next;
   }
-  remove_tree(test_folder);
   note[0] = 0;
+  if (!test_folder[0]) return;
+  remove_tree(test_folder);
   if (mkdir(test_folder, 0700) != 0) {
     fprintf(stderr, "%s: %s\n", test_folder, strerror(errno));
     exit(2);

@@ -1,0 +1,211 @@
+/* duel.c - see duel.h */
+#include "duel.h"
+
+#include <string.h>
+
+#include "frames.h"
+#include "memvfs.h"
+
+static const char DDL[] =
+    "CREATE TABLE t(id INTEGER PRIMARY KEY, a TEXT, b INTEGER, deletedAt INTEGER);"
+    "CREATE TABLE t_patches(_patchedAt INTEGER NOT NULL, _sequenceId INTEGER NOT NULL, _peerId "
+    "INTEGER NOT NULL, _nulls TEXT, id INTEGER, a TEXT, b INTEGER, deletedAt INTEGER);"
+    "CREATE TABLE s(k TEXT NOT NULL PRIMARY KEY, must TEXT NOT NULL, n REAL);"
+    "CREATE TABLE s_patches(_patchedAt INTEGER NOT NULL, _sequenceId INTEGER NOT NULL, _peerId "
+    "INTEGER NOT NULL, k TEXT NOT NULL, must TEXT, n REAL);";
+
+enum { HOSTILE = 900 };
+
+typedef struct input {
+  const uint8_t *at, *end;
+} input;
+
+typedef struct duel {
+  cluster *c;
+  int honest, hostile; /* wires */
+} duel;
+
+static unsigned next(input *in) {
+  return in->at < in->end ? *in->at++ : 0;
+}
+
+/* ---- the honest ones ---- */
+
+/* The files are made once, and copied. */
+static cluster *start(void) {
+  static const char *const SUFFIXES[] = {"", "-wal", "-replic"};
+  static bool made;
+  cluster *c = made ? cluster_new() : cluster_start(2, DDL);
+  for (int i = 0; i < 2; i++) {
+    if (made)
+      cluster_add(c);
+    else
+      peer_stop(&c->peers[i]);
+    for (size_t k = 0; k < COUNT(SUFFIXES); k++) {
+      char *live = test_format("%s%s", c->peers[i].config.path, SUFFIXES[k]);
+      char *kept = test_format("/1/%d%s", i, SUFFIXES[k]);
+      memvfs_copy(made ? kept : live, made ? live : kept);
+    }
+  }
+  made = true;
+  for (int i = 0; i < 2; i++) peer_start(&c->peers[i]);
+  return c;
+}
+
+static void write_row(duel *d, input *in) {
+  peer *p = &d->c->peers[next(in) & 1];
+  int64_t key = next(in) % 3;
+  unsigned what = next(in);
+  replic_value text = what & 1 ? v_text("x") : v_text("another");
+  if (!p->r) return;
+  if (what & 128)
+    try_upsert(p, "s",
+               ROW({"k", v_text(key ? "p" : "q")},
+                   {what & 2 ? "must" : "n", what & 2 ? text : v_real(0.5)}));
+  else if (what & 64)
+    try_erase(p, "t", ROW({"id", v_int(key)}));
+  else
+    upsert(p, "t",
+           ROW({"id", v_int(key)}, {what & 2 ? "a" : "b", what & 4   ? v_null()
+                                                          : what & 2 ? text
+                                                                     : v_int(what)}));
+}
+
+static void relink(duel *d) {
+  cluster *c = d->c;
+  if (c->n_wires >= MAX_WIRES - 4) return;
+  wire_cut(c, d->honest);
+  if (c->peers[0].r && c->peers[1].r) d->honest = wire_open(c, 0, 1);
+}
+
+static bool pick(const duel *d, input *in, int *side, size_t *index) {
+  *side = (int)next(in) & 1;
+  size_t n = d->c->wires[d->honest].to[*side].n;
+  *index = next(in);
+  if (n) *index %= n;
+  return n > 0;
+}
+
+/* ---- the hostile one ---- */
+
+/* Whoever may link up is trusted to relay truly: patches of the honest ones that it makes up, or
+ * gives another meaning, are no matter of robustness, and nothing could tell them from true ones.
+ */
+static bool is_forged(const uint8_t *frame, size_t len) {
+  if (len < 3 || frame[1] == HELLO || frame[1] == ACK || frame[1] == NEED || frame[1] == SCHEMA ||
+      frame[1] == ERROR)
+    return false;
+  if (frame[1] != PATCHES) return frame[1] <= 16;
+  uint64_t origin = 0;
+  for (size_t i = 2, shift = 0; i < len && shift < 64; i++, shift += 7) {
+    origin |= (uint64_t)(frame[i] & 127) << shift;
+    if (frame[i] < 128) break;
+  }
+  return origin == 101 || origin == 102;
+}
+
+static void attack(duel *d, const uint8_t *frame, size_t len) {
+  cluster *c = d->c;
+  if (d->hostile < 0 || !c->wires[d->hostile].open[0] || is_forged(frame, len)) return;
+  take_frames(c, d->hostile, 0);
+  wire_put(c, d->hostile, 0, frame, len);
+  wire_deliver(c, d->hostile, 0, c->wires[d->hostile].to[0].n - 1);
+}
+
+static void attack_hello(duel *d, input *in) {
+  unsigned flags = next(in);
+  cluster *c = d->c;
+  if (!c->peers[0].r || c->n_wires >= MAX_WIRES - 4) return;
+  if (d->hostile >= 0) wire_cut(c, d->hostile);
+  d->hostile = wire_open_test(c, 0);
+  const replic_position vector[] = {
+      {101, flags & 1, c->now_ms}, {102, flags & 30, c->now_ms}, {HOSTILE, flags & 224, c->now_ms}};
+  bytes *hello = hello_frame(HOSTILE, c->now_ms, vector, flags ? 3 : 0);
+  attack(d, hello->data, hello->len);
+}
+
+static void attack_raw(duel *d, input *in) {
+  size_t len = next(in);
+  if (len > (size_t)(in->end - in->at)) len = (size_t)(in->end - in->at);
+  attack(d, in->at, len);
+  in->at += len;
+}
+
+static void attack_changed(duel *d, input *in) {
+  int side;
+  size_t index;
+  bool found = pick(d, in, &side, &index);
+  unsigned place = next(in), byte = next(in);
+  if (!found) return;
+  const packet *source = &d->c->wires[d->honest].to[side].packets[index];
+  uint8_t *copy = test_alloc(source->len + 1);
+  memcpy(copy, source->data, source->len);
+  if (source->len) copy[place % source->len] = (uint8_t)byte;
+  attack(d, copy, source->len);
+}
+
+/* ---- playing ---- */
+
+static void play_one(duel *d, input *in) {
+  cluster *c = d->c;
+  int side;
+  size_t index;
+  switch (next(in) % DUEL_N) {
+  case DUEL_WRITE: write_row(d, in); break;
+  case DUEL_DELIVER:
+    if (pick(d, in, &side, &index)) wire_deliver(c, d->honest, side, index);
+    break;
+  case DUEL_DROP:
+    if (pick(d, in, &side, &index)) wire_drop(c, d->honest, side, index);
+    break;
+  case DUEL_DOUBLE:
+    if (pick(d, in, &side, &index)) wire_duplicate(c, d->honest, side, index);
+    break;
+  case DUEL_TICK:
+    c->now_ms += 1000;
+    tick(&c->peers[0]);
+    tick(&c->peers[1]);
+    break;
+  case DUEL_RELINK: relink(d); break;
+  case DUEL_RESTART: {
+    peer *p = &c->peers[next(in) & 1];
+    peer_stop(p);
+    peer_start(p);
+    relink(d);
+    break;
+  }
+  case DUEL_HELLO: attack_hello(d, in); break;
+  case DUEL_RAW: attack_raw(d, in); break;
+  case DUEL_CHANGED: attack_changed(d, in); break;
+  default: c->now_ms += 1000 * (int64_t)next(in); break;
+  }
+}
+
+static void check_log(peer *p) {
+  static const char HOLES[] =
+      "WITH log AS (SELECT _peerId AS o, _sequenceId AS s FROM t_patches UNION ALL SELECT _peerId, "
+      "_sequenceId FROM s_patches) SELECT (SELECT count(*) FROM _replic_vector v WHERE sequence <> "
+      "(SELECT count(*) FROM log WHERE o = origin AND s BETWEEN 1 AND sequence)) + (SELECT "
+      "count(*) "
+      "FROM log WHERE s > coalesce((SELECT sequence FROM _replic_vector WHERE origin = o), 0))";
+  CHECK_INT(sql_int(peer_sql(p), HOLES), 0);
+  CHECK_TEXT(sql_text(peer_sql(p), "PRAGMA integrity_check"), "ok");
+}
+
+void duel_run(const uint8_t *data, size_t len) {
+  input in = {data, data + len};
+  duel d = {.c = start(), .hostile = -1};
+  d.honest = wire_open(d.c, 0, 1);
+  for (int i = 0; i < 400 && in.at < in.end; i++) play_one(&d, &in);
+  if (d.hostile >= 0) wire_cut(d.c, d.hostile);
+  cluster_deliver(d.c);
+  if (!d.c->wires[d.honest].open[0] || !d.c->wires[d.honest].open[1]) relink(&d);
+  d.c->now_ms += 120000; /* what was stamped ahead is due */
+  relink(&d);
+  cluster_settle(d.c);
+  cluster_same(d.c, "t");
+  cluster_same(d.c, "s");
+  check_log(&d.c->peers[0]);
+  check_log(&d.c->peers[1]);
+  test_release();
+}
