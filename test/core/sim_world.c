@@ -325,7 +325,7 @@ static void on_committed(sim_peer *p, int rc) {
   replic_get_counters(p->r, &counters);
   if (rc != REPLIC_OK) {
     w->report->failed_commits++;
-    mine->uncertain = mine->open;
+    if (mine->open.n) mine->uncertain = mine->open;
   } else {
     if (mine->open.n) note_batch(w, &mine->open, vector_entry(p, p->id)->patched_at);
     /* the next transaction overwrites what a failed one has left in the WAL */
@@ -529,14 +529,21 @@ static void attach(world *w, int i) {
 
 /* ---- the steps ---- */
 
+/* One of its next changes of the disk will fail, or kill it. Not while one such commit is uncertain:
+ * two would leave two possible histories. */
+static void arm(sim_peer *p, uint32_t within) {
+  rng *g = &p->sim->g;
+  if (p->sim->on_disk || mind_of(p)->uncertain.n) return;
+  memvfs_arm(p->disk, 1 + rng_below(g, within), rng_chance(g, 50));
+}
+
 static void step_write(world *w, sim_peer *p) {
   rng *g = &w->s->g;
   if (rng_chance(g, 25)) {
     mind_of(p)->wants_write = true;
     return;
   }
-  if (w->may.inside && !w->s->on_disk && rng_chance(g, 15))
-    memvfs_arm(p->disk, 1 + rng_below(g, 12), rng_chance(g, 50));
+  if (w->may.inside && rng_chance(g, 15)) arm(p, 12);
   sim_begin(p);
   for (uint32_t n = 1 + rng_below(g, 3); n > 0; n--) write_group(p);
   uint32_t end = rng_below(g, 100);
@@ -688,8 +695,7 @@ static void step(world *w) {
   } else if (what < 85) {
     if (w->may.kills) step_end(w, p);
   } else if (what < 88) {
-    if (w->may.inside && !w->s->on_disk)
-      memvfs_arm(p->disk, 1 + rng_below(g, 60), rng_chance(g, 50));
+    if (w->may.inside) arm(p, 60);
   } else if (what < 91) {
     if (w->may.restores) step_backup(w, p);
   } else if (what < 93) {
