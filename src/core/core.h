@@ -5,9 +5,13 @@
  *   merge.c     one patch into log and table (I2)            │ decide
  *   log.c       the T_patches tables: append, read, fold     │ the
  *   schema.c    which tables are replicated                  │ data
+ *   compact.c   which patches the log needs no more          │
  *   vector.c    what is applied (I1)                         │
  *   clock.c     the next _patchedAt                          ┘
- *   sync.c      links: who lacks what, frames in and out
+ *   sync.c      links: who lacks what; the frames that say so
+ *   outgoing.c  patches from the log to the links
+ *   incoming.c  patches from the links to the log
+ *   jump.c      the same where the log is pruned
  *   wire.c      bytes <-> frames
  *   sql.c       the statements of a table
  *   check.c     may a table be replicated?
@@ -47,7 +51,18 @@ typedef struct replic__row_sql {
 
 #define REPLIC__ROW_SQL_MAX 32
 
-enum { LOG_INSERT, LOG_NEWER, LOG_FOLD, LOG_READ, LOG_CLOCK, ROW_EXISTS, DEFAULTS, N_TABLE_SQL };
+enum {
+  LOG_INSERT,
+  LOG_NEWER,
+  LOG_OLDER,
+  LOG_FOLD,
+  LOG_READ,
+  LOG_CLOCK,
+  LOG_DELETE,
+  ROW_EXISTS,
+  DEFAULTS,
+  N_TABLE_SQL
+};
 
 typedef struct replic__table {
   char *name, *patches; /* T, T_patches */
@@ -111,6 +126,11 @@ void replic__log_fold_free(replic__table *t);
  * is returned. */
 int replic__log_read(replic *r, uint32_t origin, int64_t after, int64_t up_to,
                      int (*each)(void *ctx, const replic__patch *p), void *ctx);
+/* Calls `each` for the older patches of the same key; of `values` only the types are set. `each`
+ * may delete the patch. */
+int replic__log_older(replic *r, const replic__patch *p,
+                      int (*each)(void *ctx, const replic__patch *older), void *ctx);
+int replic__log_delete(replic *r, const replic__patch *p);
 /* _patchedAt of one patch, 0 if the log has none. */
 int replic__log_clock(replic *r, uint32_t origin, int64_t sequence, int64_t *patched_at);
 
@@ -131,15 +151,25 @@ int64_t replic__clock_next(replic__clock *clock, int64_t now_ms);
 void replic__clock_issued(replic__clock *clock, int64_t bytes);
 void replic__clock_seen(replic__clock *clock, int64_t patched_at);
 
+/* What pruning has done to an origin's part of the log. */
+typedef struct replic__pruned {
+  int64_t floor;   /* above it the log has every patch; at or below, only what still wins a cell */
+  int64_t cursor;  /* up to here patches have come of age and been looked at */
+  int64_t missing; /* how many patches up to the vector the log has not */
+} replic__pruned;
+
 typedef struct replic__entry {
   replic_position now;       /* in the open batch */
   replic_position committed; /* on disk; sequence 0: nothing yet */
+  replic__pruned pruned, pruned_committed;
+  int64_t due; /* no patch after `pruned.cursor` is stamped below it: no need to look */
 } replic__entry;
 
 int replic__vector_load(replic *r);
 /* Finds or adds. NULL: out of memory. Valid until the next call that adds. */
 replic__entry *replic__vector_entry(replic *r, uint32_t origin);
 int64_t replic__vector_sequence(const replic *r, uint32_t origin); /* as in the open batch */
+int64_t replic__vector_floor(const replic *r, uint32_t origin);    /* as in the open batch */
 int replic__vector_store(replic *r);   /* writes what changed in this batch */
 void replic__vector_settle(replic *r); /* after the commit: memory follows */
 void replic__vector_revert(replic *r);
@@ -193,15 +223,18 @@ int replic__step(replic *r, sqlite3_stmt *stmt); /* runs to the end, resets; set
 int replic__int(replic *r, const char *sql, int64_t *out); /* one integer; 0 rows: 0 */
 /* Builds the schema aside, then swaps it in. */
 int replic__reload_schema(replic *r);
-/* A savepoint also remembers one vector entry, the clock and the counters. */
+/* A savepoint also remembers one vector entry, or all of them, the clock and the counters. */
 typedef struct replic__savepoint {
   replic_position position;
+  replic__entry *all; /* a copy of the vector; NULL where one entry does */
+  size_t n_all;
   replic__clock clock;
   replic_counters counters;
 } replic__savepoint;
-int replic__savepoint_open(replic *r, uint32_t origin, replic__savepoint *save); /* begins, too */
+/* Begins the transaction, too. `origin`: whose entry the work may change, 0 for any. */
+int replic__savepoint_open(replic *r, uint32_t origin, replic__savepoint *save);
 /* Releases it if rc is REPLIC_OK, else rolls back to it; returns rc. */
-int replic__savepoint_end(replic *r, const replic__savepoint *save, int rc);
+int replic__savepoint_end(replic *r, replic__savepoint *save, int rc);
 
 /* ---- guard, identity --------------------------------------------------------------------------------------- */
 
@@ -221,12 +254,14 @@ void replic__identity_close(replic *r);
 int replic__fail(replic *r, int code, const char *format, ...); /* sets the text, returns code */
 int replic__fail_db(replic *r, int code); /* text from SQLite; REPLIC_OK stays */
 int replic__event(replic *r, replic_event event, const char *format, ...);
+int replic__event_take(replic *r, replic_event event);  /* owns event.text, also on failure */
 void replic__trace(replic *r, const char *format, ...); /* nothing unless config.trace */
 
 /* ---- sync.c ------------------------------------------------------------------------------------------------ */
 
 int replic__sync_open(replic *r);
 void replic__sync_close(replic *r);
+int replic__jump_load(replic *r); /* jump.c: what an earlier start has staged */
 void replic__sync_flush(
     replic *r); /* after a commit: frames and acknowledgements into the outbox */
 void replic__sync_schema_changed(replic *r); /* ask again for what was held */

@@ -43,9 +43,16 @@ int replic__savepoint_open(replic *r, uint32_t origin, replic__savepoint *save) 
   if (!r->in_batch)
     return replic__fail(r, REPLIC_EUSAGE, "no batch is open: call replic_begin first");
   if (r->lost) return fail_lost(r);
-  replic__entry *entry = replic__vector_entry(r, origin);
-  if (!entry) return SQLITE_NOMEM;
-  save->position = entry->now;
+  if (origin) {
+    const replic__entry *entry = replic__vector_entry(r, origin);
+    if (!entry) return SQLITE_NOMEM;
+    save->position = entry->now;
+  } else {
+    save->n_all = r->n_vector;
+    save->all = sqlite3_malloc64((r->n_vector + 1) * sizeof *save->all);
+    if (!save->all) return SQLITE_NOMEM;
+    memcpy(save->all, r->vector, r->n_vector * sizeof *save->all);
+  }
   save->clock = r->clock;
   save->counters = r->counters;
   int rc = r->open_tx ? REPLIC_OK : replic__run_kept(r, "BEGIN IMMEDIATE", &r->begin_sql);
@@ -62,7 +69,22 @@ static int check_deferred(replic *r) {
                     : REPLIC_OK;
 }
 
-int replic__savepoint_end(replic *r, const replic__savepoint *save, int rc) {
+/* Entries that were added since stay: with nothing in them they say nothing. */
+static void restore_vector(replic *r, const replic__savepoint *save) {
+  if (save->position.origin) replic__vector_entry(r, save->position.origin)->now = save->position;
+  for (size_t i = 0; save->all && i < r->n_vector; i++) {
+    replic__entry *entry = &r->vector[i];
+    size_t k = 0;
+    while (k < save->n_all && save->all[k].now.origin != entry->now.origin) k++;
+    if (k < save->n_all)
+      *entry = save->all[k];
+    else
+      *entry =
+          (replic__entry){.now.origin = entry->now.origin, .committed.origin = entry->now.origin};
+  }
+}
+
+int replic__savepoint_end(replic *r, replic__savepoint *save, int rc) {
   if (rc == REPLIC_OK) rc = check_deferred(r);
   if (rc == REPLIC_OK) rc = replic__run_kept(r, "RELEASE call", &r->release_sql);
   for (size_t i = 0; i < replic_table_count(r); i++) {
@@ -70,13 +92,14 @@ int replic__savepoint_end(replic *r, const replic__savepoint *save, int rc) {
     if (rc == REPLIC_OK) t->changed |= t->touched;
     t->touched = 0;
   }
+  if (rc != REPLIC_OK) restore_vector(r, save);
+  sqlite3_free(save->all);
+  save->all = NULL;
   if (rc == REPLIC_OK) return REPLIC_OK;
   char *text = r->error; /* of the failure, not of its undoing */
   r->error = NULL;
   r->clock = save->clock;
   r->counters = save->counters;
-  replic__entry *entry = replic__vector_entry(r, save->position.origin);
-  if (entry) entry->now = save->position;
   if (sqlite3_get_autocommit(r->db))
     r->lost = 1;
   else if (replic__run_kept(r, "ROLLBACK TO call", &r->rollback_to_sql) != REPLIC_OK ||

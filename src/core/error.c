@@ -118,12 +118,15 @@ int replic__fail_db(replic *r, int code) {
   return replic__fail(r, extended, "%s", text);
 }
 
-static int push_event(replic *r, replic_event event) {
+int replic__event_take(replic *r, replic_event event) {
   replic_outbox *box = &r->outbox;
   if (box->n_events == box->cap_events) {
     size_t cap = box->cap_events ? box->cap_events * 2 : 16;
     replic_event *grown = sqlite3_realloc64(box->events, cap * sizeof *grown);
-    if (!grown) return SQLITE_NOMEM;
+    if (!grown) {
+      sqlite3_free(event.text);
+      return SQLITE_NOMEM;
+    }
     box->events = grown;
     box->cap_events = cap;
   }
@@ -138,9 +141,7 @@ int replic__event(replic *r, replic_event event, const char *format, ...) {
     event.text = sqlite3_vmprintf(format, args);
     va_end(args);
   }
-  int rc = push_event(r, event);
-  if (rc != REPLIC_OK) sqlite3_free(event.text);
-  return rc;
+  return replic__event_take(r, event);
 }
 
 void replic__trace(replic *r, const char *format, ...) {
@@ -149,5 +150,5 @@ void replic__trace(replic *r, const char *format, ...) {
   va_start(args, format);
   replic_event event = {.kind = REPLIC_EVENT_TRACE, .text = sqlite3_vmprintf(format, args)};
   va_end(args);
-  if (push_event(r, event) != REPLIC_OK) sqlite3_free(event.text);
+  replic__event_take(r, event);
 }

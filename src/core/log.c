@@ -189,6 +189,33 @@ int replic__log_fold(replic *r, const replic__patch *p) {
   return rc;
 }
 
+int replic__log_older(replic *r, const replic__patch *p,
+                      int (*each)(void *ctx, const replic__patch *older), void *ctx) {
+  replic__table *t = p->table;
+  sqlite3_stmt *stmt;
+  int rc = replic__sql_get(r, t, LOG_OLDER, &stmt);
+  if (rc == REPLIC_OK) rc = bind_patch(stmt, p, t->n_keys);
+  while (rc == SQLITE_OK && (rc = sqlite3_step(stmt)) == SQLITE_ROW) {
+    read_fields(t, stmt, t->fold);
+    replic__patch older = {t, (uint32_t)sqlite3_column_int64(stmt, t->n_fields + 2),
+                           sqlite3_column_int64(stmt, t->n_fields + 3),
+                           sqlite3_column_int64(stmt, t->n_fields + 1), t->fold};
+    rc = each(ctx, &older);
+  }
+  rc = rc == SQLITE_DONE || rc == SQLITE_OK ? REPLIC_OK : replic__fail_db(r, rc);
+  sqlite3_reset(stmt);
+  return rc;
+}
+
+int replic__log_delete(replic *r, const replic__patch *p) {
+  sqlite3_stmt *stmt;
+  int rc = replic__sql_get(r, p->table, LOG_DELETE, &stmt);
+  if (rc != REPLIC_OK) return rc;
+  sqlite3_bind_int64(stmt, 1, p->origin);
+  sqlite3_bind_int64(stmt, 2, p->sequence);
+  return replic__step(r, stmt);
+}
+
 /* ---- reading in sequence order ---- */
 
 /* Steps one table's cursor; `*sequence` is its head, 0 at its end. */

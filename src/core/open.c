@@ -2,7 +2,8 @@
  *
  * The internal tables are few and readable:
  *   _replic_meta        key, value         peerId, layout of these tables
- *   _replic_vector      origin, sequence, patchedAt
+ *   _replic_vector      origin, sequence, patchedAt; floor, cursor, missing (compact.c)
+ *   _replic_staged      what a jump has brought so far, invisible (jump.c)
  *   _replic_migrations  version, up, down  what was applied, and how to step back (engine.c) */
 #include <string.h>
 
@@ -119,7 +120,13 @@ static int set_up(replic *r) {
         "CREATE TABLE IF NOT EXISTS main._replic_meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID;"
         "CREATE TABLE IF NOT EXISTS main._replic_vector(origin INTEGER PRIMARY KEY, sequence "
         "INTEGER NOT NULL, "
-        "patchedAt INTEGER NOT NULL);"
+        "patchedAt INTEGER NOT NULL, floor INTEGER NOT NULL DEFAULT 0, cursor INTEGER NOT NULL "
+        "DEFAULT 0, missing INTEGER NOT NULL DEFAULT 0);"
+        "CREATE TABLE IF NOT EXISTS main._replic_staged(id INTEGER PRIMARY KEY, source INTEGER NOT "
+        "NULL, origin INTEGER NOT NULL, upTo INTEGER NOT NULL, age INTEGER NOT NULL, definitions "
+        "BLOB NOT NULL, patches BLOB NOT NULL);"
+        "CREATE INDEX IF NOT EXISTS main._replic_staged_by ON _replic_staged(source, origin, upTo, "
+        "age);"
         "CREATE TABLE IF NOT EXISTS main._replic_migrations(version INTEGER PRIMARY KEY, up TEXT "
         "NOT NULL, "
         "down TEXT NOT NULL);"
@@ -135,6 +142,7 @@ static int set_up(replic *r) {
   if (rc == REPLIC_OK) rc = replic__vector_load(r);
   if (rc == REPLIC_OK) rc = replic__identity_settle(r);
   if (rc == REPLIC_OK) rc = replic__reload_schema(r);
+  if (rc == REPLIC_OK) rc = replic__jump_load(r);
   if (rc != REPLIC_OK) return rc;
   replic__identity_witness(r); /* first: a crash in between must not make this file look copied */
   rc = replic__exec(r, "COMMIT");
@@ -190,6 +198,10 @@ int replic_is_new_peer(const replic *r) {
 
 void replic_get_counters(const replic *r, replic_counters *out) {
   *out = r->counters;
+}
+
+int64_t replic_clock_high(const replic *r) {
+  return r->clock_committed.high;
 }
 
 void replic_interrupt(replic *r) {

@@ -226,7 +226,7 @@ typedef struct replic_link_info {
 } replic_link_info;
 size_t replic_link_count(const replic *r);
 /* `*info` is filled; `held` is borrowed until the next call. 0 when there is no such index. */
-int replic_link_at(const replic *r, size_t index, replic_link_info *info);
+int replic_link_at(replic *r, size_t index, replic_link_info *info);
 
 typedef struct replic_counters {
   int64_t commits, groups_written, patches_written, patches_applied, patches_duplicate;

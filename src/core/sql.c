@@ -54,7 +54,10 @@ static void append_log_select(sqlite3_str *sql, const replic__table *t, int whic
   if (which == LOG_NEWER)
     sqlite3_str_appendf(sql, " AND (_patchedAt, _peerId, _sequenceId) > (?%d, ?%d, ?%d)", n + 1,
                         n + 2, n + 3);
-  else
+  if (which == LOG_OLDER)
+    sqlite3_str_appendf(sql, " AND (_patchedAt, _peerId, _sequenceId) < (?%d, ?%d, ?%d)", n + 1,
+                        n + 2, n + 3);
+  if (which != LOG_NEWER)
     sqlite3_str_appendall(sql, " ORDER BY _patchedAt DESC, _peerId DESC, _sequenceId DESC");
 }
 
@@ -66,6 +69,9 @@ char *replic__sql_text(const replic__table *t, int which) {
     sqlite3_str_appendf(
         sql, "SELECT _patchedAt FROM main.\"%w\" WHERE _peerId = ?1 AND _sequenceId = ?2",
         t->patches);
+  } else if (which == LOG_DELETE) {
+    sqlite3_str_appendf(sql, "DELETE FROM main.\"%w\" WHERE _peerId = ?1 AND _sequenceId = ?2",
+                        t->patches);
   } else if (which == ROW_EXISTS) {
     sqlite3_str_appendf(sql, "SELECT 1 FROM main.\"%w\" WHERE ", t->name);
     append(sql, t, 0, t->n_keys, NULL, EQUALS, " AND ");

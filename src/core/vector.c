@@ -1,5 +1,5 @@
-/* vector.c - per origin, the sequence up to which everything is applied (I1), in memory and in
- * _replic_vector.
+/* vector.c - per origin, the sequence up to which everything is applied (I1), and what pruning has
+ * done to its patches (compact.c), in memory and in _replic_vector.
  *
  * Every entry knows two positions: `now`, inside the open batch, and `committed`. They differ only
  * during a batch, so that a failed commit leaves memory as it was (I3). Entries are sorted by
@@ -43,9 +43,17 @@ int64_t replic__vector_sequence(const replic *r, uint32_t origin) {
                                                                     : 0;
 }
 
+int64_t replic__vector_floor(const replic *r, uint32_t origin) {
+  size_t slot = find_slot(r, origin);
+  return slot < r->n_vector && r->vector[slot].now.origin == origin ? r->vector[slot].pruned.floor
+                                                                    : 0;
+}
+
 int replic__vector_load(replic *r) {
   sqlite3_stmt *stmt = NULL;
-  int rc = replic__prepare(r, "SELECT origin, sequence, patchedAt FROM main._replic_vector", &stmt);
+  int rc = replic__prepare(
+      r, "SELECT origin, sequence, patchedAt, floor, cursor, missing FROM main._replic_vector",
+      &stmt);
   while (rc == REPLIC_OK && (rc = sqlite3_step(stmt)) == SQLITE_ROW) {
     replic__entry *entry = replic__vector_entry(r, (uint32_t)sqlite3_column_int64(stmt, 0));
     if (!entry) {
@@ -55,6 +63,10 @@ int replic__vector_load(replic *r) {
     entry->now.sequence = sqlite3_column_int64(stmt, 1);
     entry->now.patched_at = sqlite3_column_int64(stmt, 2);
     entry->committed = entry->now;
+    entry->pruned.floor = sqlite3_column_int64(stmt, 3);
+    entry->pruned.cursor = sqlite3_column_int64(stmt, 4);
+    entry->pruned.missing = sqlite3_column_int64(stmt, 5);
+    entry->pruned_committed = entry->pruned;
     replic__clock_seen(&r->clock, entry->now.patched_at);
     rc = REPLIC_OK;
   }
@@ -63,18 +75,27 @@ int replic__vector_load(replic *r) {
   return rc == SQLITE_DONE ? REPLIC_OK : replic__fail_db(r, rc);
 }
 
+static int is_pruned_anew(const replic__entry *entry) {
+  const replic__pruned *now = &entry->pruned, *then = &entry->pruned_committed;
+  return now->floor != then->floor || now->cursor != then->cursor || now->missing != then->missing;
+}
+
 int replic__vector_store(replic *r) {
   int rc = replic__prepare(
       r,
-      "INSERT INTO main._replic_vector(origin, sequence, patchedAt) VALUES(?1, ?2, ?3) "
-      "ON CONFLICT(origin) DO UPDATE SET sequence = ?2, patchedAt = ?3",
+      "INSERT INTO main._replic_vector(origin, sequence, patchedAt, floor, cursor, missing) "
+      "VALUES(?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT(origin) DO UPDATE SET sequence = ?2, "
+      "patchedAt = ?3, floor = ?4, cursor = ?5, missing = ?6",
       &r->vector_sql);
   for (size_t i = 0; rc == REPLIC_OK && i < r->n_vector; i++) {
     const replic__entry *entry = &r->vector[i];
-    if (entry->now.sequence == entry->committed.sequence) continue;
+    if (entry->now.sequence == entry->committed.sequence && !is_pruned_anew(entry)) continue;
     sqlite3_bind_int64(r->vector_sql, 1, entry->now.origin);
     sqlite3_bind_int64(r->vector_sql, 2, entry->now.sequence);
     sqlite3_bind_int64(r->vector_sql, 3, entry->now.patched_at);
+    sqlite3_bind_int64(r->vector_sql, 4, entry->pruned.floor);
+    sqlite3_bind_int64(r->vector_sql, 5, entry->pruned.cursor);
+    sqlite3_bind_int64(r->vector_sql, 6, entry->pruned.missing);
     rc = replic__step(r, r->vector_sql);
   }
   return rc;
@@ -83,6 +104,7 @@ int replic__vector_store(replic *r) {
 void replic__vector_settle(replic *r) {
   for (size_t i = 0; i < r->n_vector; i++) {
     replic__entry *entry = &r->vector[i];
+    entry->pruned_committed = entry->pruned;
     if (entry->now.sequence == entry->committed.sequence) continue;
     entry->committed = entry->now;
     replic__event(r,
@@ -95,7 +117,18 @@ void replic__vector_settle(replic *r) {
 }
 
 void replic__vector_revert(replic *r) {
-  for (size_t i = 0; i < r->n_vector; i++) r->vector[i].now = r->vector[i].committed;
+  for (size_t i = 0; i < r->n_vector; i++) {
+    r->vector[i].now = r->vector[i].committed;
+    r->vector[i].pruned = r->vector[i].pruned_committed;
+    r->vector[i].due = 0;
+  }
+}
+
+int64_t replic_log_rows(const replic *r) {
+  int64_t rows = 0;
+  for (size_t i = 0; i < r->n_vector; i++)
+    rows += r->vector[i].committed.sequence - r->vector[i].pruned_committed.missing;
+  return rows;
 }
 
 size_t replic_vector_count(const replic *r) {

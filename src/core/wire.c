@@ -15,7 +15,8 @@
  *              count, count * (origin, sequence, _patchedAt),
  *              count, count * directly linked peerId
  *   PATCHES 2  origin, after, upTo, then the patches after + 1 … upTo
- *     patch    (sequence - previous - 1) << 1 | begins a group; the former is 0, as there are no holes
+ *     patch    (sequence - previous - 1) << 1 | begins a group; in PATCHES the former is 0, as there
+ *              are no holes
  *              if it begins a group: its clock minus the previous group's (minus 0 at first)
  *              table id, the key's values, a bitmap of the other fields (bit 0 of byte 0 first),
  *              the values of those that are set
@@ -27,6 +28,11 @@
  *   SCHEMA 5   table id, table name, number of keys, number of fields,
  *              fields * (name, declared type), keys first
  *   ERROR 6    code text, message text
+ *   STAGE 7    age, then as PATCHES, but sequences may be missing
+ *   JUMP 8     count, count * (origin, sequence, _patchedAt, floor)
+ *   TAKE 9     flags (1: go on from here), count, count * (origin, staged up to)
+ *   MESSAGE 10 bytes of the application's
+ *   FORK 11    origin, count, count * (sequence, _patchedAt)
  *
  * Numbers without a type are varints. There is one encoding per content, and another one is refused.
  * Nothing is allocated by a length that the rest of the frame cannot hold. */
@@ -230,26 +236,33 @@ void replic__get_value(replic__reader *in, replic_value *value) {
   if (in->failed) value->type = REPLIC_NULL;
 }
 
-int replic__get_patches(replic__reader *in, replic__patches *out) {
-  *out = (replic__patches){.origin = replic__get_peer(in),
+int replic__get_patches(replic__reader *in, int type, replic__patches *out) {
+  int staged = type == FRAME_STAGE;
+  int64_t age = staged ? (int64_t)replic__get_varint(in, INT64_MAX) : 0;
+  *out = (replic__patches){.has_holes = staged,
+                           .age = age,
+                           .origin = replic__get_peer(in),
                            .after = replic__get_sequence(in),
                            .up_to = replic__get_sequence(in)};
   out->sequence = out->after;
   out->in = *in;
+  out->first = in->at;
   return !in->failed && out->up_to > out->after;
 }
 
 int replic__next_patch(replic__patches *p) {
   replic__reader *in = &p->in;
   if (in->at == in->end) {
-    if (p->sequence != p->up_to) fail(in); /* cut off between two patches */
+    if (!p->has_holes && p->sequence != p->up_to) fail(in); /* cut off between two patches */
     return 0;
   }
-  int first = p->sequence == p->after;
+  int first = in->at == p->first;
   uint64_t head = replic__get_varint(in, (uint64_t)REPLIC_MAX_SEQUENCE << 1);
   int64_t step = (int64_t)(head >> 1) + 1;
   p->begins_group = (int)(head & 1);
-  if (step != 1 || p->sequence == p->up_to || (first && !p->begins_group)) fail(in);
+  if (step > (p->has_holes ? p->up_to - p->sequence : p->sequence < p->up_to) ||
+      (first && !p->begins_group))
+    fail(in);
   if (p->begins_group)
     p->clock += (int64_t)replic__get_varint(in, (uint64_t)(REPLIC_MAX_CLOCK - p->clock));
   p->table_id = (uint32_t)replic__get_varint(in, UINT32_MAX);

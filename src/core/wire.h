@@ -5,7 +5,20 @@
 
 #include "core.h"
 
-enum { FRAME_HELLO = 1, FRAME_PATCHES, FRAME_ACK, FRAME_NEED, FRAME_SCHEMA, FRAME_ERROR };
+enum {
+  FRAME_HELLO = 1,
+  FRAME_PATCHES,
+  FRAME_ACK,
+  FRAME_NEED,
+  FRAME_SCHEMA,
+  FRAME_ERROR,
+  FRAME_STAGE,
+  FRAME_JUMP,
+  FRAME_TAKE,
+  FRAME_MESSAGE,
+  FRAME_FORK,
+  FRAME_LAST = FRAME_FORK
+};
 
 /* ---- writing: a frame that grows. The first failure (memory) sticks; finish then gives NULL. ---- */
 
@@ -44,17 +57,21 @@ uint32_t replic__get_peer(replic__reader *in);                   /* never 0 */
 int64_t replic__get_sequence(replic__reader *in);
 int64_t replic__get_clock(replic__reader *in);
 
-/* The patches of a PATCHES frame, one after another. */
+/* The patches of a PATCHES or STAGE frame, one after another. */
 typedef struct replic__patches {
   replic__reader in;
+  int has_holes; /* STAGE: sequences may be missing */
+  int64_t age;   /* STAGE: of the state that it was read from */
   uint32_t origin;
   int64_t after, up_to;
   int64_t sequence, clock; /* of the patch that replic__next_patch stands on */
   int begins_group;
   uint32_t table_id;
+  const uint8_t *first; /* where the patches begin */
 } replic__patches;
 
-int replic__get_patches(replic__reader *in, replic__patches *out); /* the header; 0: malformed */
+/* The header of a frame of `type`, FRAME_PATCHES or FRAME_STAGE; 0: malformed. */
+int replic__get_patches(replic__reader *in, int type, replic__patches *out);
 int replic__next_patch(replic__patches *p); /* 0: end or malformed (in.failed) */
 void replic__get_fields(replic__patches *p, int n_keys, int n_fields, replic_value *values);
 

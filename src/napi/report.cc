@@ -124,7 +124,7 @@ void Report::collect(replic *core, Tables &known) {
 }
 
 // Without memory for it there is no such list this time; the next heartbeat brings one.
-void Report::collect_links(const replic *core) {
+void Report::collect_links(replic *core) {
   size_t count = replic_link_count(core);
   links_ = arena_.array<replic_link_info>(count);
   for (n_links_ = 0; links_ && n_links_ < count; n_links_++) {

@@ -52,7 +52,7 @@ public:
   Napi::Value to_js(Napi::Env env, size_t call_bytes, size_t frame_bytes) const;
 
 private:
-  void collect_links(const replic *core);
+  void collect_links(replic *core);
   void collect_tables(const replic *core, Tables &known);
 
   Arena arena_;

@@ -529,8 +529,8 @@ static void attach(world *w, int i) {
 
 /* ---- the steps ---- */
 
-/* One of its next changes of the disk will fail, or kill it. Not while one such commit is uncertain:
- * two would leave two possible histories. */
+/* One of its next changes of the disk will fail, or kill it. Not while one such commit is
+ * uncertain: two would leave two possible histories. */
 static void arm(sim_peer *p, uint32_t within) {
   rng *g = &p->sim->g;
   if (p->sim->on_disk || mind_of(p)->uncertain.n) return;

@@ -329,7 +329,7 @@ static void malformed_headers_and_hellos(void) {
       {"", REPLIC_EPROTOCOL},
       {"01", REPLIC_EPROTOCOL},
       {"01 00", REPLIC_EPROTOCOL},
-      {"01 07", REPLIC_EPROTOCOL},
+      {"01 0c", REPLIC_EPROTOCOL},
       {"01 ff 00 00", REPLIC_EPROTOCOL},
       {"47 45 54 20 2f", REPLIC_EPROTOCOL}, /* GET / */
       {"02 02 66 00", REPLIC_EPROTOCOL},

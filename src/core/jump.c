@@ -1,0 +1,613 @@
+/* jump.c - how a peer gets past what the log of another one has pruned.
+ *
+ * A pruned log knows the state at its own vector, not at the vectors in between: so it cannot serve
+ * frames of PATCHES to a peer that stands below a floor. That peer jumps, from its vector to the
+ * source's, in one transaction:
+ *
+ *   source                                   the one that jumps
+ *     JUMP vector, floors      ──────────>   is it covered? no: take it from this source
+ *                              <──────────   TAKE (origin, staged up to): go on from there
+ *     STAGE STAGE STAGE …      ──────────>   each into _replic_staged, invisible, committed
+ *                              <──────────   TAKE as an acknowledgement: the window opens
+ *     JUMP vector, floors      ──────────>   covered: merge all that is staged, set vector and
+ *                                            floors, forget what is staged
+ *
+ * A JUMP is covered when, for every origin in it, what is applied and what is staged from the same
+ * source reaches its sequence. A piece may be older than the JUMP: it then holds patches that have
+ * been pruned since, which does no harm. It must not be newer: of what it lacks, a part may have
+ * been superseded by patches beyond the JUMP's vector. `age`, the sum of a peer's vector and
+ * floors, says which of two of its frames is the older one. (test/model/protocol.py shows each of
+ * these rules to be needed.)
+ *
+ * What is staged stays until a jump has happened or the vector has passed it: so a link that
+ * breaks, a crash, or a change of the source costs nothing that had arrived from that source
+ * before. */
+#include <string.h>
+
+#include "sync.h"
+
+#define JUMP_HEARTBEATS 5 /* without a sign of life, after which another source is taken */
+
+int64_t replic__age(const replic *r) {
+  int64_t age = 0;
+  for (size_t i = 0; i < r->n_vector; i++)
+    age += r->vector[i].committed.sequence + r->vector[i].pruned.floor;
+  return age;
+}
+
+/* ---- _replic_staged ---- */
+
+static int staged_up_to(replic *r, uint32_t source, uint32_t origin, int64_t *up_to) {
+  sqlite3_stmt **slot = &r->sync->staged_sql;
+  int rc = replic__prepare(
+      r, "SELECT max(upTo) FROM main._replic_staged WHERE source = ?1 AND origin = ?2", slot);
+  *up_to = 0;
+  if (rc != REPLIC_OK) return rc;
+  sqlite3_bind_int64(*slot, 1, source);
+  sqlite3_bind_int64(*slot, 2, origin);
+  rc = sqlite3_step(*slot);
+  if (rc == SQLITE_ROW) *up_to = sqlite3_column_int64(*slot, 0);
+  rc = rc == SQLITE_ROW || rc == SQLITE_DONE ? REPLIC_OK : replic__fail_db(r, rc);
+  sqlite3_reset(*slot);
+  return rc;
+}
+
+/* The tables that a piece speaks of: table ids mean something only on the link it came by. */
+static void put_definitions(replic__writer *w, const link *l, const unsigned char *used) {
+  for (size_t i = 0; i < l->n_tables; i++) {
+    const remote_table *t = l->tables[i];
+    replic__writer one = {0};
+    if (!used[i]) continue;
+    replic__put_varint(&one, t->id);
+    replic__put_text(&one, t->name);
+    replic__put_varint(&one, (uint64_t)t->n_keys);
+    replic__put_varint(&one, (uint64_t)t->n_fields);
+    for (int f = 0; f < 2 * t->n_fields; f++) replic__put_text(&one, t->texts[f]);
+    replic_frame *frame = replic__finish(&one);
+    if (frame) replic__put_varint(w, frame->len);
+    if (frame) replic__put_bytes(w, frame->data, frame->len);
+    if (!frame) w->failed = 1;
+    replic__frame_release(frame);
+  }
+}
+
+static int insert_piece(replic *r, uint32_t source, const replic__patches *p, const uint8_t *body,
+                        size_t len, const replic_frame *definitions) {
+  sqlite3_stmt *stmt = NULL;
+  int rc = replic__prepare(r,
+                           "INSERT INTO main._replic_staged(source, origin, upTo, age, "
+                           "definitions, patches) VALUES(?1, ?2, ?3, ?4, ?5, ?6)",
+                           &stmt);
+  if (rc != REPLIC_OK) return rc;
+  sqlite3_bind_int64(stmt, 1, source);
+  sqlite3_bind_int64(stmt, 2, p->origin);
+  sqlite3_bind_int64(stmt, 3, p->up_to);
+  sqlite3_bind_int64(stmt, 4, p->age);
+  size_t n = definitions ? definitions->len : 0;
+  rc = sqlite3_bind_blob64(stmt, 5, n ? definitions->data : (const uint8_t *)"", n, SQLITE_STATIC);
+  if (rc == SQLITE_OK) rc = sqlite3_bind_blob64(stmt, 6, body, len, SQLITE_STATIC);
+  rc = rc == SQLITE_OK ? replic__step(r, stmt) : replic__fail_db(r, rc);
+  sqlite3_finalize(stmt);
+  return rc;
+}
+
+/* ---- STAGE ---- */
+
+/* Reads the whole frame. *used: which of the link's tables it speaks of; *undefined: one that was
+ * never defined; *skewed: the text where a patch is stamped too far ahead. */
+static int examine(replic *r, link *l, replic__patches p, unsigned char *used, int *undefined,
+                   char **skewed, int64_t *n) {
+  int64_t limit = r->now_ms + r->config.max_clock_skew_ms;
+  while (replic__next_patch(&p)) {
+    size_t i = 0;
+    while (i < l->n_tables && l->tables[i]->id != p.table_id) i++;
+    *undefined = i == l->n_tables;
+    if (*undefined) return REPLIC_OK;
+    used[i] = 1;
+    const remote_table *t = l->tables[i];
+    int rc = replic__reserve_values(r->sync, t->n_fields);
+    if (rc != REPLIC_OK) return rc;
+    replic__get_fields(&p, t->n_keys, t->n_fields, r->sync->values);
+    if (p.clock > limit && !*skewed) *skewed = replic__skew_text(r, p.origin, p.sequence, p.clock);
+    ++*n;
+  }
+  return p.in.failed ? replic__malformed(r, l, "STAGE") : REPLIC_OK;
+}
+
+static int stage(replic *r, link *l, const replic__patches *p, const uint8_t *body, size_t len,
+                 const unsigned char *used, int64_t n) {
+  replic__savepoint save;
+  replic__writer w = {0};
+  put_definitions(&w, l, used);
+  replic_frame *definitions = replic__finish(&w);
+  if (w.failed) return SQLITE_NOMEM;
+  int rc = replic__savepoint_open(r, p->origin, &save);
+  if (rc == REPLIC_OK) {
+    rc = insert_piece(r, l->peer, p, body, len, definitions);
+    if (rc == REPLIC_OK) r->counters.patches_staged += n;
+    rc = replic__savepoint_end(r, &save, rc);
+  }
+  replic__frame_release(definitions);
+  if (rc != REPLIC_OK) return rc;
+  l->n_staged += n;
+  r->sync->staged = 1;
+  return rc;
+}
+
+static void want_take(const replic *r, link *l) {
+  if (l->take_ms && r->now_ms - l->take_ms < r->config.heartbeat_ms && r->now_ms >= l->take_ms)
+    return;
+  l->take_ms = r->now_ms;
+  l->take_due = 2;
+}
+
+int replic__on_stage(replic *r, link *l, const uint8_t *bytes, size_t len) {
+  replic__reader in = {bytes + 2, bytes + len, 0};
+  replic__patches p;
+  int undefined = 0;
+  char *skewed = NULL;
+  int64_t staged, n = 0, known;
+  if (!replic__get_patches(&in, FRAME_STAGE, &p)) return replic__malformed(r, l, "STAGE");
+  position *at = replic__position(l, p.origin);
+  unsigned char *used = sqlite3_malloc64(l->n_tables + 1);
+  if (!at || !used) {
+    sqlite3_free(used);
+    return SQLITE_NOMEM;
+  }
+  memset(used, 0, l->n_tables + 1);
+  int rc = examine(r, l, p, used, &undefined, &skewed, &n);
+  if (rc == REPLIC_OK) rc = staged_up_to(r, l->peer, p.origin, &staged);
+  if (rc == REPLIC_OK) {
+    known = replic__vector_sequence(r, p.origin);
+    if (l->id == r->sync->jump_link) r->sync->jump_ms = r->now_ms;
+    if (known < staged) known = staged;
+    if (!l->take_due) l->take_due = 1;
+    if (p.after > known || undefined)
+      want_take(r, l);
+    else if (skewed)
+      replic__hold(r, l, at, REPLIC_ECLOCKSKEW, replic__vector_sequence(r, p.origin), skewed);
+    else if (p.up_to > known && p.origin != r->peer_id)
+      rc = stage(r, l, &p, bytes + 2, len - 2, used, n);
+  }
+  sqlite3_free(skewed);
+  sqlite3_free(used);
+  return rc;
+}
+
+/* ---- JUMP ---- */
+
+typedef struct target {
+  replic_position to;
+  int64_t floor;
+} target;
+
+static int next_target(replic__reader *in, uint32_t *last, target *t) {
+  t->to.origin = replic__get_origin(in, last);
+  t->to.sequence = replic__get_sequence(in);
+  t->to.patched_at = replic__get_clock(in);
+  t->floor = replic__get_sequence(in);
+  if (t->floor > t->to.sequence) in->failed = 1;
+  return !in->failed;
+}
+
+void replic__jump_over(replic__sync *s) {
+  sqlite3_free(s->jump);
+  s->jump = NULL;
+  s->jump_len = 0;
+  s->jump_link = 0;
+}
+
+/* One source at a time, or a new peer would get everything from each of its peers. */
+static int choose_source(replic *r, const link *l) {
+  replic__sync *s = r->sync;
+  const link *current = s->jump_link ? replic__link_find(r, s->jump_link) : NULL;
+  int lives = current && !current->closing && r->now_ms >= s->jump_ms &&
+              r->now_ms - s->jump_ms < JUMP_HEARTBEATS * r->config.heartbeat_ms;
+  if (lives && current != l) return 0;
+  if (current != l) {
+    replic__jump_over(s);
+    s->jump_link = l->id;
+    char *sql =
+        sqlite3_mprintf("SELECT count(*) FROM main._replic_staged WHERE source = %u", l->peer);
+    int64_t staged = 0;
+    if (s->staged && sql) replic__int(r, sql, &staged);
+    sqlite3_free(sql);
+    r->counters.jumps_resumed += staged > 0;
+  }
+  s->jump_ms = r->now_ms;
+  return 1;
+}
+
+int replic__on_jump(replic *r, link *l, const uint8_t *bytes, size_t len) {
+  replic__sync *s = r->sync;
+  replic__reader in = {bytes + 2, bytes + len, 0};
+  size_t n = replic__get_count(&in, 4);
+  uint32_t last = 0;
+  target t;
+  int below = 0;
+  for (; n > 0 && next_target(&in, &last, &t); n--) {
+    int64_t mine = replic__vector_sequence(r, t.to.origin);
+    position *at = replic__position(l, t.to.origin);
+    if (!at) return SQLITE_NOMEM;
+    if (t.to.origin == r->peer_id && t.to.sequence > mine)
+      return replic__forked(r, l, t.to.origin, t.to.sequence, "it holds more than was issued here");
+    replic__learn(r, l, at, t.to.sequence);
+    if (t.to.sequence <= mine) continue;
+    l->synced = 0;
+    below |= mine < t.floor;
+    if (t.to.patched_at > r->now_ms + r->config.max_clock_skew_ms) {
+      char *text = replic__skew_text(r, t.to.origin, t.to.sequence, t.to.patched_at);
+      replic__hold(r, l, at, REPLIC_ECLOCKSKEW, mine, text ? text : "");
+      sqlite3_free(text);
+      below = 0;
+      break;
+    }
+  }
+  if (in.failed || (!n && in.at != in.end)) return replic__malformed(r, l, "JUMP");
+  int failed_lately = s->jump_failed_generation == s->generation &&
+                      s->jump_failed_ms <= r->now_ms &&
+                      r->now_ms - s->jump_failed_ms < HELD_HEARTBEATS * r->config.heartbeat_ms;
+  if (!below || !choose_source(r, l) || failed_lately) return REPLIC_OK;
+  uint8_t *copy = sqlite3_malloc64(len);
+  if (!copy) return SQLITE_NOMEM;
+  memcpy(copy, bytes, len);
+  sqlite3_free(s->jump);
+  s->jump = copy;
+  s->jump_len = len;
+  replic__try_jump(r);
+  if (s->jump) want_take(r, l);
+  return REPLIC_OK;
+}
+
+/* 1: what is applied and staged reaches it, and nothing of it is newer. */
+static int is_covered(replic *r, uint32_t source, int *rc) {
+  const replic__sync *s = r->sync;
+  replic__reader in = {s->jump + 2, s->jump + s->jump_len, 0};
+  int64_t newest = 0;
+  uint64_t age = 0; /* a hostile one may exceed any number */
+  uint32_t last = 0;
+  target t;
+  for (size_t n = replic__get_count(&in, 4); n > 0 && next_target(&in, &last, &t); n--) {
+    int64_t staged;
+    age += (uint64_t)t.to.sequence + (uint64_t)t.floor;
+    if (replic__vector_sequence(r, t.to.origin) >= t.to.sequence) continue;
+    *rc = staged_up_to(r, source, t.to.origin, &staged);
+    if (*rc != REPLIC_OK || staged < t.to.sequence) return 0;
+  }
+  char *sql = sqlite3_mprintf("SELECT max(age) FROM main._replic_staged WHERE source = %u", source);
+  *rc = sql ? replic__int(r, sql, &newest) : SQLITE_NOMEM;
+  sqlite3_free(sql);
+  return *rc == REPLIC_OK && (uint64_t)newest <= age;
+}
+
+/* ---- the jump itself ---- */
+
+typedef struct jumping {
+  replic *r;
+  uint32_t source;
+  target *targets; /* of the origins that are lacking, by origin */
+  int64_t *inserted;
+  size_t n;
+  remote_table **tables; /* of the piece at hand */
+  size_t n_tables;
+  char *why; /* owned; the patches wait for a migration */
+} jumping;
+
+static int read_targets(jumping *j) {
+  replic *r = j->r;
+  replic__reader in = {r->sync->jump + 2, r->sync->jump + r->sync->jump_len, 0};
+  uint32_t last = 0;
+  size_t n = replic__get_count(&in, 4);
+  j->targets = sqlite3_malloc64((n + 1) * sizeof *j->targets);
+  j->inserted = sqlite3_malloc64((n + 1) * sizeof *j->inserted);
+  if (!j->targets || !j->inserted) return SQLITE_NOMEM;
+  memset(j->inserted, 0, (n + 1) * sizeof *j->inserted);
+  for (target t; n > 0 && next_target(&in, &last, &t); n--)
+    if (t.to.sequence > replic__vector_sequence(r, t.to.origin)) j->targets[j->n++] = t;
+  return REPLIC_OK;
+}
+
+static void free_tables(jumping *j) {
+  for (size_t i = 0; i < j->n_tables; i++) replic__free_remote_table(j->tables[i]);
+  sqlite3_free(j->tables);
+  j->tables = NULL;
+  j->n_tables = 0;
+}
+
+static int corrupt(replic *r) {
+  return replic__fail(r, SQLITE_CORRUPT,
+                      "_replic_staged holds what is no STAGE frame: delete its rows");
+}
+
+static int read_definitions(jumping *j, const uint8_t *bytes, size_t len) {
+  replic__reader in = {bytes, bytes + len, 0};
+  while (in.at != in.end && !in.failed) {
+    size_t n = replic__get_count(&in, 1);
+    replic__reader one = {in.at, in.at + n, 0};
+    in.at += n;
+    remote_table **grown = sqlite3_realloc64(j->tables, (j->n_tables + 1) * sizeof *grown);
+    if (!grown) return SQLITE_NOMEM;
+    j->tables = grown;
+    remote_table *t = replic__read_definition(&one);
+    if (!t) return one.failed ? corrupt(j->r) : SQLITE_NOMEM;
+    j->tables[j->n_tables++] = t;
+    int rc = replic__resolve(j->r, t);
+    if (rc != REPLIC_OK) return rc;
+  }
+  return in.failed ? corrupt(j->r) : REPLIC_OK;
+}
+
+static int merge_piece(jumping *j, replic__patches *p, size_t at) {
+  replic *r = j->r;
+  int64_t known = replic__vector_sequence(r, p->origin);
+  while (replic__next_patch(p) && p->sequence <= j->targets[at].to.sequence) {
+    size_t i = 0;
+    while (i < j->n_tables && j->tables[i]->id != p->table_id) i++;
+    if (i == j->n_tables) return corrupt(r);
+    const remote_table *t = j->tables[i];
+    int rc = replic__reserve_values(r->sync, t->n_fields);
+    if (rc != REPLIC_OK) return rc;
+    replic__get_fields(p, t->n_keys, t->n_fields, r->sync->values);
+    if (p->in.failed) return corrupt(r);
+    if (p->sequence <= known) continue;
+    if (!t->table) {
+      j->why = sqlite3_mprintf("patch %u.%lld waits at peer %u: %s", p->origin, p->sequence,
+                               r->peer_id, t->why);
+      return REPLIC_ESCHEMA;
+    }
+    int64_t duplicates = r->counters.patches_duplicate;
+    rc = replic__apply_patch(r, t, p->origin, p->sequence, p->clock);
+    if (rc != REPLIC_OK) return rc;
+    if (r->counters.patches_duplicate == duplicates) j->inserted[at]++;
+  }
+  return p->in.failed ? corrupt(r) : REPLIC_OK;
+}
+
+static int merge_pieces(jumping *j) {
+  replic *r = j->r;
+  sqlite3_stmt *stmt = NULL;
+  int rc = replic__prepare(r,
+                           "SELECT definitions, patches FROM main._replic_staged "
+                           "WHERE source = ?1 ORDER BY id",
+                           &stmt);
+  if (rc == REPLIC_OK) sqlite3_bind_int64(stmt, 1, j->source);
+  while (rc == REPLIC_OK && (rc = sqlite3_step(stmt)) == SQLITE_ROW) {
+    replic_value definitions, body;
+    replic__patches p;
+    replic__column(stmt, 0, &definitions);
+    replic__column(stmt, 1, &body);
+    const uint8_t *bytes = body.data;
+    replic__reader in = {bytes, bytes + body.len, 0};
+    if (!replic__get_patches(&in, FRAME_STAGE, &p)) {
+      rc = corrupt(r);
+      break;
+    }
+    size_t at = 0;
+    while (at < j->n && j->targets[at].to.origin != p.origin) at++;
+    rc = REPLIC_OK;
+    if (at == j->n) continue;
+    rc = read_definitions(j, definitions.data, definitions.len);
+    if (rc == REPLIC_OK) rc = merge_piece(j, &p, at);
+    free_tables(j);
+  }
+  sqlite3_finalize(stmt);
+  return rc == SQLITE_DONE ? REPLIC_OK : rc;
+}
+
+static int set_vector(jumping *j) {
+  replic *r = j->r;
+  for (size_t i = 0; i < j->n; i++) {
+    const target *t = &j->targets[i];
+    replic__entry *entry = replic__vector_entry(r, t->to.origin);
+    if (!entry) return SQLITE_NOMEM;
+    entry->pruned.missing += t->to.sequence - entry->now.sequence - j->inserted[i];
+    entry->now = t->to;
+    if (t->floor > entry->pruned.floor) entry->pruned.floor = t->floor;
+    entry->due = 0;
+    replic__clock_seen(&r->clock, t->to.patched_at);
+    r->counters.patches_applied += j->inserted[i];
+  }
+  int64_t others;
+  char *sql = sqlite3_mprintf(
+      "SELECT count(DISTINCT source) FROM main._replic_staged WHERE source <> %u", j->source);
+  int rc = sql ? replic__int(r, sql, &others) : SQLITE_NOMEM;
+  sqlite3_free(sql);
+  if (rc != REPLIC_OK) return rc;
+  r->counters.jumps++;
+  r->counters.jumps_abandoned += others;
+  return replic__exec(r, "DELETE FROM main._replic_staged");
+}
+
+static int jump(jumping *j) {
+  replic *r = j->r;
+  replic__savepoint save;
+  int rc = read_targets(j);
+  if (rc != REPLIC_OK) return rc;
+  rc = replic__savepoint_open(r, 0, &save);
+  if (rc != REPLIC_OK) return rc;
+  rc = replic__merge_mode(r, 1);
+  if (rc == REPLIC_OK) rc = merge_pieces(j);
+  if (rc == REPLIC_OK) rc = set_vector(j);
+  return replic__savepoint_end(r, &save, rc);
+}
+
+static void conclude_jump(replic *r, link *l, const jumping *j, int rc) {
+  position *at = j->n ? replic__position(l, j->targets[0].to.origin) : NULL;
+  if (rc == REPLIC_OK) {
+    for (size_t i = 0; i < j->n; i++) {
+      position *done = replic__position(l, j->targets[i].to.origin);
+      if (done) replic__release(l, done);
+    }
+    replic__trace(r, "jumped past %d floors, link %u", (int)j->n, l->id);
+    for (size_t i = 0; i < r->sync->n_links; i++) r->sync->links[i]->ack_due = 1;
+    r->sync->staged = 0;
+    replic__jump_over(r->sync);
+    return;
+  }
+  sqlite3_free(r->sync->jump); /* the next one tries again */
+  r->sync->jump = NULL;
+  r->sync->jump_failed_ms = r->now_ms;
+  r->sync->jump_failed_generation = r->sync->generation;
+  if (at && replic__lies_in_data(rc))
+    replic__hold(r, l, at, REPLIC_ESCHEMA, replic__vector_sequence(r, at->origin),
+                 j->why ? j->why : replic_error_text(r));
+  else
+    replic__conclude(r, l, rc < 0 ? SQLITE_ERROR : rc);
+}
+
+static void jump_from(replic *r, link *l) {
+  jumping j = {.r = r, .source = l->peer};
+  int rc = jump(&j);
+  conclude_jump(r, l, &j, rc);
+  free_tables(&j);
+  sqlite3_free(j.why);
+  sqlite3_free(j.targets);
+  sqlite3_free(j.inserted);
+}
+
+void replic__try_jump(replic *r) {
+  replic__sync *s = r->sync;
+  int rc = REPLIC_OK;
+  if (!s->jump) return;
+  link *l = replic__link_find(r, s->jump_link);
+  if (!l || l->closing)
+    replic__jump_over(s);
+  else if (is_covered(r, l->peer, &rc))
+    jump_from(r, l);
+  else if (rc != REPLIC_OK)
+    replic__conclude(r, l, rc);
+}
+
+/* ---- sending ---- */
+
+static void send_jump(replic *r, link *l) {
+  replic__writer w;
+  uint64_t n = 0;
+  replic__put_frame(&w, FRAME_JUMP);
+  for (size_t i = 0; i < r->n_vector; i++) n += r->vector[i].committed.sequence > 0;
+  replic__put_varint(&w, n);
+  for (size_t i = 0; i < r->n_vector; i++) {
+    const replic__entry *entry = &r->vector[i];
+    if (!entry->committed.sequence) continue;
+    replic__put_varint(&w, entry->committed.origin);
+    replic__put_varint(&w, (uint64_t)entry->committed.sequence);
+    replic__put_varint(&w, (uint64_t)entry->committed.patched_at);
+    replic__put_varint(&w, (uint64_t)entry->pruned.floor);
+  }
+  l->jump_due = 0;
+  l->jump_ms = r->now_ms;
+  replic__send(r, l, replic__finish(&w));
+}
+
+/* All of it, so that one that arrives makes up for those that did not. */
+static void send_take(replic *r, link *l) {
+  replic__writer w, list = {0};
+  sqlite3_stmt *stmt = NULL;
+  uint64_t n = 0;
+  int rc = replic__prepare(r,
+                           "SELECT origin, max(upTo) FROM main._replic_staged WHERE source = ?1 "
+                           "GROUP BY origin ORDER BY origin",
+                           &stmt);
+  if (rc == REPLIC_OK) sqlite3_bind_int64(stmt, 1, l->peer);
+  for (; rc == REPLIC_OK && (rc = sqlite3_step(stmt)) == SQLITE_ROW; n++, rc = REPLIC_OK) {
+    replic__put_varint(&list, (uint64_t)sqlite3_column_int64(stmt, 0));
+    replic__put_varint(&list, (uint64_t)sqlite3_column_int64(stmt, 1));
+  }
+  sqlite3_finalize(stmt);
+  replic_frame *entries = replic__finish(&list);
+  if (rc == SQLITE_DONE && !list.failed) {
+    replic__put_frame(&w, FRAME_TAKE);
+    replic__put_varint(&w, l->take_due == 2);
+    replic__put_varint(&w, n);
+    if (entries) replic__put_bytes(&w, entries->data, entries->len);
+    l->take_due = 0; /* else with the next flush */
+    replic__send(r, l, replic__finish(&w));
+  }
+  replic__frame_release(entries);
+}
+
+static void send_on_from_there(replic *r, link *l) {
+  for (size_t i = 0; i < l->n_at; i++) {
+    position *at = &l->at[i];
+    int64_t from = at->staged > at->acked ? at->staged : at->acked;
+    if (!at->staging || at->sent <= from) continue;
+    replic__count_again(r, l, at->sent - from);
+    l->unacked -= at->unacked;
+    at->unacked = 0;
+    at->sent = from;
+  }
+  l->schema_sent = 0; /* it may have missed a definition */
+  l->jump_due = 1;
+}
+
+int replic__on_take(replic *r, link *l, replic__reader *in) {
+  uint64_t again = replic__get_varint(in, 1);
+  uint32_t last = 0;
+  l->taking = 1;
+  for (size_t i = 0; again && i < l->n_at; i++) l->at[i].staged = 0;
+  for (size_t n = replic__get_count(in, 2); n > 0 && !in->failed; n--) {
+    uint32_t origin = replic__get_origin(in, &last);
+    int64_t staged = replic__get_sequence(in);
+    position *at = in->failed ? NULL : replic__position(l, origin);
+    if (!at) return in->failed ? replic__malformed(r, l, "TAKE") : SQLITE_NOMEM;
+    if (staged > replic__vector_sequence(r, origin) || staged <= at->staged) continue;
+    int64_t from = at->staged > at->acked ? at->staged : at->acked;
+    if (at->staging && !again && at->sent > from && staged > from) {
+      int64_t unacked =
+          staged >= at->sent ? 0 : at->unacked / (at->sent - from) * (at->sent - staged);
+      l->unacked -= at->unacked - unacked;
+      at->unacked = unacked;
+    }
+    at->staged = staged;
+  }
+  if (again) send_on_from_there(r, l);
+  return in->failed || in->at != in->end ? replic__malformed(r, l, "TAKE") : REPLIC_OK;
+}
+
+/* Everything that the peer lacks is on its way. */
+static int all_sent(const replic *r, link *l) {
+  for (size_t i = 0; i < r->n_vector; i++) {
+    const replic_position *mine = &r->vector[i].committed;
+    const position *at = replic__position(l, mine->origin);
+    if (!at || (mine->origin != l->peer && at->acked < mine->sequence && at->sent < mine->sequence))
+      return 0;
+  }
+  return 1;
+}
+
+void replic__flush_jump(replic *r, link *l) {
+  if (l->take_due) send_take(r, l);
+  if (!l->below) {
+    l->taking = l->jump_due = 0;
+    return;
+  }
+  int due =
+      l->jump_due || r->now_ms < l->jump_ms || r->now_ms - l->jump_ms >= r->config.heartbeat_ms;
+  if (due && (!l->taking || all_sent(r, l))) send_jump(r, l);
+}
+
+int replic__jump_load(replic *r) {
+  int64_t n;
+  int rc = replic__int(r, "SELECT count(*) FROM main._replic_staged", &n);
+  r->sync->staged = n > 0;
+  return rc;
+}
+
+/* What was staged, and has come another way, is let go. */
+int replic__tick_jump(replic *r) {
+  replic__sync *s = r->sync;
+  replic__savepoint save;
+  int64_t left;
+  if (!s->staged) return REPLIC_OK;
+  int rc = replic__savepoint_open(r, r->peer_id, &save);
+  if (rc != REPLIC_OK) return rc;
+  rc = replic__exec(r, "DELETE FROM main._replic_staged WHERE upTo <= (SELECT sequence FROM "
+                       "main._replic_vector AS v WHERE v.origin = _replic_staged.origin)");
+  if (rc == REPLIC_OK) rc = replic__int(r, "SELECT count(*) FROM main._replic_staged", &left);
+  rc = replic__savepoint_end(r, &save, rc);
+  if (rc != REPLIC_OK || left > 0) return rc;
+  s->staged = 0;
+  r->counters.jumps_abandoned++;
+  replic__jump_over(s);
+  return rc;
+}

@@ -1,0 +1,201 @@
+/* outgoing.c - patches from the log to the links: frames are read and encoded once and shared by
+ * all links that stand at the same place; what the window does not take stays in the log. */
+#include "sync.h"
+
+static void send_schema(replic *r, link *l) {
+  const replic__schema *schema = r->schema;
+  for (size_t i = 0; i < schema->n_tables; i++) {
+    uint32_t id = schema->base_id + (uint32_t)i;
+    if (id < l->schema_sent) continue;
+    const replic__table *t = schema->tables[i];
+    replic__writer w;
+    replic__put_frame(&w, FRAME_SCHEMA);
+    replic__put_varint(&w, id);
+    replic__put_text(&w, t->name);
+    replic__put_varint(&w, (uint64_t)t->n_keys);
+    replic__put_varint(&w, (uint64_t)t->n_fields);
+    for (int f = 0; f < t->n_fields; f++) {
+      replic__put_text(&w, t->fields[f].name);
+      replic__put_text(&w, t->fields[f].type);
+    }
+    replic__send(r, l, replic__finish(&w));
+  }
+  l->schema_sent = schema->base_id + (uint32_t)schema->n_tables;
+}
+
+/* ---- frames of patches: from the ring, or encoded from the log ---- */
+
+typedef struct encoder {
+  replic *r;
+  replic__writer w;
+  int64_t previous, clock;
+  int full;          /* stopped before a group, because the slice is large enough */
+  int has_holes;     /* STAGE: sequences may be missing */
+  int64_t hole_ends; /* stopped before a hole in the log, whose last sequence is this */
+} encoder;
+
+static int encode_patch(void *ctx, const replic__patch *p) {
+  encoder *e = ctx;
+  const replic__schema *schema = e->r->schema;
+  int begins = p->patched_at != e->clock || !e->clock;
+  if (p->sequence != e->previous + 1 && !e->has_holes) {
+    e->hole_ends = p->sequence - 1;
+    return SQLITE_DONE;
+  }
+  if (begins && e->clock && e->w.frame && e->w.frame->len >= e->r->config.slice_bytes) {
+    e->full = 1;
+    return SQLITE_DONE;
+  }
+  uint32_t i = 0;
+  while (schema->tables[i] != p->table) i++;
+  replic__put_patch(&e->w, p, schema->base_id + i, e->previous, e->clock, begins);
+  e->previous = p->sequence;
+  e->clock = p->patched_at;
+  return e->w.failed ? SQLITE_NOMEM : REPLIC_OK;
+}
+
+/* Rows of the log were deleted by hand: that counts as pruned, so peers that lack them jump. */
+static void note_hole(replic *r, uint32_t origin, int64_t from, int64_t up_to) {
+  replic__entry *entry = replic__vector_entry(r, origin);
+  if (!entry || up_to <= entry->pruned.floor) return;
+  entry->pruned.floor = up_to; /* on disk with the next batch, or found again */
+  replic__event(r, (replic_event){.kind = REPLIC_EVENT_ERROR, .code = REPLIC_ENOTFOUND},
+                "the log has no patches %u.%lld to %lld any more: they were deleted with { unsafe: "
+                "true }, so peers that lack them will not get what they set",
+                origin, from, up_to);
+}
+
+/* The frame's upTo stands before its patches, but is known only after them: it is written last.
+ * NULL: there is nothing to send, or it cannot be read. */
+static replic_frame *encode(replic *r, int type, uint32_t origin, int64_t after, int64_t *up_to) {
+  encoder e = {.r = r, .previous = after, .has_holes = type == FRAME_STAGE};
+  replic__writer head;
+  replic__put_frame(&e.w, type);
+  int rc = replic__log_read(r, origin, after, *up_to, encode_patch, &e);
+  if (rc != REPLIC_OK && rc != SQLITE_DONE) {
+    replic__event(r, (replic_event){.kind = REPLIC_EVENT_ERROR, .code = rc},
+                  "the log cannot be read: %s", replic_error_text(r));
+    e.w.failed = 1;
+  }
+  if (rc == REPLIC_OK && !e.has_holes && e.previous != *up_to) e.hole_ends = *up_to;
+  if (e.hole_ends) note_hole(r, origin, e.previous + 1, e.hole_ends);
+  if (!e.has_holes || e.full) *up_to = e.previous;
+  if (*up_to == after) e.w.failed = 1;
+  replic__put_frame(&head, type);
+  if (e.has_holes) replic__put_varint(&head, (uint64_t)replic__age(r));
+  replic__put_varint(&head, origin);
+  replic__put_varint(&head, (uint64_t)after);
+  replic__put_varint(&head, (uint64_t)*up_to);
+  replic_frame *body = replic__finish(&e.w);
+  if (!body) head.failed = 1;
+  if (body) replic__put_bytes(&head, body->data + 2, body->len - 2);
+  replic__frame_release(body);
+  return replic__finish(&head);
+}
+
+replic_frame *replic__stage_frame(replic *r, uint32_t origin, int64_t after, int64_t *up_to) {
+  return encode(r, FRAME_STAGE, origin, after, up_to);
+}
+
+void replic__ring_drop(replic__sync *s) {
+  ring_entry *oldest = &s->ring[s->ring_from];
+  s->ring_bytes -= oldest->frame->len;
+  replic__frame_release(oldest->frame);
+  s->ring_from = (s->ring_from + 1) % RING_MAX;
+  s->n_ring--;
+}
+
+/* The patches of `origin` after `after`, at most up to *up_to, which becomes the frame's own. The
+ * caller gets a reference. */
+static replic_frame *patches_frame(replic *r, uint32_t origin, int64_t after, int64_t *up_to) {
+  replic__sync *s = r->sync;
+  for (size_t i = s->n_ring; i-- > 0;) { /* the newest first: live links all ask for that */
+    ring_entry *entry = &s->ring[(s->ring_from + i) % RING_MAX];
+    if (entry->origin != origin || entry->after != after) continue;
+    *up_to = entry->up_to;
+    entry->frame->refs++;
+    return entry->frame;
+  }
+  replic_frame *frame = encode(r, FRAME_PATCHES, origin, after, up_to);
+  if (!frame || frame->len > r->config.ring_bytes) return frame;
+  while (s->n_ring == RING_MAX || s->ring_bytes + frame->len > r->config.ring_bytes)
+    replic__ring_drop(s);
+  s->ring[(s->ring_from + s->n_ring++) % RING_MAX] = (ring_entry){origin, after, *up_to, frame};
+  s->ring_bytes += frame->len;
+  frame->refs++;
+  return frame;
+}
+
+/* ---- flushing ---- */
+
+static int may_relay(const replic *r, const link *l, const position *at) {
+  if (at->origin == l->peer) return 0;
+  if (at->origin == r->peer_id || !replic__link_direct(l, at->origin)) return 1;
+  return r->now_ms - at->lag_since_ms >= GRACE_HEARTBEATS * r->config.heartbeat_ms ||
+         r->now_ms < at->lag_since_ms;
+}
+
+/* What is on its way is counted anew from where the cursor now stands. */
+static void set_cursor(link *l, position *at, int staging) {
+  l->unacked -= at->unacked;
+  at->unacked = 0;
+  at->staging = staging;
+  at->sent = at->acked;
+}
+
+static void flush_origin(replic *r, link *l, const replic__entry *entry) {
+  const replic_position *mine = &entry->committed;
+  position *at = replic__position(l, mine->origin);
+  if (!at) return;
+  if (mine->sequence > at->acked && !at->lag_since_ms) at->lag_since_ms = r->now_ms;
+  if (at->acked >= mine->sequence || !(l->taking || may_relay(r, l, at))) return;
+  int below = at->acked < entry->pruned.floor;
+  l->below |= below;
+  if (below != at->staging) set_cursor(l, at, below);
+  if (below && !l->taking) return;
+  int64_t from = below && at->staged > at->acked ? at->staged : at->acked;
+  if (at->sent < from) at->sent = from;
+  while (at->sent < mine->sequence && l->unacked < (int64_t)r->config.window_bytes) {
+    int64_t up_to = mine->sequence;
+    if (l->schema_sent != r->schema->base_id + r->schema->n_tables) send_schema(r, l);
+    replic_frame *frame = below ? replic__stage_frame(r, mine->origin, at->sent, &up_to)
+                                : patches_frame(r, mine->origin, at->sent, &up_to);
+    if (!frame) return;
+    l->jump_due |= below;
+    at->unacked += (int64_t)frame->len;
+    l->unacked += (int64_t)frame->len;
+    if (mine->origin != r->peer_id) r->counters.patches_relayed += up_to - at->sent;
+    at->sent = up_to;
+    replic__send(r, l, frame);
+  }
+}
+
+/* Both sides have all that the other has, as far as this side knows. */
+static int is_synced(const replic *r, link *l) {
+  for (size_t i = 0; i < r->n_vector; i++) {
+    const replic_position *mine = &r->vector[i].committed;
+    const position *at = replic__position(l, mine->origin);
+    if (!at || (mine->origin != l->peer && at->acked < mine->sequence)) return 0;
+  }
+  for (size_t i = 0; i < l->n_at; i++)
+    if (l->at[i].announced > replic__vector_sequence(r, l->at[i].origin)) return 0;
+  return 1;
+}
+
+void replic__sync_flush(replic *r) {
+  for (size_t k = 0; k < r->sync->n_links; k++) {
+    link *l = r->sync->links[k];
+    if (!l->ready || l->closing) continue;
+    l->below = 0;
+    if (replic__link_active(r, l))
+      for (size_t i = 0; i < r->n_vector; i++)
+        if (r->vector[i].committed.sequence) flush_origin(r, l, &r->vector[i]);
+    replic__flush_jump(r, l);
+    if (l->ack_due) replic__send_ack(r, l);
+    int synced = is_synced(r, l);
+    if (synced && !l->synced)
+      replic__event(r, (replic_event){.kind = REPLIC_EVENT_SYNCED, .link = l->id, .peer = l->peer},
+                    NULL);
+    l->synced = synced;
+  }
+}

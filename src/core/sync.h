@@ -1,0 +1,169 @@
+/* sync.h - what sync.c, outgoing.c, incoming.c and jump.c share: a link, and what it knows of its
+ * peer. For src/core only. */
+#ifndef REPLIC_SYNC_H
+#define REPLIC_SYNC_H
+
+#include "wire.h"
+
+#define GRACE_HEARTBEATS 3 /* before relaying to a peer that is linked to the origin itself */
+#define HELD_HEARTBEATS 5  /* between two attempts at what could not be applied */
+#define RING_MAX 256       /* frames kept encoded */
+#define FRAME_SLACK                                                                                \
+  (2 << 20) /* a group may end beyond max_frame_bytes by a run of earlier patches (clock.c) */
+#define CONTROL_MAX (4 << 20) /* bytes of a frame that carries no patches */
+#define EARLY_MAX 1024        /* frames kept that arrived before their predecessors */
+#define SCHEMA_MAX (16 << 20) /* bytes of definitions that one link may send */
+#define FIELDS_MAX 32767      /* columns of a table in SQLite */
+#define ORIGINS_MAX 16384     /* that one link may speak of */
+
+typedef struct position {
+  uint32_t origin;
+  int64_t acked, sent, announced, told;
+  int64_t unacked;      /* bytes on their way */
+  int64_t lag_since_ms; /* since when it has made no progress though it lacks something; 0: it does
+                           not */
+  int64_t need_ms;      /* when it was last asked for */
+  int64_t staged;       /* it has staged up to here of what we sent it (jump.c) */
+  int staging;          /* `sent` counts frames of STAGE */
+  int held;             /* a code: what follows `acked` there cannot be applied here at present */
+  int64_t held_after;
+} position;
+
+typedef struct remote_table {
+  uint32_t id;
+  char *name;
+  int n_keys, n_fields;
+  char **texts;         /* name and type of each field */
+  uint32_t generation;  /* of the schema it was last compared with */
+  replic__table *table; /* the one of ours that it is; NULL: see `why` */
+  int *map;             /* its field -> ours */
+  char *why;
+} remote_table;
+
+typedef struct link {
+  uint32_t id, expected, peer; /* peer: 0 until its HELLO */
+  int ready, closing, synced, dirty, ack_due;
+  position *at; /* sorted by origin */
+  size_t n_at, cap_at;
+  uint32_t *direct; /* the peers that it is linked to itself */
+  size_t n_direct;
+  uint32_t direct_told; /* generation of our own list that it knows */
+  uint32_t schema_sent; /* ids below are defined on its side */
+  remote_table **tables;
+  size_t n_tables;
+  int64_t unacked, last_in_ms, skew_ms, held_ms;
+  size_t schema_bytes, n_held; /* n_held: positions that are held */
+  int64_t bytes_in, bytes_out, frames_in, frames_out, sent_again;
+  char *held;
+  /* jump.c, as the source: */
+  int below;    /* the peer lacks what our log has pruned; found anew in each flush */
+  int taking;   /* it has asked for the pieces */
+  int jump_due; /* pieces were sent after the last JUMP */
+  int64_t jump_ms;
+  /* jump.c, as the one that jumps: */
+  int take_due; /* 1: tell what is staged; 2: and have it sent on from there */
+  int64_t take_ms;
+  int64_t n_staged;
+} link;
+
+typedef struct early {
+  uint32_t link, origin;
+  int64_t after;
+  size_t len;
+  uint8_t *bytes;
+} early;
+
+typedef struct ring_entry {
+  uint32_t origin;
+  int64_t after, up_to;
+  replic_frame *frame;
+} ring_entry;
+
+struct replic__sync {
+  link **links; /* in the order of opening */
+  size_t n_links;
+  early early[EARLY_MAX];
+  size_t n_early, early_bytes;
+  ring_entry ring[RING_MAX]; /* [ring_from, ring_from + n_ring) modulo RING_MAX */
+  size_t ring_from, n_ring, ring_bytes;
+  uint32_t generation;        /* of the schema */
+  uint32_t direct_generation; /* of the list of linked peers */
+  replic_value *values;       /* scratch for one remote patch */
+  int cap_values;
+  uint32_t jump_link; /* over which a jump is under way; 0: none */
+  int64_t jump_ms;    /* its last sign of life */
+  uint8_t *jump;      /* its latest JUMP, which is not covered yet */
+  size_t jump_len;
+  int64_t jump_failed_ms; /* what it holds could not be merged, under this schema */
+  uint32_t jump_failed_generation;
+  int staged; /* there are rows in _replic_staged, or there were */
+  sqlite3_stmt *staged_sql;
+};
+
+/* ---- sync.c ---- */
+
+link *replic__link_find(const replic *r, uint32_t id);
+/* Of several links to one peer only the oldest carries patches. */
+int replic__link_active(const replic *r, const link *l);
+int replic__link_direct(const link *l, uint32_t peer);
+/* Finds or adds. NULL: out of memory, or more origins than a link may speak of. */
+position *replic__position(link *l, uint32_t origin);
+void replic__learn(replic *r, link *l, position *at, int64_t applied);
+/* Takes over the caller's reference; NULL, or without memory: lost, and repaired like any loss. */
+void replic__send(replic *r, link *l, replic_frame *frame);
+void replic__send_ack(replic *r, link *l);
+void replic__send_need(replic *r, link *l, position *at); /* at most once per heartbeat */
+void replic__send_error(replic *r, link *l, int code, const char *text);
+void replic__count_again(replic *r, link *l, int64_t patches); /* sent once more */
+/* What cannot be applied now is asked for again later; both sides are told once. */
+void replic__hold(replic *r, link *l, position *at, int code, int64_t after, const char *text);
+void replic__release(link *l, position *at);
+/* Ends the link and tells both sides why. */
+void replic__refuse(replic *r, link *l, int code, const char *text);
+int replic__malformed(replic *r, const link *l, const char *frame);
+int replic__forked(replic *r, const link *l, uint32_t origin, int64_t sequence, const char *how);
+/* Of a list in ascending order: anything else fails the reader. */
+uint32_t replic__get_origin(replic__reader *in, uint32_t *last);
+
+/* ---- incoming.c ---- */
+
+int replic__on_schema(replic *r, link *l, replic__reader *in);
+int replic__on_patches(replic *r, link *l, const uint8_t *bytes, size_t len);
+/* What a frame's failure means: the peer is refused, or the frame is lost and asked for again. */
+void replic__conclude(replic *r, link *l, int rc);
+void replic__apply_early(replic *r); /* frames that waited for what was just applied */
+void replic__drop_early(replic__sync *s, size_t i);
+char *replic__copy_text(replic__reader *in); /* NULL: out of memory, or a NUL in it */
+/* A definition; NULL: malformed (in->failed), or out of memory. */
+remote_table *replic__read_definition(replic__reader *in);
+void replic__free_remote_table(remote_table *t);
+/* Which of our tables the definition is, or t->why it is none. */
+int replic__resolve(replic *r, remote_table *t);
+remote_table *replic__remote_table(const link *l, uint32_t id);
+int replic__reserve_values(replic__sync *s, int n);
+/* Merges a patch whose fields are in r->sync->values. */
+int replic__apply_patch(replic *r, const remote_table *t, uint32_t origin, int64_t sequence,
+                        int64_t patched_at);
+/* The failure lies in the patch, and not in this machine's disk or memory. */
+int replic__lies_in_data(int rc);
+char *replic__skew_text(const replic *r, uint32_t origin, int64_t sequence, int64_t patched_at);
+
+/* ---- outgoing.c ---- */
+
+void replic__ring_drop(replic__sync *s); /* the oldest frame */
+/* A STAGE frame: as PATCHES, of a pruned log. */
+replic_frame *replic__stage_frame(replic *r, uint32_t origin, int64_t after, int64_t *up_to);
+
+/* ---- jump.c ---- */
+
+int replic__on_jump(replic *r, link *l, const uint8_t *bytes, size_t len);
+int replic__on_stage(replic *r, link *l, const uint8_t *bytes, size_t len);
+int replic__on_take(replic *r, link *l, replic__reader *in);
+/* After something was applied or staged: is the latest JUMP covered now? */
+void replic__try_jump(replic *r);
+void replic__flush_jump(replic *r, link *l); /* sends JUMP and TAKE where they are due */
+int replic__tick_jump(replic *r);
+void replic__jump_over(replic__sync *s); /* forgets the latest JUMP and its link */
+int64_t replic__age(const replic *r);    /* grows with all that is applied and pruned */
+
+#endif
