@@ -141,6 +141,21 @@ static void want_take(const replic *r, link *l) {
   l->take_due = 2;
 }
 
+int replic__check_staged(replic *r, link *l, position *at, int64_t sent) {
+  int64_t staged;
+  int rc = staged_up_to(r, l->peer, at->origin, &staged);
+  if (rc != REPLIC_OK) return rc;
+  if (replic__vector_sequence(r, at->origin) >= sent) {
+    at->told = 0;
+    l->ack_due = 1;
+  } else if (staged >= sent) {
+    l->take_due = l->take_due ? l->take_due : 1;
+  } else {
+    want_take(r, l);
+  }
+  return REPLIC_OK;
+}
+
 int replic__on_stage(replic *r, link *l, const uint8_t *bytes, size_t len) {
   replic__reader in = {bytes + 2, bytes + len, 0};
   replic__patches p;
@@ -247,6 +262,10 @@ int replic__on_jump(replic *r, link *l, const uint8_t *bytes, size_t len) {
   int failed_lately = s->jump_failed_generation == s->generation &&
                       s->jump_failed_ms <= r->now_ms &&
                       r->now_ms - s->jump_failed_ms < HELD_HEARTBEATS * r->config.heartbeat_ms;
+  if (!below) { /* it has missed what it was told, as it offers what is not needed */
+    for (size_t i = 0; i < l->n_at; i++) l->at[i].told = 0;
+    l->ack_due = 1;
+  }
   if (!below || !choose_source(r, l) || failed_lately) return REPLIC_OK;
   uint8_t *copy = sqlite3_malloc64(len);
   if (!copy) return SQLITE_NOMEM;
@@ -320,6 +339,7 @@ static int corrupt(replic *r) {
 }
 
 static int read_definitions(jumping *j, const uint8_t *bytes, size_t len) {
+  if (!len) return REPLIC_OK; /* a piece without patches */
   replic__reader in = {bytes, bytes + len, 0};
   while (in.at != in.end && !in.failed) {
     size_t n = replic__get_count(&in, 1);

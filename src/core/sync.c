@@ -136,12 +136,27 @@ static void send_hello(replic *r, link *l, int please_answer) {
   replic__send(r, l, replic__finish(&w));
 }
 
+static int is_on_its_way(const position *at, int staging) {
+  return at->staging == staging && at->sent > at->acked && (!staging || at->sent > at->staged);
+}
+
+static void put_sent(replic__writer *w, const link *l, int staging) {
+  uint64_t n = 0;
+  for (size_t i = 0; i < l->n_at; i++) n += (uint64_t)is_on_its_way(&l->at[i], staging);
+  replic__put_varint(w, n);
+  for (size_t i = 0; i < l->n_at; i++) {
+    if (!is_on_its_way(&l->at[i], staging)) continue;
+    replic__put_varint(w, l->at[i].origin);
+    replic__put_varint(w, (uint64_t)l->at[i].sent);
+  }
+}
+
 /* What it does not know yet of our vector, and up to where we have sent. */
 void replic__send_ack(replic *r, link *l) {
   replic__writer w;
   replic__put_frame(&w, FRAME_ACK);
   replic__put_varint(&w, (uint64_t)r->now_ms);
-  uint64_t n = 0, n_sent = 0;
+  uint64_t n = 0;
   for (size_t i = 0; i < r->n_vector; i++) {
     const position *at = replic__position(l, r->vector[i].committed.origin);
     n += at && r->vector[i].committed.sequence > at->told;
@@ -155,14 +170,8 @@ void replic__send_ack(replic *r, link *l) {
     replic__put_varint(&w, (uint64_t)mine->sequence);
     at->told = mine->sequence;
   }
-  for (size_t i = 0; i < l->n_at; i++)
-    n_sent += !l->at[i].staging && l->at[i].sent > l->at[i].acked;
-  replic__put_varint(&w, n_sent);
-  for (size_t i = 0; i < l->n_at; i++) {
-    if (l->at[i].staging || l->at[i].sent <= l->at[i].acked) continue;
-    replic__put_varint(&w, l->at[i].origin);
-    replic__put_varint(&w, (uint64_t)l->at[i].sent);
-  }
+  put_sent(&w, l, 0);
+  put_sent(&w, l, 1);
   if (l->direct_told != r->sync->direct_generation)
     put_direct(r, &w, 1);
   else
@@ -337,7 +346,8 @@ static int on_hello(replic *r, link *l, replic__reader *in) {
 
 static int on_ack(replic *r, link *l, replic__reader *in) {
   l->skew_ms = replic__get_clock(in) - r->now_ms;
-  for (int section = 0; section < 2; section++) {
+  enum { APPLIED, SENT, STAGED };
+  for (int section = APPLIED; section <= STAGED; section++) {
     uint32_t last = 0;
     for (size_t n = replic__get_count(in, 2); n > 0; n--) {
       uint32_t origin = replic__get_origin(in, &last);
@@ -346,8 +356,11 @@ static int on_ack(replic *r, link *l, replic__reader *in) {
       if (!at) return in->failed ? replic__malformed(r, l, "ACK") : SQLITE_NOMEM;
       if (origin == r->peer_id && sequence > mine)
         return replic__forked(r, l, origin, sequence, "it holds more than was issued here");
-      if (section == 0) {
+      if (section == APPLIED) {
         replic__learn(r, l, at, sequence);
+      } else if (section == STAGED) {
+        int rc = replic__check_staged(r, l, at, sequence);
+        if (rc != REPLIC_OK) return rc;
       } else if (sequence > mine) {
         if (sequence > at->announced) at->announced = sequence;
         if (!at->held) replic__send_need(r, l, at);

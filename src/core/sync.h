@@ -159,6 +159,8 @@ replic_frame *replic__stage_frame(replic *r, uint32_t origin, int64_t after, int
 int replic__on_jump(replic *r, link *l, const uint8_t *bytes, size_t len);
 int replic__on_stage(replic *r, link *l, const uint8_t *bytes, size_t len);
 int replic__on_take(replic *r, link *l, replic__reader *in);
+/* It has sent pieces up to here: is one lost, or what we told of them? */
+int replic__check_staged(replic *r, link *l, position *at, int64_t sent);
 /* After something was applied or staged: is the latest JUMP covered now? */
 void replic__try_jump(replic *r);
 void replic__flush_jump(replic *r, link *l); /* sends JUMP and TAKE where they are due */

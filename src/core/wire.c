@@ -23,6 +23,7 @@
  *   ACK 3      wall clock in ms,
  *              count, count * (origin, sequence applied),
  *              count, count * (origin, sequence sent to you),
+ *              count, count * (origin, sequence sent to you in STAGE),
  *              0, or 1 + count, count * directly linked peerId
  *   NEED 4     origin, after
  *   SCHEMA 5   table id, table name, number of keys, number of fields,

@@ -49,9 +49,7 @@ typedef struct world_options {
   X(new_peers, "files that went on as a new peer")                                                 \
   X(refused_opens, "opens refused with REPLIC_RESTORED")                                           \
   X(joined, "peers that joined late")                                                              \
-  X(left, "peers that left for ever")
-/* Those of which the core knows nothing yet. */
-#define WORLD_COUNTERS_TO_COME(X)                                                                  \
+  X(left, "peers that left for ever")                                                              \
   X(relayed, "patches relayed")                                                                    \
   X(compactions, "compactions")                                                                    \
   X(pruned, "patches pruned")                                                                      \
@@ -67,7 +65,6 @@ typedef struct world_report {
   uint64_t trace_hash; /* of the last seed */
 #define X(name, text) int64_t name;
   WORLD_COUNTERS(X)
-  WORLD_COUNTERS_TO_COME(X)
 #undef X
 } world_report;
 
