@@ -44,6 +44,7 @@
         'src/core/digest.c',
         'src/core/engine.c',
         'src/core/error.c',
+        'src/core/fork.c',
         'src/core/guard.c',
         'src/core/identity.c',
         'src/core/incoming.c',

@@ -12,6 +12,7 @@
  *   outgoing.c  patches from the log to the links
  *   incoming.c  patches from the links to the log
  *   jump.c      the same where the log is pruned
+ *   fork.c      two histories under one peerId
  *   wire.c      bytes <-> frames
  *   sql.c       the statements of a table
  *   check.c     may a table be replicated?
@@ -135,6 +136,8 @@ int replic__log_delete(replic *r, const replic__patch *p);
 int replic__log_clock(replic *r, uint32_t origin, int64_t sequence, int64_t *patched_at);
 
 int replic__merge(replic *r, const replic__patch *p, int local);
+/* Writes the row of the patch's key anew, from the whole log. */
+int replic__merge_again(replic *r, const replic__patch *p);
 int replic__row_exists(replic *r, replic__table *t, const replic_value *key, int *exists);
 int replic__merge_mode(replic *r, int merging);
 
@@ -261,6 +264,9 @@ void replic__trace(replic *r, const char *format, ...); /* nothing unless config
 
 int replic__sync_open(replic *r);
 void replic__sync_close(replic *r);
+/* fork.c: this file goes on as a new peer; what it alone may have, it issues anew. In open's
+ * transaction; after it the vector has to be settled. */
+int replic__fork_heal(replic *r);
 int replic__jump_load(replic *r); /* jump.c: what an earlier start has staged */
 void replic__sync_flush(
     replic *r); /* after a commit: frames and acknowledgements into the outbox */

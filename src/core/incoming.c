@@ -299,7 +299,9 @@ int replic__on_patches(replic *r, link *l, const uint8_t *bytes, size_t len) {
 /* What a frame's failure means: the peer is refused, or the frame is lost and asked for at the next
  * heartbeat. */
 void replic__conclude(replic *r, link *l, int rc) {
-  if (rc < 0)
+  if (rc == REPLIC_EFORK)
+    replic__fork_found(r, l);
+  else if (rc < 0)
     replic__refuse(r, l, rc, replic_error_text(r));
   else if (rc != REPLIC_OK)
     replic__event(

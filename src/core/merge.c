@@ -142,6 +142,15 @@ static int merge_patch(replic *r, const replic__patch *p, int local) {
   return put_row(r, p, t->take, local);
 }
 
+int replic__merge_again(replic *r, const replic__patch *p) {
+  replic__table *t = p->table;
+  int done, rc = replic__log_fold(r, p);
+  if (rc != REPLIC_OK) return rc;
+  rc = write_row(r, t, t->fold, t->fold_take, 0, 0, &done);
+  replic__log_fold_free(t);
+  return rc == SQLITE_CONSTRAINT_NOTNULL ? REPLIC_OK : rc;
+}
+
 int replic__merge(replic *r, const replic__patch *p, int local) {
   int rc = merge_patch(r, p, local);
   sqlite3_reset(p->table->sql[DEFAULTS]); /* not before: values are borrowed from it */

@@ -4,6 +4,7 @@
  *   _replic_meta        key, value         peerId, layout of these tables
  *   _replic_vector      origin, sequence, patchedAt; floor, cursor, missing (compact.c)
  *   _replic_staged      what a jump has brought so far, invisible (jump.c)
+ *   _replic_forks       up to where two histories of an origin are one (fork.c)
  *   _replic_migrations  version, up, down  what was applied, and how to step back (engine.c) */
 #include <string.h>
 
@@ -127,6 +128,8 @@ static int set_up(replic *r) {
         "BLOB NOT NULL, patches BLOB NOT NULL);"
         "CREATE INDEX IF NOT EXISTS main._replic_staged_by ON _replic_staged(source, origin, upTo, "
         "age);"
+        "CREATE TABLE IF NOT EXISTS main._replic_forks(origin INTEGER PRIMARY KEY, common INTEGER "
+        "NOT NULL, patchedAt INTEGER NOT NULL);"
         "CREATE TABLE IF NOT EXISTS main._replic_migrations(version INTEGER PRIMARY KEY, up TEXT "
         "NOT NULL, "
         "down TEXT NOT NULL);"
@@ -143,9 +146,12 @@ static int set_up(replic *r) {
   if (rc == REPLIC_OK) rc = replic__identity_settle(r);
   if (rc == REPLIC_OK) rc = replic__reload_schema(r);
   if (rc == REPLIC_OK) rc = replic__jump_load(r);
+  if (rc == REPLIC_OK && r->is_new_peer) rc = replic__fork_heal(r);
   if (rc != REPLIC_OK) return rc;
   replic__identity_witness(r); /* first: a crash in between must not make this file look copied */
   rc = replic__exec(r, "COMMIT");
+  if (rc == REPLIC_OK) replic__vector_settle(r);
+  r->clock_committed = r->clock;
   /* what a killed process had written to the WAL and not synced counts as committed now (I4) */
   return rc == REPLIC_OK ? replic__exec(r, "PRAGMA wal_checkpoint") : rc;
 }

@@ -61,9 +61,9 @@ position *replic__position(link *l, uint32_t origin) {
 }
 
 int replic__link_active(const replic *r, const link *l) {
-  if (!l->ready || l->closing) return 0;
+  if (!l->ready || l->closing || l->fork_text) return 0;
   for (size_t i = 0; r->sync->links[i] != l; i++)
-    if (r->sync->links[i]->ready && !r->sync->links[i]->closing &&
+    if (r->sync->links[i]->ready && !r->sync->links[i]->closing && !r->sync->links[i]->fork_text &&
         r->sync->links[i]->peer == l->peer)
       return 0;
   return 1;
@@ -81,6 +81,7 @@ static void free_link(link *l) {
   sqlite3_free(l->at);
   sqlite3_free(l->direct);
   sqlite3_free(l->held);
+  sqlite3_free(l->fork_text);
   sqlite3_free(l);
 }
 
@@ -123,6 +124,7 @@ static void send_hello(replic *r, link *l, int please_answer) {
   replic__put_frame(&w, FRAME_HELLO);
   replic__put_varint(&w, (uint64_t)please_answer);
   replic__put_varint(&w, r->peer_id);
+  replic__put_varint(&w, r->config.new_peer_id);
   replic__put_varint(&w, (uint64_t)r->now_ms);
   replic__put_varint(&w, replic_vector_count(r));
   for (size_t i = 0; i < r->n_vector; i++) {
@@ -261,18 +263,19 @@ static int get_direct(replic__reader *in, link *l, size_t n) {
   return REPLIC_OK;
 }
 
-int replic__forked(replic *r, const link *l, uint32_t origin, int64_t sequence, const char *how) {
+int replic__forked(replic *r, link *l, uint32_t origin, int64_t sequence, const char *how) {
+  l->fork_origin = origin;
   return replic__fail(
       r, REPLIC_EFORK,
       "peers %u and %u have different histories of peer %u at sequence %lld (%s): "
-      "a file was copied together with "
-      "its -replic file. Keep one of the two copies, and start the other peer from an empty file",
+      "a file was copied together with its -replic file. Open one of the two files with a new "
+      "peerId: it issues anew what only it has",
       r->peer_id, l->peer, origin, sequence, how);
 }
 
 /* One history per peerId: nobody knows more of mine than I do, and one (origin, sequence) has one
  * clock. */
-static int check_fork(replic *r, const link *l, const replic_position *theirs) {
+static int check_fork(replic *r, link *l, const replic_position *theirs) {
   int64_t mine = replic__vector_sequence(r, theirs->origin), patched_at = 0;
   if (theirs->sequence > mine)
     return theirs->origin == r->peer_id ? replic__forked(r, l, theirs->origin, mine + 1,
@@ -284,7 +287,7 @@ static int check_fork(replic *r, const link *l, const replic_position *theirs) {
     int rc = replic__log_clock(r, theirs->origin, theirs->sequence, &patched_at);
     if (rc != REPLIC_OK) return rc;
   }
-  return patched_at && patched_at != theirs->patched_at
+  return patched_at && theirs->patched_at && patched_at != theirs->patched_at
              ? replic__forked(r, l, theirs->origin, theirs->sequence, "the clocks differ")
              : REPLIC_OK;
 }
@@ -307,9 +310,33 @@ uint32_t replic__get_origin(replic__reader *in, uint32_t *last) {
   return *last = origin;
 }
 
+/* A second process says HELLO under a peerId. Usually the first one has ended, and its link will,
+ * too. If something comes from it that is later than that HELLO, both live. */
+static void find_rivals(replic *r, const link *l, int64_t wall) {
+  for (size_t i = 0; i < r->sync->n_links; i++) {
+    link *other = r->sync->links[i];
+    if (other == l || other->peer != l->peer || !other->ready || other->instance == l->instance)
+      continue;
+    other->rival = l->id;
+    other->rival_ms = wall;
+  }
+}
+
+static int check_rival(replic *r, const link *l, int64_t wall) {
+  link *rival = l->rival && wall > l->rival_ms ? replic__link_find(r, l->rival) : NULL;
+  if (!rival || rival->closing) return REPLIC_OK;
+  char *text = sqlite3_mprintf("two peers that run now have the peerId %u: every peer needs its "
+                               "own. Open one of the two files with a new peerId",
+                               l->peer);
+  replic__refuse(r, rival, REPLIC_EPEER, text ? text : "two peers have one peerId");
+  int rc = replic__fail(r, REPLIC_EPEER, "%s", text ? text : "two peers have one peerId");
+  sqlite3_free(text);
+  return rc;
+}
+
 static int on_hello(replic *r, link *l, replic__reader *in) {
   uint64_t flags = replic__get_varint(in, 1);
-  uint32_t peer = replic__get_peer(in);
+  uint32_t peer = replic__get_peer(in), instance = (uint32_t)replic__get_varint(in, UINT32_MAX);
   int64_t wall = replic__get_clock(in);
   size_t n = replic__get_count(in, 3);
   if (in->failed) return replic__malformed(r, l, "HELLO");
@@ -321,6 +348,7 @@ static int on_hello(replic *r, link *l, replic__reader *in) {
     return replic__fail(r, REPLIC_EPEER, "peer %u was expected, and peer %u answered",
                         l->peer ? l->peer : l->expected, peer);
   l->peer = peer;
+  l->instance = instance;
   for (uint32_t last = 0; n > 0; n--) {
     replic_position theirs = {replic__get_origin(in, &last), replic__get_sequence(in),
                               replic__get_clock(in)};
@@ -338,6 +366,7 @@ static int on_hello(replic *r, link *l, replic__reader *in) {
   if (flags) send_hello(r, l, 0);
   if (l->ready) return REPLIC_OK;
   l->ready = 1;
+  find_rivals(r, l, wall);
   r->sync->direct_generation++;
   replic__event(r, (replic_event){.kind = REPLIC_EVENT_LINK_READY, .link = l->id, .peer = peer},
                 NULL);
@@ -345,7 +374,10 @@ static int on_hello(replic *r, link *l, replic__reader *in) {
 }
 
 static int on_ack(replic *r, link *l, replic__reader *in) {
-  l->skew_ms = replic__get_clock(in) - r->now_ms;
+  int64_t wall = replic__get_clock(in);
+  int rival = check_rival(r, l, wall);
+  if (rival != REPLIC_OK) return rival;
+  l->skew_ms = wall - r->now_ms;
   enum { APPLIED, SENT, STAGED };
   for (int section = APPLIED; section <= STAGED; section++) {
     uint32_t last = 0;
@@ -453,6 +485,8 @@ static int dispatch(replic *r, link *l, const uint8_t *bytes, size_t len) {
                                                   "protocol, this one %d: update the older one",
                                                   bytes[0], REPLIC_PROTOCOL_VERSION)
                                    : replic__malformed(r, l, "unknown");
+  if (bytes[1] == FRAME_FORK && l->peer) return replic__on_fork(r, l, &in);
+  if (l->fork_text && bytes[1] != FRAME_ERROR) return REPLIC_OK;
   if (bytes[1] == FRAME_HELLO) return on_hello(r, l, &in);
   if (bytes[1] == FRAME_ERROR) return on_error(r, l, &in);
   if (!l->ready) { /* overtook its HELLO */
@@ -541,6 +575,8 @@ int replic_tick(replic *r) {
                                    r->config.link_timeout_ms);
       replic__refuse(r, l, REPLIC_ETIMEOUT, text ? text : "silent");
       sqlite3_free(text);
+    } else if (l->fork_text) {
+      replic__tick_fork(r, l);
     } else if (!l->ready) {
       send_hello(r, l, 1);
     } else {

@@ -1,5 +1,5 @@
-/* sync.h - what sync.c, outgoing.c, incoming.c and jump.c share: a link, and what it knows of its
- * peer. For src/core only. */
+/* sync.h - what sync.c, outgoing.c, incoming.c, jump.c and fork.c share: a link, and what it knows
+ * of its peer. For src/core only. */
 #ifndef REPLIC_SYNC_H
 #define REPLIC_SYNC_H
 
@@ -55,6 +55,12 @@ typedef struct link {
   size_t schema_bytes, n_held; /* n_held: positions that are held */
   int64_t bytes_in, bytes_out, frames_in, frames_out, sent_again;
   char *held;
+  uint32_t instance, rival; /* of the process at the other end; the link of a second one */
+  int64_t rival_ms;         /* its wall clock when that said HELLO */
+  /* fork.c: */
+  uint32_t fork_origin;
+  char *fork_text; /* why the link will be refused, once both know where the histories part */
+  int64_t fork_ms;
   /* jump.c, as the source: */
   int below;    /* the peer lacks what our log has pruned; found anew in each flush */
   int taking;   /* it has asked for the pieces */
@@ -121,7 +127,7 @@ void replic__release(link *l, position *at);
 /* Ends the link and tells both sides why. */
 void replic__refuse(replic *r, link *l, int code, const char *text);
 int replic__malformed(replic *r, const link *l, const char *frame);
-int replic__forked(replic *r, const link *l, uint32_t origin, int64_t sequence, const char *how);
+int replic__forked(replic *r, link *l, uint32_t origin, int64_t sequence, const char *how);
 /* Of a list in ascending order: anything else fails the reader. */
 uint32_t replic__get_origin(replic__reader *in, uint32_t *last);
 
@@ -153,6 +159,13 @@ char *replic__skew_text(const replic *r, uint32_t origin, int64_t sequence, int6
 void replic__ring_drop(replic__sync *s); /* the oldest frame */
 /* A STAGE frame: as PATCHES, of a pruned log. */
 replic_frame *replic__stage_frame(replic *r, uint32_t origin, int64_t after, int64_t *up_to);
+
+/* ---- fork.c ---- */
+
+void replic__fork_found(replic *r, link *l); /* after a failure with REPLIC_EFORK */
+void replic__send_fork(replic *r, link *l);
+int replic__on_fork(replic *r, link *l, replic__reader *in);
+void replic__tick_fork(replic *r, link *l);
 
 /* ---- jump.c ---- */
 

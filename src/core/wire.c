@@ -11,7 +11,7 @@
  *              type 4 TEXT  number = length, then the bytes
  *              type 5 BLOB  number = length, then the bytes
  *
- *   HELLO 1    flags (1: please answer with a HELLO), peerId, wall clock in ms,
+ *   HELLO 1    flags (1: please answer with a HELLO), peerId, instance, wall clock in ms,
  *              count, count * (origin, sequence, _patchedAt),
  *              count, count * directly linked peerId
  *   PATCHES 2  origin, after, upTo, then the patches after + 1 … upTo

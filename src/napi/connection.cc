@@ -20,6 +20,7 @@ Napi::Function Connection::define(Napi::Env env) {
           checked_method<Connection, &Connection::write<ExecJob>>("exec"),
           checked_method<Connection, &Connection::write<MigrateJob>>("migrate"),
           checked_method<Connection, &Connection::write<ExplainJob>>("explain"),
+          checked_method<Connection, &Connection::write<CompactJob>>("compact"),
           checked_method<Connection, &Connection::read<QueryJob>>("query"),
           checked_method<Connection, &Connection::open_cursor<CursorOpenJob>>("cursorOpen"),
           checked_method<Connection, &Connection::open_cursor<SnapshotOpenJob>>("snapshotOpen"),
@@ -28,6 +29,8 @@ Napi::Function Connection::define(Napi::Env env) {
           checked_method<Connection, &Connection::link_message>("linkMessage"),
           checked_method<Connection, &Connection::receive>("receive"),
           checked_method<Connection, &Connection::tick>("tick"),
+          checked_method<Connection, &Connection::figures>("figures"),
+          checked_method<Connection, &Connection::flush>("flush"),
           checked_method<Connection, &Connection::close>("close"),
       });
 }
@@ -148,6 +151,19 @@ template <typename J> Napi::Value Connection::open_cursor(const Napi::CallbackIn
   if (given) job->cursor = state_->reads.add_cursor(state_, job->failure);
   Reader *cursor = job ? job->cursor : nullptr;
   return state_->submit<ReadJob>(job, given, cursor ? cursor->own : state_->reads.queue);
+}
+
+Napi::Value Connection::flush(const Napi::CallbackInfo &info) {
+  if (state_->phase != Phase::open) return resolved_promise(info.Env());
+  return state_->accept<WriteJob>(new (std::nothrow) FlushJob, state_->writes);
+}
+
+// () -> what has been counted up to the last batch that has finished, and the bytes that wait now.
+// In every phase.
+Napi::Value Connection::figures(const Napi::CallbackInfo &info) {
+  Napi::Object result = state_->figures.to_js(info.Env());
+  result.Set("queueBytes", static_cast<double>(state_->writes.bytes() + state_->frames.bytes()));
+  return result;
 }
 
 Napi::Value Connection::close(const Napi::CallbackInfo &info) {

@@ -26,6 +26,8 @@ private:
   Napi::Value link_message(const Napi::CallbackInfo &info);
   Napi::Value receive(const Napi::CallbackInfo &info);
   Napi::Value tick(const Napi::CallbackInfo &info);
+  Napi::Value figures(const Napi::CallbackInfo &info);
+  Napi::Value flush(const Napi::CallbackInfo &info);
   Napi::Value close(const Napi::CallbackInfo &info);
 
   State *state_ = nullptr;        // refers to it

@@ -99,10 +99,14 @@ void Batch::run() {
     jobs.first()->run(*this);
   for (WriteJob *job = jobs.first(); job; job = job->next)
     if (job->failure && !job->deferred) report.lost.set(job->failure);
-  if (was_open && state->core) report.collect(state->core, state->tables);
+  if (!state->core) return;
+  report.links_changed = report.links_changed || state->tell_links;
+  if (was_open) report.collect(state->core, state->tables);
+  state->tally.read(state->core, state->path);
 }
 
 void Batch::run_transaction() {
+  auto begun = std::chrono::steady_clock::now();
   int code = replic_begin(state->core, wall_clock_ms());
   if (code != REPLIC_OK) return fail_all(code, replic_error_text(state->core));
   for (WriteJob *job = jobs.first(); job && !state->dying; job = job->next) job->run(*this);
@@ -111,7 +115,9 @@ void Batch::run_transaction() {
     return fail_all(SQLITE_INTERRUPT, "the environment ends");
   }
   code = replic_commit(state->core);
-  if (code != REPLIC_OK) fail_all(code, replic_error_text(state->core));
+  if (code != REPLIC_OK) return fail_all(code, replic_error_text(state->core));
+  std::chrono::duration<double> took = std::chrono::steady_clock::now() - begun;
+  state->tally.add_batch(state->core, jobs.calls(), took.count());
 }
 
 void Batch::fail_all(int code, const char *text) {
@@ -128,6 +134,7 @@ void Batch::free_list(Batch *list) {
 
 void Batch::finish(napi_env env) {
   state->batch = nullptr;
+  state->figures = state->tally;
   state->pump();
   while (WriteJob *job = jobs.pop()) {
     job->done(*state);
@@ -135,8 +142,7 @@ void Batch::finish(napi_env env) {
   }
   if (state->on_batch && report.worth_telling()) {
     Napi::HandleScope scope(env);
-    napi_value callback, global,
-        result = report.to_js(env, state->writes.bytes(), state->frames.bytes());
+    napi_value callback, global, result = report.to_js(env, state->frames.bytes());
     napi_get_reference_value(env, state->on_batch, &callback);
     napi_get_global(env, &global);
     napi_call_function(env, global, callback, 1, &result, nullptr);

@@ -125,6 +125,7 @@ struct State {
   Batch *batch = nullptr;   // under way
   Batch *spent = nullptr;   // finished, their outboxes not freed yet
   bool tick_waits = false;
+  Figures figures; // as of the last batch that has finished
   ReadPool reads;
 
   void retain();
@@ -143,8 +144,10 @@ struct State {
   void pump(); // starts whatever can be started
 
   // ---- the Work that runs; the main thread when none does
-  replic *core = nullptr; // set under the mutex
-  Tables tables;          // as JavaScript knows them
+  replic *core = nullptr;  // set under the mutex
+  Tables tables;           // as JavaScript knows them
+  Figures tally;           // what is being counted
+  bool tell_links = false; // each report has the state of the links
   void set_core(replic *opened);
   void close_core();
 

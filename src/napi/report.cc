@@ -2,6 +2,8 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
+#include <system_error>
 
 #include "error.h"
 
@@ -107,6 +109,103 @@ Napi::Value Tables::to_js(Napi::Env env) const {
   return tables;
 }
 
+// ---- figures ------------------------------------------------------------------------------------
+
+Histogram::Histogram(const double (&upper)[N_BOUNDS]) {
+  memcpy(bounds, upper, sizeof bounds);
+}
+
+void Histogram::add(double value) {
+  for (size_t i = 0; i < N_BOUNDS; i++) at_most[i] += value <= bounds[i];
+  count++;
+  sum += value;
+  if (value > max) max = value;
+}
+
+// { count, sum, max, buckets: flat [bound, how many are not above it, ...] }
+Napi::Object Histogram::to_js(Napi::Env env) const {
+  Napi::Object result = Napi::Object::New(env);
+  Napi::Array buckets = Napi::Array::New(env, N_BOUNDS * 2);
+  for (uint32_t i = 0; i < N_BOUNDS; i++) {
+    buckets.Set(i * 2, bounds[i]);
+    buckets.Set(i * 2 + 1, static_cast<double>(at_most[i]));
+  }
+  result.Set("count", static_cast<double>(count));
+  result.Set("sum", sum);
+  result.Set("max", max);
+  result.Set("buckets", buckets);
+  return result;
+}
+
+// A batch takes at most 4,096 calls and as many frames.
+Figures::Figures()
+    : batch_calls({1, 10, 100, 1000, 10000}), batch_seconds({0.001, 0.01, 0.1, 1, 10}) {}
+
+static int64_t size_of_file(const std::string &path) {
+  std::error_code error;
+  uintmax_t size = std::filesystem::file_size(std::filesystem::u8path(path), error);
+  return error ? 0 : static_cast<int64_t>(size); // there is no WAL yet, for example
+}
+
+void Figures::read(const replic *core, const std::string &path) {
+  auto now = std::chrono::steady_clock::now();
+  replic_get_counters(core, &counters);
+  clock_ms = replic_clock_high(core);
+  log_rows = replic_log_rows(core);
+  if (now < look_up_at_) return;
+  look_up_at_ = now + std::chrono::seconds(1);
+  file_bytes = size_of_file(path);
+  wal_bytes = size_of_file(path + "-wal");
+}
+
+void Figures::add_batch(const replic *core, size_t calls, double seconds) {
+  int64_t commits = counters.commits;
+  replic_get_counters(core, &counters);
+  if (counters.commits == commits) return;
+  batch_calls.add(static_cast<double>(calls));
+  batch_seconds.add(seconds);
+}
+
+static Napi::Object counters_to_js(Napi::Env env, const replic_counters &from) {
+  Napi::Object counters = Napi::Object::New(env);
+  auto set = [&](const char *name, int64_t number) {
+    counters.Set(name, Napi::Number::New(env, static_cast<double>(number)));
+  };
+  set("commits", from.commits);
+  set("groupsWritten", from.groups_written);
+  set("patchesWritten", from.patches_written);
+  set("patchesApplied", from.patches_applied);
+  set("patchesDuplicate", from.patches_duplicate);
+  set("patchesRelayed", from.patches_relayed);
+  set("patchesPruned", from.patches_pruned);
+  set("patchesStaged", from.patches_staged);
+  set("framesEarly", from.frames_early);
+  set("framesDroppedEarly", from.frames_dropped_early);
+  set("retransmissions", from.retransmissions);
+  set("rowsWaiting", from.rows_waiting);
+  set("jumps", from.jumps);
+  set("jumpsResumed", from.jumps_resumed);
+  set("jumpsAbandoned", from.jumps_abandoned);
+  set("skewRefusals", from.skew_refusals);
+  set("forksHealed", from.forks_healed);
+  return counters;
+}
+
+Napi::Object Figures::to_js(Napi::Env env) const {
+  Napi::Object result = Napi::Object::New(env);
+  auto set = [&](const char *name, int64_t number) {
+    result.Set(name, Napi::Number::New(env, static_cast<double>(number)));
+  };
+  set("clock", clock_ms);
+  set("logRows", log_rows);
+  set("fileBytes", file_bytes);
+  set("walBytes", wal_bytes);
+  result.Set("counters", counters_to_js(env, counters));
+  result.Set("batchCalls", batch_calls.to_js(env));
+  result.Set("batchSeconds", batch_seconds.to_js(env));
+  return result;
+}
+
 // ---- collecting ---------------------------------------------------------------------------------
 
 static bool is_link_event(const replic_event &event) {
@@ -118,7 +217,6 @@ void Report::collect(replic *core, Tables &known) {
   replic_take_outbox(core, &outbox_);
   for (size_t i = 0; i < outbox_.n_events; i++)
     links_changed = links_changed || is_link_event(outbox_.events[i]);
-  replic_get_counters(core, &counters_);
   if (links_changed) collect_links(core);
   if (tables_changed) collect_tables(core, known);
 }
@@ -217,6 +315,7 @@ static void push_position(Napi::Array &vector, const replic_event &event) {
 
 static Napi::Object link_to_js(Napi::Env env, const replic_link_info &info) {
   static const char *const STATES[] = {"opening", "ready", "standby"};
+  static const char *const JUMPS[] = {nullptr, "sending", "receiving"};
   Napi::Object link = Napi::Object::New(env);
   auto set = [&](const char *name, int64_t number) {
     link.Set(name, Napi::Number::New(env, static_cast<double>(number)));
@@ -225,6 +324,7 @@ static Napi::Object link_to_js(Napi::Env env, const replic_link_info &info) {
   set("peer", info.peer);
   link.Set("state", STATES[info.state]);
   set("lag", info.lag);
+  set("lagMs", info.lag_ms);
   set("behind", info.behind);
   set("unackedBytes", info.unacked_bytes);
   set("skewMs", info.skew_ms);
@@ -232,28 +332,15 @@ static Napi::Object link_to_js(Napi::Env env, const replic_link_info &info) {
   set("bytesOut", info.bytes_out);
   set("framesIn", info.frames_in);
   set("framesOut", info.frames_out);
+  set("retransmitted", info.retransmitted);
+  set("staged", info.staged);
+  const char *jump = JUMPS[info.jump];
+  link.Set("jump", jump ? Napi::Value(Napi::String::New(env, jump)) : env.Null());
   link.Set("held", info.held ? Napi::Value(Napi::String::New(env, info.held)) : env.Null());
   return link;
 }
 
-static Napi::Object counters_to_js(Napi::Env env, const replic_counters &from) {
-  Napi::Object counters = Napi::Object::New(env);
-  auto set = [&](const char *name, int64_t number) {
-    counters.Set(name, Napi::Number::New(env, static_cast<double>(number)));
-  };
-  set("commits", from.commits);
-  set("groupsWritten", from.groups_written);
-  set("patchesWritten", from.patches_written);
-  set("patchesApplied", from.patches_applied);
-  set("patchesDuplicate", from.patches_duplicate);
-  set("framesEarly", from.frames_early);
-  set("framesDroppedEarly", from.frames_dropped_early);
-  set("retransmissions", from.retransmissions);
-  set("rowsWaiting", from.rows_waiting);
-  return counters;
-}
-
-Napi::Value Report::to_js(Napi::Env env, size_t call_bytes, size_t frame_bytes) const {
+Napi::Value Report::to_js(Napi::Env env, size_t frame_bytes) const {
   Napi::Object result = Napi::Object::New(env);
   Napi::Array events = Napi::Array::New(env), vector = Napi::Array::New(env);
   for (size_t i = 0; i < outbox_.n_events; i++) {
@@ -273,9 +360,7 @@ Napi::Value Report::to_js(Napi::Env env, size_t call_bytes, size_t frame_bytes) 
     for (uint32_t i = 0; i < n_links_; i++) links.Set(i, link_to_js(env, links_[i]));
     result.Set("links", links);
   }
-  result.Set("counters", counters_to_js(env, counters_));
   if (tables_changed) result.Set("tables", tables_.to_js(env));
-  result.Set("callBytes", static_cast<double>(call_bytes));
   result.Set("frameBytes", static_cast<double>(frame_bytes));
   return result;
 }

@@ -4,6 +4,9 @@
 
 #include <napi.h>
 
+#include <chrono>
+#include <string>
+
 #include "error.h"
 #include "replic.h"
 #include "values.h"
@@ -31,6 +34,37 @@ private:
   size_t len_ = 0, cap_ = 0;
 };
 
+// How large a thing was, each time it happened: OpenMetrics' histogram, and the largest.
+struct Histogram {
+  static const size_t N_BOUNDS = 5;
+  explicit Histogram(const double (&upper)[N_BOUNDS]);
+  void add(double value);
+  Napi::Object to_js(Napi::Env env) const;
+
+  double bounds[N_BOUNDS];
+  int64_t at_most[N_BOUNDS] = {}; // values that are not above the bound
+  int64_t count = 0;
+  double sum = 0, max = 0;
+};
+
+// What a replica counts. The core's thread counts and reads; the main thread has a copy, as of the
+// last batch that has finished.
+struct Figures {
+  Figures();
+  void read(const replic *core, const std::string &path);
+  // A batch of so many calls is over. It counts if it was a transaction on disk.
+  void add_batch(const replic *core, size_t calls, double seconds);
+  Napi::Object to_js(Napi::Env env) const;
+
+  replic_counters counters = {};
+  int64_t clock_ms = 0, log_rows = 0;
+  int64_t file_bytes = 0, wal_bytes = 0; // looked up at most once a second
+  Histogram batch_calls, batch_seconds;
+
+private:
+  std::chrono::steady_clock::time_point look_up_at_;
+};
+
 class Report {
 public:
   Report() = default;
@@ -49,7 +83,7 @@ public:
 
   // ---- main thread
   bool worth_telling() const;
-  Napi::Value to_js(Napi::Env env, size_t call_bytes, size_t frame_bytes) const;
+  Napi::Value to_js(Napi::Env env, size_t frame_bytes) const;
 
 private:
   void collect_links(replic *core);
@@ -59,6 +93,5 @@ private:
   replic_outbox outbox_ = {};
   replic_link_info *links_ = nullptr; // nullptr: nothing to tell
   size_t n_links_ = 0;
-  replic_counters counters_ = {};
   Tables tables_;
 };

@@ -217,7 +217,38 @@ napi_value ExplainJob::result(napi_env env) {
   return Napi::String::New(env, text_);
 }
 
+// ---- retention ----------------------------------------------------------------------------------
+
+bool CompactJob::given(const Napi::CallbackInfo &info) {
+  napi_env env = info.Env();
+  if (napi_get_value_int64(env, info[0], &older_than_ms_) != napi_ok)
+    return throw_type_error(env, "olderThanMs must be a number");
+  if (napi_get_value_int64(env, info[1], &max_patches_) != napi_ok || max_patches_ < 1)
+    return throw_type_error(env, "maxPatches must be a number above 0");
+  return true;
+}
+
+void CompactJob::run(Batch &batch) {
+  check(batch, replic_compact(batch.state->core, older_than_ms_, max_patches_, &outcome_));
+}
+
+napi_value CompactJob::result(napi_env env) {
+  Napi::Object result = Napi::Object::New(env);
+  result.Set("examined", integer_to_js(env, outcome_.examined));
+  result.Set("removed", integer_to_js(env, outcome_.removed));
+  result.Set("done", outcome_.done != 0);
+  return result;
+}
+
 // ---- close --------------------------------------------------------------------------------------
+
+void FlushJob::run(Batch &batch) {
+  batch.state->tell_links = true;
+}
+
+napi_value FlushJob::result(napi_env env) {
+  return undefined(env);
+}
 
 void CloseJob::run(Batch &batch) {
   batch.state->reads.close();

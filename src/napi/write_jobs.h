@@ -96,6 +96,24 @@ private:
   char *text_ = nullptr; // sqlite3_malloc
 };
 
+// One slice of retention. (olderThanMs, maxPatches) -> { examined, removed, done }
+struct CompactJob : WriteJob {
+  bool given(const Napi::CallbackInfo &info);
+  void run(Batch &batch) override;
+  napi_value result(napi_env env) override;
+
+private:
+  int64_t older_than_ms_ = 0, max_patches_ = 0;
+  replic_compaction outcome_ = {};
+};
+
+// () -> undefined, when all calls before it are committed. From then on each report has the links,
+// so that lib sees every acknowledgement at once.
+struct FlushJob : WriteJob {
+  void run(Batch &batch) override;
+  napi_value result(napi_env env) override;
+};
+
 // () -> undefined. Ends the life of the connection
 struct CloseJob : WriteJob {
   Order order() const override {

@@ -345,7 +345,7 @@ static void on_sent(sim_peer *p, uint32_t link, const uint8_t *frame, size_t len
   const uint8_t *at = frame + 2, *end = frame + len;
   uint64_t n = 1;
   if (frame[1] == 1) { /* HELLO */
-    for (int i = 0; i < 3; i++) sim_read_varint(&at, end);
+    for (int i = 0; i < 4; i++) sim_read_varint(&at, end);
     n = sim_read_varint(&at, end);
   } else if (frame[1] == 8) { /* JUMP */
     n = sim_read_varint(&at, end);

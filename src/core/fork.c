@@ -1,0 +1,196 @@
+/* fork.c - two histories under one peerId, and the way back to one history each (DESIGN §3,
+ * Identity).
+ *
+ * A database that was copied together with its -replic file goes on as the same peer in two places.
+ * Nothing local can tell; it is found when the histories meet, at the two copies or at any peers
+ * that got their patches from different ones: more patches of an origin than that origin has
+ * issued, or one (origin, sequence) with two clocks. Patches stop, and each side tells the other
+ * what its history looks like:
+ *
+ *      A: 1 2 3 4 | 5a 6a           FORK of A:  6a 5a 4 2 …   (sequence, _patchedAt), the last one,
+ *      B: 1 2 3 4 | 5b 6b 7b        FORK of B:  6b 5b 4 2 …   then at distances 1, 2, 4, 8, …
+ *
+ * The greatest of them that both have is `common`: a lower bound of where the histories part, kept
+ * in _replic_forks. Then both refuse the link (REPLIC_FORK). Nothing else happens until somebody
+ * opens one of the two files with a new peerId. That file then takes everything of the forked
+ * origin beyond `common` out of its log and issues it anew as its own: with its clocks, so that
+ * each value stands where it stood among all others, and where it was common after all, is the same
+ * patch twice. The vector goes back to `common`, and what the other history has beyond it comes
+ * from the peers. */
+#include <string.h>
+
+#include "sync.h"
+
+#define PROBES 64 /* 1 + one per power of two */
+
+typedef struct probe {
+  int64_t sequence, patched_at;
+} probe;
+
+static int clock_at(replic *r, uint32_t origin, int64_t sequence, int64_t *patched_at) {
+  const replic__entry *entry = replic__vector_entry(r, origin);
+  *patched_at = 0;
+  if (!entry) return SQLITE_NOMEM;
+  if (sequence > entry->now.sequence) return REPLIC_OK;
+  *patched_at = sequence == entry->now.sequence ? entry->now.patched_at : 0;
+  return *patched_at ? REPLIC_OK : replic__log_clock(r, origin, sequence, patched_at);
+}
+
+/* ---- telling ---- */
+
+void replic__send_fork(replic *r, link *l) {
+  probe probes[PROBES];
+  size_t n = 0;
+  int64_t top = replic__vector_sequence(r, l->fork_origin), patched_at;
+  const position *at = replic__position(l, l->fork_origin);
+  if (at && at->announced && at->announced < top)
+    top = at->announced; /* it has no more than that */
+  for (int64_t distance = 0; distance < top && n < PROBES; distance = distance ? 2 * distance : 1)
+    if (clock_at(r, l->fork_origin, top - distance, &patched_at) == REPLIC_OK && patched_at)
+      probes[n++] = (probe){top - distance, patched_at};
+  replic__writer w;
+  replic__put_frame(&w, FRAME_FORK);
+  replic__put_varint(&w, l->fork_origin);
+  replic__put_varint(&w, n);
+  while (n-- > 0) {
+    replic__put_varint(&w, (uint64_t)probes[n].sequence);
+    replic__put_varint(&w, (uint64_t)probes[n].patched_at);
+  }
+  replic__send(r, l, replic__finish(&w));
+}
+
+void replic__fork_found(replic *r, link *l) {
+  l->fork_text = sqlite3_mprintf("%s", replic_error_text(r));
+  l->fork_ms = r->now_ms;
+  r->sync->direct_generation++;
+  if (l->fork_text)
+    replic__send_fork(r, l);
+  else
+    replic__refuse(r, l, REPLIC_EFORK, replic_error_text(r));
+}
+
+/* ---- being told ---- */
+
+static int note(replic *r, uint32_t origin, const probe *common) {
+  replic__savepoint save;
+  sqlite3_stmt *stmt = NULL;
+  int rc = replic__savepoint_open(r, r->peer_id, &save);
+  if (rc != REPLIC_OK) return rc;
+  rc = replic__prepare(r,
+                       "INSERT INTO main._replic_forks(origin, common, patchedAt) "
+                       "VALUES(?1, ?2, ?3) ON CONFLICT(origin) DO UPDATE SET common = ?2, "
+                       "patchedAt = ?3 WHERE ?2 < common",
+                       &stmt);
+  if (rc == REPLIC_OK) {
+    sqlite3_bind_int64(stmt, 1, origin);
+    sqlite3_bind_int64(stmt, 2, common->sequence);
+    sqlite3_bind_int64(stmt, 3, common->patched_at);
+    rc = replic__step(r, stmt);
+  }
+  sqlite3_finalize(stmt);
+  return replic__savepoint_end(r, &save, rc);
+}
+
+int replic__on_fork(replic *r, link *l, replic__reader *in) {
+  uint32_t origin = replic__get_peer(in);
+  probe common = {0, 0};
+  int64_t last = 0;
+  for (size_t n = replic__get_count(in, 2); n > 0 && !in->failed; n--) {
+    probe theirs = {replic__get_sequence(in), replic__get_clock(in)};
+    int64_t mine;
+    if (theirs.sequence <= last) in->failed = 1;
+    last = theirs.sequence;
+    int rc = clock_at(r, origin, theirs.sequence, &mine);
+    if (rc != REPLIC_OK) return rc;
+    if (mine && mine == theirs.patched_at) common = theirs;
+  }
+  if (in->failed || in->at != in->end) return replic__malformed(r, l, "FORK");
+  if (!replic__vector_sequence(r, origin)) return REPLIC_OK; /* nothing here that could part */
+  int rc = note(r, origin, &common);
+  if (rc != REPLIC_OK) return rc;
+  if (!l->fork_text) {
+    replic__forked(r, l, origin, common.sequence + 1, "as the other side has found");
+    l->fork_text = sqlite3_mprintf("%s", replic_error_text(r));
+    replic__send_fork(r, l);
+  }
+  replic__refuse(r, l, REPLIC_EFORK, l->fork_text ? l->fork_text : "fork");
+  return REPLIC_OK;
+}
+
+/* Answers may be lost. */
+void replic__tick_fork(replic *r, link *l) {
+  if (r->now_ms < l->fork_ms) l->fork_ms = r->now_ms; /* the wall clock was set back */
+  if (r->now_ms - l->fork_ms > r->config.link_timeout_ms)
+    replic__refuse(r, l, REPLIC_EFORK, l->fork_text);
+  else
+    replic__send_fork(r, l);
+}
+
+/* ---- healing, at open ---- */
+
+typedef struct healing {
+  replic *r;
+  replic_position to; /* what this peer has issued anew */
+} healing;
+
+static int issue_anew(void *ctx, const replic__patch *p) {
+  healing *h = ctx;
+  replic *r = h->r;
+  int duplicate;
+  h->to.sequence++;
+  /* within an origin clocks never fall; they do not here either, unless several origins forked */
+  if (p->patched_at > h->to.patched_at) h->to.patched_at = p->patched_at;
+  replic__patch anew = *p;
+  anew.origin = r->peer_id;
+  anew.sequence = h->to.sequence;
+  anew.patched_at = h->to.patched_at;
+  int rc = replic__log_insert(r, &anew, &duplicate);
+  if (rc == REPLIC_OK) rc = replic__log_delete(r, p);
+  if (rc == REPLIC_OK) rc = replic__merge_again(r, &anew);
+  r->counters.forks_healed++;
+  return rc;
+}
+
+static int count_patch(void *ctx, const replic__patch *p) {
+  (void)p;
+  ++*(int64_t *)ctx;
+  return REPLIC_OK;
+}
+
+static int heal_origin(healing *h, uint32_t origin, const probe *common) {
+  replic *r = h->r;
+  int64_t kept = 0, last = replic__vector_sequence(r, origin);
+  if (last <= common->sequence) return REPLIC_OK;
+  int rc = replic__log_read(r, origin, common->sequence, last, issue_anew, h);
+  if (rc == REPLIC_OK) rc = replic__log_read(r, origin, 0, common->sequence, count_patch, &kept);
+  replic__entry *entry = replic__vector_entry(r, origin);
+  if (rc != REPLIC_OK) return rc;
+  replic__pruned *pruned = &entry->pruned;
+  entry->now.sequence = common->sequence;
+  entry->now.patched_at = common->patched_at;
+  if (pruned->floor > common->sequence) pruned->floor = common->sequence;
+  if (pruned->cursor > common->sequence) pruned->cursor = common->sequence;
+  pruned->missing = common->sequence - kept;
+  return REPLIC_OK;
+}
+
+int replic__fork_heal(replic *r) {
+  sqlite3_stmt *stmt = NULL;
+  healing h = {r, replic__vector_entry(r, r->peer_id)->now};
+  int rc = replic__merge_mode(r, 1);
+  if (rc == REPLIC_OK)
+    rc = replic__prepare(
+        r, "SELECT origin, common, patchedAt FROM main._replic_forks ORDER BY origin", &stmt);
+  while (rc == REPLIC_OK && (rc = sqlite3_step(stmt)) == SQLITE_ROW) {
+    probe common = {sqlite3_column_int64(stmt, 1), sqlite3_column_int64(stmt, 2)};
+    rc = heal_origin(&h, (uint32_t)sqlite3_column_int64(stmt, 0), &common);
+  }
+  if (rc == SQLITE_DONE) rc = REPLIC_OK;
+  rc = replic__fail_db(r, rc);
+  sqlite3_finalize(stmt);
+  replic__entry *self = replic__vector_entry(r, r->peer_id);
+  self->now.sequence = h.to.sequence;
+  self->now.patched_at = h.to.patched_at;
+  if (rc == REPLIC_OK) rc = replic__exec(r, "DELETE FROM main._replic_forks");
+  return rc == REPLIC_OK ? replic__vector_store(r) : rc;
+}
