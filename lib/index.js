@@ -1,2 +1,3 @@
 export { ReplicError } from './errors.js'
+export { METRICS_CONTENT_TYPE } from './metrics.js'
 export { Replica } from './replica.js'

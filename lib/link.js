@@ -28,7 +28,10 @@ export class Links {
   #paused = new Set()
   #pauseAbove
   #heartbeat
+  #closing = false
   #stopped = false
+  #unflushed = new Set() // peerIds that flush() waits for
+  #flushed
 
   /** `emit(name, event)` tells the application; `options` are those of Replica.open(). */
   constructor(native, emit, options) {
@@ -44,6 +47,10 @@ export class Links {
 
   get stopped() {
     return this.#stopped
+  }
+
+  get closing() {
+    return this.#closing
   }
 
   /**
@@ -128,6 +135,7 @@ export class Links {
       this.#links.get(figures.link)?.figures(figures)
     }
     for (const link of this.#leaving) if (!known.has(link.id)) this.#left(link)
+    this.#checkFlush()
   }
 
   /** Hands a frame to the core; pauses the sockets that bring more than it can take. */
@@ -176,6 +184,15 @@ export class Links {
     this.#links.delete(link.id)
     if (this.#links.size === 0) this.#rest()
     link.left()
+    if (!this.#comesBack(link)) this.#unflushed.delete(link.peerId)
+    this.#checkFlush()
+  }
+
+  // Whether there is another link to that peer, or will be: a connection that broke is dialed again.
+  #comesBack({ peerId, error }) {
+    const isOfPeer = (other) => other.peerId === peerId
+    const isDialed = error !== undefined && [...this.#endpoints].some(isOfPeer)
+    return isDialed || [...this.#links.values()].some(isOfPeer)
   }
 
   /** Ends all links with a peer, and stops dialing it. Returns whether there were any. */
@@ -202,6 +219,31 @@ export class Links {
   #rest() {
     clearInterval(this.#heartbeat)
     this.#heartbeat = undefined
+  }
+
+  /**
+   * Resolves when each of these peers has acknowledged all that this one has, or has gone for good.
+   * The figures must be those after the last write, and come with each batch (Connection.flush).
+   */
+  flush(peers) {
+    this.#unflushed = new Set(peers)
+    return new Promise((resolve) => {
+      this.#flushed = resolve
+      this.#checkFlush()
+    })
+  }
+
+  #checkFlush() {
+    if (!this.#flushed) return
+    for (const link of this.#links.values()) {
+      if (link.hasAcknowledged) this.#unflushed.delete(link.peerId)
+    }
+    if (this.#unflushed.size === 0) this.#flushed()
+  }
+
+  /** The application may open no more links; those that there are go on. */
+  refuse() {
+    this.#closing = true
   }
 
   /** Takes nothing in any more; what the core still has to send goes out. */
@@ -305,6 +347,11 @@ class Link {
 
   get isReady() {
     return this.#state === 'ready' && !this.#ending
+  }
+
+  /** Whether the other side has all that there is here. */
+  get hasAcknowledged() {
+    return (this.#state === 'ready' || this.#state === 'standby') && this.#figures?.lag === 0
   }
 
   /** For how long the link was up, in ms. */

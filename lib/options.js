@@ -5,6 +5,7 @@ import { usage } from './errors.js'
 
 const KiB = 1024
 const MiB = 1024 * KiB
+const HOUR = 3_600_000 // ms
 
 /** What Replica.open() uses where the application says nothing. */
 export const DEFAULTS = Object.freeze({
@@ -15,6 +16,7 @@ export const DEFAULTS = Object.freeze({
   maxQueueCalls: 100_000, // calls waiting to be executed
   maxQueueBytes: 256 * MiB, // values of calls waiting to be executed
   maxClockSkewMs: 60_000, // patches from further in the future wait
+  maxPatchRetentionMs: 25 * HOUR, // after that a patch that wins no cell any more is removed
   heartbeatMs: 1_000,
   linkTimeoutMs: 10_000, // a link that is silent for longer is closed
   maxFrameBytes: 64 * MiB, // largest group
@@ -25,6 +27,7 @@ export const DEFAULTS = Object.freeze({
 })
 
 export const MAX_PEER_ID = 2 ** 32 - 1
+const MAX_CLOCK = 2 ** 53 - 1 // ms, of a patch
 const MAX_TIMER_MS = 2 ** 31 - 1 // a longer setTimeout fires at once
 const MAX_BYTES = 1024 * MiB // frames and values are Buffers, whose lengths are 32-bit in places
 
@@ -48,6 +51,11 @@ export const abortSignal = {
   wants: 'an AbortSignal',
 }
 export const milliseconds = (min = 0) => integer(min, MAX_TIMER_MS)
+export const retention = {
+  accepts: (value) =>
+    value === Infinity || (Number.isInteger(value) && value >= 0 && value <= MAX_CLOCK),
+  wants: `an integer from 0 to ${MAX_CLOCK}, or Infinity`,
+}
 export const bytes = (min) => integer(min, MAX_BYTES)
 export const peerId = integer(1, MAX_PEER_ID)
 
@@ -59,6 +67,7 @@ const CHECKS = {
   maxQueueCalls: integer(1, 10_000_000),
   maxQueueBytes: integer(1, 64 * 1024 * MiB),
   maxClockSkewMs: milliseconds(1),
+  maxPatchRetentionMs: retention,
   heartbeatMs: milliseconds(1),
   linkTimeoutMs: milliseconds(1),
   maxFrameBytes: bytes(64),

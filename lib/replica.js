@@ -4,6 +4,7 @@
 
 import { randomInt } from 'node:crypto'
 import { EventEmitter } from 'node:events'
+import { statSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { debuglog } from 'node:util'
 import { backup as copyTo } from './backup.js'
@@ -11,8 +12,10 @@ import { load as loadRows } from './bulk.js'
 import { ReplicError, usage } from './errors.js'
 import { checkSocket, Links } from './link.js'
 import { load as loadAddon } from './load.js'
+import { toMetrics } from './metrics.js'
 import { migrate as migrateSteps } from './migrate.js'
 import * as option from './options.js'
+import { Retention } from './retention.js'
 import { checkParams, checkSql, flatten, toRows } from './rows.js'
 import { Verifier } from './verify.js'
 import { parseToken, Waiters } from './waiters.js'
@@ -31,7 +34,7 @@ const linksByReplica = new WeakMap()
 export function linksOf(db) {
   const links = linksByReplica.get(db)
   if (!links) throw usage(`a Replica is needed, not ${option.kindOf(db)}`)
-  if (links.stopped) throw closed()
+  if (links.closing) throw closed()
   return links
 }
 
@@ -51,7 +54,14 @@ const WAIT = {
   checks: { timeoutMs: option.milliseconds(), signal: option.abortSignal },
 }
 const VERIFY = { defaults: { timeoutMs: 30_000 }, checks: { timeoutMs: option.milliseconds() } }
-const CLOSE = { defaults: { timeoutMs: 5_000 }, checks: { timeoutMs: option.milliseconds() } }
+const COMPACT = {
+  defaults: { maxPatchRetentionMs: undefined, signal: undefined },
+  checks: { maxPatchRetentionMs: option.retention, signal: option.abortSignal },
+}
+const CLOSE = {
+  defaults: { timeoutMs: 5_000, flushMs: 0 },
+  checks: { timeoutMs: option.milliseconds(), flushMs: option.milliseconds() },
+}
 const read = (where, given, { defaults, checks }) =>
   option.readOptions(where, given, defaults, checks)
 
@@ -61,18 +71,19 @@ export class Replica extends EventEmitter {
   #native
   #links
   #verifier
+  #retention
   #waiters = new Waiters()
   #state = 'opening' // then 'open', 'closing', 'closed'
   #peerId
   #tables = new Map() // name -> { columns: Set, key: string[] }
   #vector = new Map() // origin -> sequence
-  #counters = {}
-  #queuedBytes = 0
   #pending = 0 // calls of the writing queue that have not settled
   #changingSchema = 0 // those of them that may change the schema
-  #roomWaits = [] // load() waiting for a pending call to settle
+  #roomWaits = [] // load() and compact() waiting for a pending call to settle
   #migrating = Promise.resolve()
   #closing
+  #flushing // a promise while close({ flushMs }) waits for acknowledgements
+  #endFlush = () => {}
   #coreClosed = false
 
   constructor(key, path, options) {
@@ -109,7 +120,14 @@ export class Replica extends EventEmitter {
     this.#links = new Links(this.#native, emit, this.#options)
     linksByReplica.set(this, this.#links)
     this.#verifier = new Verifier(this.#native, this.#links, () => this.#vector, this.#options)
+    this.#retention = new Retention(
+      (...slice) => this.#call(this.#native.compact(...slice)),
+      () => Math.max(Date.now(), this.#native.figures().clock),
+      (error) => this.#emitLater('error', retentionError(error)),
+      this.#options,
+    )
     this.#state = 'open'
+    this.#retention.start()
     if (opened.isNewPeer) debug('%s goes on as peer %d', this.#path, this.#peerId)
   }
 
@@ -170,7 +188,10 @@ export class Replica extends EventEmitter {
     }
     const { progress, signal } = read('load', options, LOAD)
     const { maxFrameBytes, maxQueueBytes } = this.#options
-    const store = (group) => this.#writeWhenRoom(this.#upsertOp('load', table, group))
+    const store = (group) => {
+      const op = this.#upsertOp('load', table, group)
+      return this.#whenRoom(() => this.#write(op))
+    }
     const maxBytes = Math.min(maxFrameBytes, maxQueueBytes) / 4
     return (await loadRows(rows, store, { progress, signal, maxBytes })) ?? this.#token()
   }
@@ -234,6 +255,15 @@ export class Replica extends EventEmitter {
     return copyTo(this.#native, this.#path, path, read('backup', options, BACKUP))
   }
 
+  /** Retention at once, over all that is of age. */
+  async compact(options) {
+    this.#check()
+    const { maxPatchRetentionMs, signal } = read('compact', options, COMPACT)
+    const slice = (...args) => this.#whenRoom(() => this.#call(this.#native.compact(...args)))
+    const outcome = await this.#retention.run(slice, maxPatchRetentionMs, signal)
+    return { ...outcome, logRows: this.#native.figures().logRows }
+  }
+
   addRemotePeer(peerId, socket) {
     this.#check()
     if (peerId !== null) checkPeerId('addRemotePeer', peerId, ', or null for whoever answers')
@@ -265,16 +295,28 @@ export class Replica extends EventEmitter {
   }
 
   status() {
+    const { clock, logRows, queueBytes, batchCalls, batchSeconds, counters } =
+      this.#native.figures()
     return {
       peerId: this.#peerId,
       path: this.#path,
       state: this.#state,
       vector: Object.fromEntries(this.#vector),
       tables: [...this.#tables.keys()],
-      queue: { calls: this.#pending, bytes: this.#queuedBytes },
+      clock,
+      logRows,
+      fileBytes: sizeOf(this.#path),
+      walBytes: sizeOf(`${this.#path}-wal`),
+      queue: { calls: this.#pending, bytes: queueBytes },
+      batches: { calls: histogram(batchCalls), seconds: histogram(batchSeconds) },
       links: this.#links.status(),
-      counters: { ...this.#counters },
+      counters,
     }
+  }
+
+  /** status() as OpenMetrics text. */
+  metrics() {
+    return toMetrics(this.status())
   }
 
   async explain(table) {
@@ -300,8 +342,9 @@ export class Replica extends EventEmitter {
 
   /** Ends everything in order; see types/index.d.ts. */
   async close(options) {
-    const { timeoutMs } = read('close', options, CLOSE)
-    this.#closing ??= this.#close()
+    const { timeoutMs, flushMs } = read('close', options, CLOSE)
+    this.#closing ??= this.#close(flushMs > 0)
+    await this.#flushed(flushMs)
     let timer
     const late = new Promise((_, reject) => {
       timer = setTimeout(() => {
@@ -317,15 +360,39 @@ export class Replica extends EventEmitter {
   }
 
   // What was called before is executed, and the frames it leaves are sent, before the links end.
-  async #close() {
+  async #close(flush) {
     this.#state = 'closing'
+    this.#retention.stop()
     this.#verifier.stop(closed())
-    this.#links.stop()
+    this.#links.refuse()
     this.#waiters.fail(closed())
+    if (flush) {
+      this.#flushing = this.#flush()
+      await this.#flushing
+      this.#flushing = undefined
+    }
+    this.#links.stop()
     await this.#native.close()
     this.#coreClosed = true
     await this.#links.close()
     this.#state = 'closed'
+  }
+
+  // Until the peers that are linked have acknowledged all, or #endFlush() is called. Each of several
+  // close() calls waits for as long as it allows itself, so the shortest counts.
+  async #flush() {
+    const enough = new Promise((resolve) => {
+      this.#endFlush = resolve
+    })
+    const peers = this.#links.peers()
+    const all = this.#native.flush().then(() => this.#links.flush(peers))
+    await Promise.race([enough, all]).catch(() => {}) // a commit that failed: its calls tell of it
+  }
+
+  async #flushed(flushMs) {
+    const timer = setTimeout(() => this.#endFlush(), flushMs)
+    await this.#flushing
+    clearTimeout(timer)
   }
 
   toJSON() {
@@ -338,11 +405,9 @@ export class Replica extends EventEmitter {
 
   // ---- what a batch of the core leaves ----
 
-  #onBatch({ vector, sends, events, links, counters, tables, callBytes, frameBytes }) {
+  #onBatch({ vector, sends, events, links, tables, frameBytes }) {
     if (vector) this.#advance(vector)
     if (tables) this.#setTables(tables)
-    if (counters) this.#counters = counters
-    this.#queuedBytes = callBytes + frameBytes
     this.#links.deliver(sends)
     for (const event of events) this.#onEvent(event)
     if (links) this.#links.snapshot(links)
@@ -397,13 +462,13 @@ export class Replica extends EventEmitter {
     return `${this.#peerId}.${sequence}`
   }
 
-  // load() does not compete: while others fill the queue, it waits for room. What fills it is calls,
-  // which settle, and frames, which end in a batch: both wake it.
-  async #writeWhenRoom(op) {
+  // load() and compact() do not compete: while others fill the queue, they wait for room. What fills
+  // it is calls, which settle, and frames, which end in a batch: both wake them.
+  async #whenRoom(call) {
     for (;;) {
       this.#check()
       try {
-        return await this.#write(op)
+        return await call()
       } catch (error) {
         if (error.code !== 'REPLIC_BUSY') throw error
       }
@@ -528,6 +593,22 @@ export class Replica extends EventEmitter {
   #checkEvent(name) {
     if (EVENTS.includes(name)) return
     throw usage(`there is no event '${String(name)}'${option.nearest(String(name), EVENTS)}`)
+  }
+}
+
+const sizeOf = (path) => statSync(path, { throwIfNoEntry: false })?.size ?? 0
+
+const retentionError = (error) =>
+  new ReplicError(error.code, `retention: ${error.message}; it is tried again`, { cause: error })
+
+// The bounds come flat: bound, how many are not above it, and again.
+function histogram({ count, sum, max, buckets }) {
+  const pairs = buckets.filter((_, i) => i % 2 === 0)
+  return {
+    count,
+    sum,
+    max,
+    buckets: pairs.map((le, i) => ({ le, count: buckets[2 * i + 1] })),
   }
 }
 

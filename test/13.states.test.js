@@ -26,6 +26,7 @@ const calls = {
   iterate: (db) => db.iterate('SELECT 1').next(),
   run: (db) => db.run('CREATE TABLE IF NOT EXISTS own (a)'),
   exec: (db) => db.exec('CREATE TABLE IF NOT EXISTS own (a)'),
+  compact: (db) => db.compact({ maxPatchRetentionMs: 0 }),
   backup: (db) => db.backup(join(tempDir(), 'copy.db')),
   waitFor: (db) => db.waitFor(`${db.status().peerId}.0`),
   addRemotePeer: async (db) => db.addRemotePeer(null, new Socket()),
@@ -41,6 +42,7 @@ const calls = {
 // Those that work in every state.
 const always = {
   status: (db) => db.status(),
+  metrics: (db) => db.metrics(),
   toJSON: (db) => db.toJSON(),
   on: (db) => db.on('change', () => {}),
   once: (db) => db.once('change', () => {}),

@@ -46,6 +46,9 @@ export type ReplicCode =
   | 'REPLIC_USAGE'
   | 'REPLIC_VERSION'
 
+/** The Content-Type of metrics(). */
+export const METRICS_CONTENT_TYPE: string
+
 /** Every error of this package. */
 export class ReplicError extends Error {
   constructor(code: ReplicCode | `SQLITE_${string}`, message: string, options?: { cause?: unknown })
@@ -75,6 +78,11 @@ export interface OpenOptions {
   maxQueueBytes?: number | undefined
   /** Changes from further in the future wait until their time has come. Default 60,000 ms. */
   maxClockSkewMs?: number | undefined
+  /**
+   * Age from which on a patch is removed from the log, in ms, unless it still wins a cell. Default 25 hours; 0:
+   * at once; Infinity: nothing is ever removed. Age is counted by the replica's clock.
+   */
+  maxPatchRetentionMs?: number | undefined
   /** Interval of heartbeats on open links. Default 1,000 ms. */
   heartbeatMs?: number | undefined
   /** A link that is silent for longer is closed; so is one without HELLO. Default 10,000 ms. */
@@ -128,6 +136,32 @@ export interface BackupOptions {
   progress?: ((done: BackupProgress) => void) | undefined
   /** Stops the backup; it rejects with the signal's reason, and nothing is left of it. */
   signal?: Signal | undefined
+}
+
+export interface CompactOptions {
+  /** Instead of the option of `open`, for this call: 0 removes all that is superseded now. */
+  maxPatchRetentionMs?: number | undefined
+  /** Stops it between two transactions; it rejects with the signal's reason. What is removed stays removed. */
+  signal?: Signal | undefined
+}
+
+export interface Compaction {
+  /** Patches that came of age since they were last looked at. Each is looked at once. */
+  examined: number
+  /** Patches removed from the log. */
+  removed: number
+  /** Patches in the log now. */
+  logRows: number
+}
+
+export interface CloseOptions {
+  /**
+   * How long to wait at most until the peers that are linked have acknowledged everything. Default 0 ms: they get
+   * it when they are linked again.
+   */
+  flushMs?: number | undefined
+  /** How long closing may take after that. Default 5,000 ms. */
+  timeoutMs?: number | undefined
 }
 
 export interface WaitOptions {
@@ -225,20 +259,72 @@ export interface LinkStatus {
   transport: string
   address: string | null
   state: LinkState
-  /** Changes that this replica has and that one has not acknowledged. */
+  /** Patches that this replica has and that one has not acknowledged. */
   lag?: number
-  /** Changes that it has announced and this replica has not. */
+  /** How long ago the oldest of those was issued, by its stamp. 0: there is none, or it is not known. */
+  lagMs?: number
+  /** Patches that it has announced and this replica has not. */
   behind?: number
+  /** Bytes of patches sent and not acknowledged. */
   unackedBytes?: number
-  /** Its wall clock minus this one's. */
+  /** Its wall clock minus this one's, when its last HELLO or ACK arrived. */
   skewMs?: number
   bytesIn?: number
   bytesOut?: number
   framesIn?: number
   framesOut?: number
+  /** Patches sent again because they were asked for. */
+  retransmitted?: number
+  /** A jump past what was pruned is going on over this link. null: none is. */
+  jump?: 'sending' | 'receiving' | null
+  /** Patches received over this link for a jump, not visible before its end. */
+  staged?: number
   /** Why its changes are not applied at present; null if they are. */
   held?: string | null
   lastError: { code: string | null; message: string } | null
+}
+
+/** Since open. */
+export interface Counters {
+  /** Transactions committed. */
+  commits: number
+  /** Calls that have written: each is one group. */
+  groupsWritten: number
+  patchesWritten: number
+  /** Of other peers. */
+  patchesApplied: number
+  /** Received, and there already. */
+  patchesDuplicate: number
+  /** Of other peers, sent on. */
+  patchesRelayed: number
+  /** Removed by retention. */
+  patchesPruned: number
+  /** Received for a jump. */
+  patchesStaged: number
+  /** Frames that arrived before their predecessors, and those of them that there was no room for. */
+  framesEarly: number
+  framesDroppedEarly: number
+  /** Patches sent again because they were asked for. */
+  retransmissions: number
+  /** Merges that left a row waiting for its NOT NULL columns. */
+  rowsWaiting: number
+  /** Jumps past what other peers have pruned: completed here; gone on with after an interruption; given up. */
+  jumps: number
+  jumpsResumed: number
+  jumpsAbandoned: number
+  /** Frames held because of a stamp too far ahead. */
+  skewRefusals: number
+  /** Own patches issued anew under a new peerId. */
+  forksHealed: number
+}
+
+/** How often something had which size, since open. */
+export interface Histogram {
+  count: number
+  sum: number
+  max: number
+  /** How many were not above `le`. */
+  buckets: { le: number; count: number }[]
 }
 
 export interface Status {
@@ -250,11 +336,20 @@ export interface Status {
   vector: { [origin: string]: number }
   /** The replicated tables. */
   tables: string[]
-  /** What waits to be executed. */
+  /** The highest clock of a patch seen, in ms: the next patch is not stamped below it. */
+  clock: number
+  /** Patches in the log. Those that were deleted by hand are counted still. */
+  logRows: number
+  /** Size of the database file now, and of its write-ahead log (`<file>-wal`). */
+  fileBytes: number
+  walBytes: number
+  /** Calls that wait or are executed; bytes of values and received frames that wait. */
   queue: { calls: number; bytes: number }
+  /** Transactions: calls and frames in each, and how long each took, in seconds, its commit included. */
+  batches: { calls: Histogram; seconds: Histogram }
+  /** As of the last heartbeat, or of the last change of a link's state. */
   links: LinkStatus[]
-  /** Since open; refreshed with every heartbeat while links are open. */
-  counters: { [name: string]: number }
+  counters: Counters
 }
 
 export interface ChangeEvent {
@@ -281,7 +376,10 @@ export interface Events {
   /** Rows of a table have changed; once per table and commit, after it. */
   change: [event: ChangeEvent]
   link: [event: LinkEvent]
-  /** Both sides have acknowledged everything that the other had. */
+  /**
+   * Both sides have acknowledged everything that the other had: when the link has caught up, and again after each
+   * change.
+   */
   synced: [event: { peerId: number; link: number }]
   /**
    * Something failed that no call waits for, such as a trigger that raised while a change from another
@@ -391,6 +489,13 @@ export class Replica {
   backup(path: string, options?: BackupOptions): Promise<BackupProgress>
 
   /**
+   * Removes from the log what retention allows to be removed, at once and in slices, beside other calls. This also
+   * goes on by itself while the replica is open.
+   * Errors: SQLite's own; what was removed before stays removed.
+   */
+  compact(options?: CompactOptions): Promise<Compaction>
+
+  /**
    * Compares the replicated tables with those of a linked peer, or of all peers that are linked, one after
    * another. Only states with the same vector are compared, which must be the same: a difference is the
    * consequence of `unsafe`, of a damaged file, or of a bug. Reading and writing goes on at both peers.
@@ -413,6 +518,12 @@ export class Replica {
   /** What it is and how it is. Synchronous; works on a closed replica too. */
   status(): Status
 
+  /**
+   * The numbers of status() as OpenMetrics text, for Prometheus and others; to be served with
+   * METRICS_CONTENT_TYPE. Synchronous; works on a closed replica too.
+   */
+  metrics(): string
+
   /** The SQL that is executed for a replicated table. */
   explain(table: string): Promise<string>
 
@@ -423,11 +534,13 @@ export class Replica {
 
   /**
    * Closes the replica: executes what was called before, sends what that leaves, ends the links, releases
-   * the file. Every pending promise settles. Can be called again. After `timeoutMs` (default 5,000)
-   * connections are cut; if calls are still being executed then, it rejects with REPLIC_TIMEOUT and goes on
-   * in the background.
+   * the file. Every pending promise settles. With `flushMs` it waits between the first and the second for at
+   * most that long until each peer that is linked has acknowledged everything, or has left; it does not tell
+   * whether they have. After `timeoutMs` connections are cut; if calls are still being executed then, it rejects
+   * with REPLIC_TIMEOUT and goes on in the background. Can be called again; a second call with a shorter
+   * `flushMs` shortens the wait of the first.
    */
-  close(options?: { timeoutMs?: number | undefined }): Promise<void>
+  close(options?: CloseOptions): Promise<void>
 
   toJSON(): { peerId: number; path: string; state: string }
 

@@ -102,7 +102,7 @@ void Batch::run() {
   if (!state->core) return;
   report.links_changed = report.links_changed || state->tell_links;
   if (was_open) report.collect(state->core, state->tables);
-  state->tally.read(state->core, state->path);
+  state->tally.read(state->core);
 }
 
 void Batch::run_transaction() {

@@ -2,8 +2,6 @@
 
 #include <cstdlib>
 #include <cstring>
-#include <filesystem>
-#include <system_error>
 
 #include "error.h"
 
@@ -141,21 +139,10 @@ Napi::Object Histogram::to_js(Napi::Env env) const {
 Figures::Figures()
     : batch_calls({1, 10, 100, 1000, 10000}), batch_seconds({0.001, 0.01, 0.1, 1, 10}) {}
 
-static int64_t size_of_file(const std::string &path) {
-  std::error_code error;
-  uintmax_t size = std::filesystem::file_size(std::filesystem::u8path(path), error);
-  return error ? 0 : static_cast<int64_t>(size); // there is no WAL yet, for example
-}
-
-void Figures::read(const replic *core, const std::string &path) {
-  auto now = std::chrono::steady_clock::now();
+void Figures::read(const replic *core) {
   replic_get_counters(core, &counters);
   clock_ms = replic_clock_high(core);
   log_rows = replic_log_rows(core);
-  if (now < look_up_at_) return;
-  look_up_at_ = now + std::chrono::seconds(1);
-  file_bytes = size_of_file(path);
-  wal_bytes = size_of_file(path + "-wal");
 }
 
 void Figures::add_batch(const replic *core, size_t calls, double seconds) {
@@ -198,8 +185,6 @@ Napi::Object Figures::to_js(Napi::Env env) const {
   };
   set("clock", clock_ms);
   set("logRows", log_rows);
-  set("fileBytes", file_bytes);
-  set("walBytes", wal_bytes);
   result.Set("counters", counters_to_js(env, counters));
   result.Set("batchCalls", batch_calls.to_js(env));
   result.Set("batchSeconds", batch_seconds.to_js(env));

@@ -4,9 +4,6 @@
 
 #include <napi.h>
 
-#include <chrono>
-#include <string>
-
 #include "error.h"
 #include "replic.h"
 #include "values.h"
@@ -51,18 +48,14 @@ struct Histogram {
 // last batch that has finished.
 struct Figures {
   Figures();
-  void read(const replic *core, const std::string &path);
+  void read(const replic *core);
   // A batch of so many calls is over. It counts if it was a transaction on disk.
   void add_batch(const replic *core, size_t calls, double seconds);
   Napi::Object to_js(Napi::Env env) const;
 
   replic_counters counters = {};
   int64_t clock_ms = 0, log_rows = 0;
-  int64_t file_bytes = 0, wal_bytes = 0; // looked up at most once a second
   Histogram batch_calls, batch_seconds;
-
-private:
-  std::chrono::steady_clock::time_point look_up_at_;
 };
 
 class Report {

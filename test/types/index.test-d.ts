@@ -3,7 +3,10 @@
 
 import {
   type ChangeEvent,
+  type Compaction,
+  type Counters,
   type LinkEvent,
+  type METRICS_CONTENT_TYPE,
   Replica,
   ReplicError,
   type Status,
@@ -25,6 +28,7 @@ export async function opening(): Promise<void> {
   const db = await Replica.open('app.db')
   same<typeof db, Replica>(true)
   await Replica.open('app.db', { peerId: 7, durability: 'normal', readBigInts: true })
+  await Replica.open('app.db', { maxPatchRetentionMs: Infinity })
   // @ts-expect-error an unknown option
   await Replica.open('app.db', { peerID: 7 })
   // @ts-expect-error one of two words
@@ -93,7 +97,22 @@ export async function reading(db: Replica) {
   same<typeof migrated, { from: number; to: number }>(true)
   const status = db.status()
   same<typeof status, Status>(true)
+  same<typeof status.counters, Counters>(true)
+  same<typeof status.batches.seconds.sum, number>(true)
+  for (const { jump, lagMs } of status.links) {
+    same<typeof jump, 'sending' | 'receiving' | null | undefined>(true)
+    same<typeof lagMs, number | undefined>(true)
+  }
+  // @ts-expect-error no such counter
+  status.counters.patchesPrunned
+  same<ReturnType<typeof db.metrics>, string>(true)
+  same<typeof METRICS_CONTENT_TYPE, string>(true)
   same<Awaited<ReturnType<typeof db.explain>>, string>(true)
+  const compaction = await db.compact()
+  same<typeof compaction, Compaction>(true)
+  await db.compact({ maxPatchRetentionMs: 0 })
+  // @ts-expect-error no such option
+  await db.compact({ olderThanMs: 0 })
 }
 
 export function listening(db: Replica) {
@@ -121,7 +140,7 @@ export async function linking(
   // @ts-expect-error the port is required
   connect(db, {})
   await connection.close()
-  await db.close({ timeoutMs: 100 })
+  await db.close({ timeoutMs: 100, flushMs: 1000 })
 }
 
 export function errors(error: unknown) {
