@@ -59,6 +59,8 @@ enum {
   LOG_FOLD,
   LOG_READ,
   LOG_CLOCK,
+  LOG_BELOW,
+  LOG_ABOVE,
   LOG_DELETE,
   ROW_EXISTS,
   DEFAULTS,
@@ -134,6 +136,9 @@ int replic__log_older(replic *r, const replic__patch *p,
 int replic__log_delete(replic *r, const replic__patch *p);
 /* _patchedAt of one patch, 0 if the log has none. */
 int replic__log_clock(replic *r, uint32_t origin, int64_t sequence, int64_t *patched_at);
+/* Between which clocks that patch must lie, by what the log has of its neighbours; equal where it
+ * has the patch itself. */
+int replic__log_bounds(replic *r, uint32_t origin, int64_t sequence, int64_t *low, int64_t *high);
 
 int replic__merge(replic *r, const replic__patch *p, int local);
 /* Writes the row of the patch's key anew, from the whole log. */
@@ -264,9 +269,10 @@ void replic__trace(replic *r, const char *format, ...); /* nothing unless config
 
 int replic__sync_open(replic *r);
 void replic__sync_close(replic *r);
-/* fork.c: this file goes on as a new peer; what it alone may have, it issues anew. In open's
- * transaction; after it the vector has to be settled. */
+/* fork.c: the application has opened this file with a new peerId; what it alone may have, it issues
+ * anew. In open's transaction; after it the vector has to be settled. */
 int replic__fork_heal(replic *r);
+int replic__fork_load(replic *r);
 int replic__jump_load(replic *r); /* jump.c: what an earlier start has staged */
 void replic__sync_flush(
     replic *r); /* after a commit: frames and acknowledgements into the outbox */

@@ -7,32 +7,35 @@
  * issued, or one (origin, sequence) with two clocks. Patches stop, and each side tells the other
  * what its history looks like:
  *
- *      A: 1 2 3 4 | 5a 6a           FORK of A:  6a 5a 4 2 …   (sequence, _patchedAt), the last one,
- *      B: 1 2 3 4 | 5b 6b 7b        FORK of B:  6b 5b 4 2 …   then at distances 1, 2, 4, 8, …
+ *      A: 1 2 3 4 | 5a 6a           FORK of A:  6a 5a 4 3 …   (sequence, _patchedAt): the last
+ * ones, B: 1 2 3 4 | 5b 6b 7b        FORK of B:  6b 5b 4 3 …   then at distances that double
  *
- * The greatest of them that both have is `common`: a lower bound of where the histories part, kept
- * in _replic_forks. Then both refuse the link (REPLIC_FORK). Nothing else happens until somebody
- * opens one of the two files with a new peerId. That file then takes everything of the forked
+ * The greatest of them that both have is `common`, a lower bound of where the histories part, and
+ * the least that differs is `parted`; they are kept in _replic_forks. Then both refuse the link
+ * (REPLIC_FORK). Nothing else happens until somebody opens one of the two files with a new peerId
+ * of the application's. (A file that goes on as a new peer by itself, because it was moved, does
+ * not: the histories may have been settled long ago.) That file then takes everything of the forked
  * origin beyond `common` out of its log and issues it anew as its own: with its clocks, so that
  * each value stands where it stood among all others, and where it was common after all, is the same
  * patch twice. The vector goes back to `common`, and what the other history has beyond it comes
- * from the peers. */
+ * from the peers. The patch at `parted` is remembered in _replic_dropped: whoever still brings that
+ * history is refused, and so learns of it. */
 #include <string.h>
 
 #include "sync.h"
 
-#define PROBES 64 /* 1 + one per power of two */
+#define PROBES 90 /* the last ones, and one for each power of two */
+#define DENSE 32
 
 typedef struct probe {
   int64_t sequence, patched_at;
 } probe;
 
 static int clock_at(replic *r, uint32_t origin, int64_t sequence, int64_t *patched_at) {
-  const replic__entry *entry = replic__vector_entry(r, origin);
+  int64_t last = replic__vector_sequence(r, origin);
   *patched_at = 0;
-  if (!entry) return SQLITE_NOMEM;
-  if (sequence > entry->now.sequence) return REPLIC_OK;
-  *patched_at = sequence == entry->now.sequence ? entry->now.patched_at : 0;
+  if (!sequence || sequence > last) return REPLIC_OK;
+  if (sequence == last) *patched_at = replic__vector_entry(r, origin)->now.patched_at;
   return *patched_at ? REPLIC_OK : replic__log_clock(r, origin, sequence, patched_at);
 }
 
@@ -45,12 +48,14 @@ void replic__send_fork(replic *r, link *l) {
   const position *at = replic__position(l, l->fork_origin);
   if (at && at->announced && at->announced < top)
     top = at->announced; /* it has no more than that */
-  for (int64_t distance = 0; distance < top && n < PROBES; distance = distance ? 2 * distance : 1)
+  for (int64_t distance = 0; distance < top && n < PROBES;
+       distance = distance < DENSE ? distance + 1 : 2 * distance)
     if (clock_at(r, l->fork_origin, top - distance, &patched_at) == REPLIC_OK && patched_at)
       probes[n++] = (probe){top - distance, patched_at};
   replic__writer w;
   replic__put_frame(&w, FRAME_FORK);
   replic__put_varint(&w, l->fork_origin);
+  replic__put_varint(&w, (uint64_t)replic__vector_sequence(r, l->fork_origin));
   replic__put_varint(&w, n);
   while (n-- > 0) {
     replic__put_varint(&w, (uint64_t)probes[n].sequence);
@@ -59,32 +64,34 @@ void replic__send_fork(replic *r, link *l) {
   replic__send(r, l, replic__finish(&w));
 }
 
-void replic__fork_found(replic *r, link *l) {
+void replic__fork_found(replic *r, link *l, int code) {
+  l->fork_code = code;
   l->fork_text = sqlite3_mprintf("%s", replic_error_text(r));
   l->fork_ms = r->now_ms;
   r->sync->direct_generation++;
   if (l->fork_text)
     replic__send_fork(r, l);
   else
-    replic__refuse(r, l, REPLIC_EFORK, replic_error_text(r));
+    replic__refuse(r, l, code, replic_error_text(r));
 }
 
 /* ---- being told ---- */
 
-static int note(replic *r, uint32_t origin, const probe *common) {
+static int note(replic *r, uint32_t origin, const probe *common, int64_t parted) {
   replic__savepoint save;
   sqlite3_stmt *stmt = NULL;
   int rc = replic__savepoint_open(r, r->peer_id, &save);
   if (rc != REPLIC_OK) return rc;
   rc = replic__prepare(r,
-                       "INSERT INTO main._replic_forks(origin, common, patchedAt) "
-                       "VALUES(?1, ?2, ?3) ON CONFLICT(origin) DO UPDATE SET common = ?2, "
-                       "patchedAt = ?3 WHERE ?2 < common",
+                       "INSERT INTO main._replic_forks(origin, common, patchedAt, parted) "
+                       "VALUES(?1, ?2, ?3, ?4) ON CONFLICT(origin) DO UPDATE SET common = ?2, "
+                       "patchedAt = ?3, parted = ?4 WHERE ?2 < common",
                        &stmt);
   if (rc == REPLIC_OK) {
     sqlite3_bind_int64(stmt, 1, origin);
     sqlite3_bind_int64(stmt, 2, common->sequence);
     sqlite3_bind_int64(stmt, 3, common->patched_at);
+    sqlite3_bind_int64(stmt, 4, parted);
     rc = replic__step(r, stmt);
   }
   sqlite3_finalize(stmt);
@@ -93,8 +100,10 @@ static int note(replic *r, uint32_t origin, const probe *common) {
 
 int replic__on_fork(replic *r, link *l, replic__reader *in) {
   uint32_t origin = replic__get_peer(in);
+  int64_t theirs_last = replic__get_sequence(in);
+  if (!in->failed && !replic__vector_sequence(r, origin)) return REPLIC_OK; /* nothing of it here */
   probe common = {0, 0};
-  int64_t last = 0;
+  int64_t last = 0, parted = 0;
   for (size_t n = replic__get_count(in, 2); n > 0 && !in->failed; n--) {
     probe theirs = {replic__get_sequence(in), replic__get_clock(in)};
     int64_t mine;
@@ -102,18 +111,24 @@ int replic__on_fork(replic *r, link *l, replic__reader *in) {
     last = theirs.sequence;
     int rc = clock_at(r, origin, theirs.sequence, &mine);
     if (rc != REPLIC_OK) return rc;
-    if (mine && mine == theirs.patched_at) common = theirs;
+    if (mine && mine == theirs.patched_at) {
+      common = theirs;
+      parted = 0;
+    } else if (mine && !parted) {
+      parted = theirs.sequence;
+    }
   }
   if (in->failed || in->at != in->end) return replic__malformed(r, l, "FORK");
-  if (!replic__vector_sequence(r, origin)) return REPLIC_OK; /* nothing here that could part */
-  int rc = note(r, origin, &common);
+  if (!parted && theirs_last < replic__vector_sequence(r, origin)) parted = theirs_last + 1;
+  int rc = note(r, origin, &common, parted);
   if (rc != REPLIC_OK) return rc;
   if (!l->fork_text) {
     replic__forked(r, l, origin, common.sequence + 1, "as the other side has found");
+    l->fork_code = REPLIC_EFORK;
     l->fork_text = sqlite3_mprintf("%s", replic_error_text(r));
     replic__send_fork(r, l);
   }
-  replic__refuse(r, l, REPLIC_EFORK, l->fork_text ? l->fork_text : "fork");
+  replic__refuse(r, l, l->fork_code, l->fork_text ? l->fork_text : "fork");
   return REPLIC_OK;
 }
 
@@ -121,9 +136,41 @@ int replic__on_fork(replic *r, link *l, replic__reader *in) {
 void replic__tick_fork(replic *r, link *l) {
   if (r->now_ms < l->fork_ms) l->fork_ms = r->now_ms; /* the wall clock was set back */
   if (r->now_ms - l->fork_ms > r->config.link_timeout_ms)
-    replic__refuse(r, l, REPLIC_EFORK, l->fork_text);
+    replic__refuse(r, l, l->fork_code, l->fork_text);
   else
     replic__send_fork(r, l);
+}
+
+/* ---- refusing a history that was dropped here ---- */
+
+int replic__fork_load(replic *r) {
+  replic__sync *s = r->sync;
+  sqlite3_stmt *stmt = NULL;
+  int rc =
+      replic__prepare(r, "SELECT origin, sequence, patchedAt FROM main._replic_dropped", &stmt);
+  while (rc == REPLIC_OK && (rc = sqlite3_step(stmt)) == SQLITE_ROW) {
+    replic_position *grown = sqlite3_realloc64(s->dropped, (s->n_dropped + 1) * sizeof *grown);
+    rc = grown ? REPLIC_OK : SQLITE_NOMEM;
+    if (!grown) break;
+    s->dropped = grown;
+    s->dropped[s->n_dropped++] =
+        (replic_position){(uint32_t)sqlite3_column_int64(stmt, 0), sqlite3_column_int64(stmt, 1),
+                          sqlite3_column_int64(stmt, 2)};
+  }
+  if (rc == SQLITE_DONE) rc = REPLIC_OK;
+  rc = replic__fail_db(r, rc);
+  sqlite3_finalize(stmt);
+  return rc;
+}
+
+int replic__was_dropped(const replic *r, uint32_t origin, int64_t sequence, int64_t patched_at) {
+  for (size_t i = 0; i < r->sync->n_dropped; i++) {
+    const replic_position *dropped = &r->sync->dropped[i];
+    if (dropped->origin == origin && dropped->sequence == sequence &&
+        dropped->patched_at == patched_at)
+      return 1;
+  }
+  return 0;
 }
 
 /* ---- healing, at open ---- */
@@ -157,11 +204,24 @@ static int count_patch(void *ctx, const replic__patch *p) {
   return REPLIC_OK;
 }
 
-static int heal_origin(healing *h, uint32_t origin, const probe *common) {
+static int drop(replic *r, uint32_t origin, int64_t parted) {
+  int64_t patched_at;
+  int rc = clock_at(r, origin, parted, &patched_at);
+  if (rc != REPLIC_OK || !patched_at) return rc; /* not known, or pruned: it cannot be told apart */
+  char *sql = sqlite3_mprintf("INSERT OR IGNORE INTO main._replic_dropped(origin, sequence, "
+                              "patchedAt) VALUES(%u, %lld, %lld)",
+                              origin, parted, patched_at);
+  rc = sql ? replic__exec(r, sql) : SQLITE_NOMEM;
+  sqlite3_free(sql);
+  return rc;
+}
+
+static int heal_origin(healing *h, uint32_t origin, const probe *common, int64_t parted) {
   replic *r = h->r;
   int64_t kept = 0, last = replic__vector_sequence(r, origin);
   if (last <= common->sequence) return REPLIC_OK;
-  int rc = replic__log_read(r, origin, common->sequence, last, issue_anew, h);
+  int rc = drop(r, origin, parted);
+  if (rc == REPLIC_OK) rc = replic__log_read(r, origin, common->sequence, last, issue_anew, h);
   if (rc == REPLIC_OK) rc = replic__log_read(r, origin, 0, common->sequence, count_patch, &kept);
   replic__entry *entry = replic__vector_entry(r, origin);
   if (rc != REPLIC_OK) return rc;
@@ -180,10 +240,12 @@ int replic__fork_heal(replic *r) {
   int rc = replic__merge_mode(r, 1);
   if (rc == REPLIC_OK)
     rc = replic__prepare(
-        r, "SELECT origin, common, patchedAt FROM main._replic_forks ORDER BY origin", &stmt);
+        r, "SELECT origin, common, patchedAt, parted FROM main._replic_forks ORDER BY origin",
+        &stmt);
   while (rc == REPLIC_OK && (rc = sqlite3_step(stmt)) == SQLITE_ROW) {
     probe common = {sqlite3_column_int64(stmt, 1), sqlite3_column_int64(stmt, 2)};
-    rc = heal_origin(&h, (uint32_t)sqlite3_column_int64(stmt, 0), &common);
+    rc = heal_origin(&h, (uint32_t)sqlite3_column_int64(stmt, 0), &common,
+                     sqlite3_column_int64(stmt, 3));
   }
   if (rc == SQLITE_DONE) rc = REPLIC_OK;
   rc = replic__fail_db(r, rc);

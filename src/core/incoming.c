@@ -154,12 +154,23 @@ char *replic__skew_text(const replic *r, uint32_t origin, int64_t sequence, int6
       origin, sequence, patched_at, r->peer_id, r->now_ms, r->config.max_clock_skew_ms);
 }
 
+/* Each frame names the clock of the patch that it follows: so histories that have parted are never
+ * joined, whichever way they come. */
+int replic__parts(replic *r, const replic__patches *p) {
+  int64_t known = replic__vector_sequence(r, p->origin);
+  if (!known || p->after != known || !p->after_clock) return 0;
+  int64_t mine = replic__vector_entry(r, p->origin)->now.patched_at;
+  return mine && mine != p->after_clock;
+}
+
 /* Reads the whole frame before anything is applied: is it well formed, and up to where can it be
  * applied? */
 static int examine(replic *r, link *l, replic__patches p, verdict *v) {
   int64_t known = replic__vector_sequence(r, p.origin), whole = p.after,
           limit = r->now_ms + r->config.max_clock_skew_ms;
+  int64_t last_clock = known ? replic__vector_entry(r, p.origin)->now.patched_at : 0;
   *v = (verdict){.up_to = p.up_to};
+  if (replic__parts(r, &p)) return replic__forked(r, l, p.origin, known, "the clocks differ");
   for (int64_t last = p.after; replic__next_patch(&p); last = p.sequence) {
     if (p.begins_group) whole = last;
     remote_table *t = replic__remote_table(l, p.table_id);
@@ -171,6 +182,10 @@ static int examine(replic *r, link *l, replic__patches p, verdict *v) {
     if (rc == REPLIC_OK) rc = replic__resolve(r, t);
     if (rc != REPLIC_OK) return rc;
     replic__get_fields(&p, t->n_keys, t->n_fields, r->sync->values);
+    if (replic__was_dropped(r, p.origin, p.sequence, p.clock))
+      return replic__forked(r, l, p.origin, p.sequence, GIVEN_UP);
+    if (p.sequence == known && last_clock && p.clock != last_clock)
+      return replic__forked(r, l, p.origin, known, "the clocks differ");
     if (p.sequence <= known) continue;
     if (p.clock > limit)
       stop_at(v, whole, REPLIC_ECLOCKSKEW, replic__skew_text(r, p.origin, p.sequence, p.clock));
@@ -299,8 +314,8 @@ int replic__on_patches(replic *r, link *l, const uint8_t *bytes, size_t len) {
 /* What a frame's failure means: the peer is refused, or the frame is lost and asked for at the next
  * heartbeat. */
 void replic__conclude(replic *r, link *l, int rc) {
-  if (rc == REPLIC_EFORK)
-    replic__fork_found(r, l);
+  if (rc == REPLIC_EFORK || (rc == REPLIC_EPEER && l->fork_origin))
+    replic__fork_found(r, l, rc);
   else if (rc < 0)
     replic__refuse(r, l, rc, replic_error_text(r));
   else if (rc != REPLIC_OK)

@@ -98,6 +98,7 @@ static int insert_piece(replic *r, uint32_t source, const replic__patches *p, co
 static int examine(replic *r, link *l, replic__patches p, unsigned char *used, int *undefined,
                    char **skewed, int64_t *n) {
   int64_t limit = r->now_ms + r->config.max_clock_skew_ms;
+  if (replic__parts(r, &p)) return replic__forked(r, l, p.origin, p.after, "the clocks differ");
   while (replic__next_patch(&p)) {
     size_t i = 0;
     while (i < l->n_tables && l->tables[i]->id != p.table_id) i++;
@@ -109,6 +110,8 @@ static int examine(replic *r, link *l, replic__patches p, unsigned char *used, i
     if (rc != REPLIC_OK) return rc;
     replic__get_fields(&p, t->n_keys, t->n_fields, r->sync->values);
     if (p.clock > limit && !*skewed) *skewed = replic__skew_text(r, p.origin, p.sequence, p.clock);
+    if (replic__was_dropped(r, p.origin, p.sequence, p.clock))
+      return replic__forked(r, l, p.origin, p.sequence, GIVEN_UP);
     ++*n;
   }
   return p.in.failed ? replic__malformed(r, l, "STAGE") : REPLIC_OK;
@@ -244,8 +247,8 @@ int replic__on_jump(replic *r, link *l, const uint8_t *bytes, size_t len) {
     int64_t mine = replic__vector_sequence(r, t.to.origin);
     position *at = replic__position(l, t.to.origin);
     if (!at) return SQLITE_NOMEM;
-    if (t.to.origin == r->peer_id && t.to.sequence > mine)
-      return replic__forked(r, l, t.to.origin, t.to.sequence, "it holds more than was issued here");
+    int rc = replic__check_fork(r, l, &t.to);
+    if (rc != REPLIC_OK) return rc;
     replic__learn(r, l, at, t.to.sequence);
     if (t.to.sequence <= mine) continue;
     l->synced = 0;

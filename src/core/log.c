@@ -262,19 +262,41 @@ int replic__log_read(replic *r, uint32_t origin, int64_t after, int64_t up_to,
   return rc;
 }
 
+/* _patchedAt of the row that `which` finds in a table; 0: none. */
+static int find_clock(replic *r, replic__table *t, int which, uint32_t origin, int64_t sequence,
+                      int64_t *patched_at) {
+  sqlite3_stmt *stmt;
+  *patched_at = 0;
+  int rc = replic__sql_get(r, t, which, &stmt);
+  if (rc != REPLIC_OK) return rc;
+  sqlite3_bind_int64(stmt, 1, origin);
+  sqlite3_bind_int64(stmt, 2, sequence);
+  rc = sqlite3_step(stmt);
+  if (rc == SQLITE_ROW) *patched_at = sqlite3_column_int64(stmt, 0);
+  rc = rc == SQLITE_ROW || rc == SQLITE_DONE ? REPLIC_OK : replic__fail_db(r, rc);
+  sqlite3_reset(stmt);
+  return rc;
+}
+
 int replic__log_clock(replic *r, uint32_t origin, int64_t sequence, int64_t *patched_at) {
   int rc = REPLIC_OK;
   *patched_at = 0;
-  for (size_t i = 0; rc == REPLIC_OK && !*patched_at && i < replic_table_count(r); i++) {
-    sqlite3_stmt *stmt;
-    rc = replic__sql_get(r, r->schema->tables[i], LOG_CLOCK, &stmt);
-    if (rc != REPLIC_OK) break;
-    sqlite3_bind_int64(stmt, 1, origin);
-    sqlite3_bind_int64(stmt, 2, sequence);
-    int step = sqlite3_step(stmt);
-    if (step == SQLITE_ROW) *patched_at = sqlite3_column_int64(stmt, 0);
-    if (step != SQLITE_ROW && step != SQLITE_DONE) rc = replic__fail_db(r, step);
-    sqlite3_reset(stmt);
+  for (size_t i = 0; rc == REPLIC_OK && !*patched_at && i < replic_table_count(r); i++)
+    rc = find_clock(r, r->schema->tables[i], LOG_CLOCK, origin, sequence, patched_at);
+  return rc;
+}
+
+int replic__log_bounds(replic *r, uint32_t origin, int64_t sequence, int64_t *low, int64_t *high) {
+  int rc = REPLIC_OK;
+  *low = 0;
+  *high = REPLIC_MAX_CLOCK;
+  for (size_t i = 0; rc == REPLIC_OK && i < replic_table_count(r); i++) {
+    replic__table *t = r->schema->tables[i];
+    int64_t below, above = 0;
+    rc = find_clock(r, t, LOG_BELOW, origin, sequence, &below);
+    if (rc == REPLIC_OK) rc = find_clock(r, t, LOG_ABOVE, origin, sequence, &above);
+    if (below > *low) *low = below;
+    if (above && above < *high) *high = above;
   }
   return rc;
 }

@@ -5,6 +5,7 @@
  *   _replic_vector      origin, sequence, patchedAt; floor, cursor, missing (compact.c)
  *   _replic_staged      what a jump has brought so far, invisible (jump.c)
  *   _replic_forks       up to where two histories of an origin are one (fork.c)
+ *   _replic_dropped     patches at which histories part that were given up here (fork.c)
  *   _replic_migrations  version, up, down  what was applied, and how to step back (engine.c) */
 #include <string.h>
 
@@ -129,7 +130,10 @@ static int set_up(replic *r) {
         "CREATE INDEX IF NOT EXISTS main._replic_staged_by ON _replic_staged(source, origin, upTo, "
         "age);"
         "CREATE TABLE IF NOT EXISTS main._replic_forks(origin INTEGER PRIMARY KEY, common INTEGER "
-        "NOT NULL, patchedAt INTEGER NOT NULL);"
+        "NOT NULL, patchedAt INTEGER NOT NULL, parted INTEGER NOT NULL);"
+        "CREATE TABLE IF NOT EXISTS main._replic_dropped(origin INTEGER NOT NULL, sequence INTEGER "
+        "NOT NULL, patchedAt INTEGER NOT NULL, PRIMARY KEY(origin, sequence, patchedAt)) WITHOUT "
+        "ROWID;"
         "CREATE TABLE IF NOT EXISTS main._replic_migrations(version INTEGER PRIMARY KEY, up TEXT "
         "NOT NULL, "
         "down TEXT NOT NULL);"
@@ -146,7 +150,8 @@ static int set_up(replic *r) {
   if (rc == REPLIC_OK) rc = replic__identity_settle(r);
   if (rc == REPLIC_OK) rc = replic__reload_schema(r);
   if (rc == REPLIC_OK) rc = replic__jump_load(r);
-  if (rc == REPLIC_OK && r->is_new_peer) rc = replic__fork_heal(r);
+  if (rc == REPLIC_OK && r->is_new_peer && r->config.peer_id) rc = replic__fork_heal(r);
+  if (rc == REPLIC_OK) rc = replic__fork_load(r);
   if (rc != REPLIC_OK) return rc;
   replic__identity_witness(r); /* first: a crash in between must not make this file look copied */
   rc = replic__exec(r, "COMMIT");

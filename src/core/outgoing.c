@@ -28,7 +28,8 @@ static void send_schema(replic *r, link *l) {
 typedef struct encoder {
   replic *r;
   replic__writer w;
-  int64_t previous, clock;
+  int64_t after, after_clock; /* of the patch before the frame's first; 0 where it is pruned */
+  int64_t previous, clock, n;
   int full;          /* stopped before a group, because the slice is large enough */
   int has_holes;     /* STAGE: sequences may be missing */
   int64_t hole_ends; /* stopped before a hole in the log, whose last sequence is this */
@@ -37,12 +38,16 @@ typedef struct encoder {
 static int encode_patch(void *ctx, const replic__patch *p) {
   encoder *e = ctx;
   const replic__schema *schema = e->r->schema;
-  int begins = p->patched_at != e->clock || !e->clock;
+  if (p->sequence == e->after) {
+    e->after_clock = e->clock = p->patched_at;
+    return REPLIC_OK;
+  }
+  int begins = p->patched_at != e->clock || !e->n;
   if (p->sequence != e->previous + 1 && !e->has_holes) {
     e->hole_ends = p->sequence - 1;
     return SQLITE_DONE;
   }
-  if (begins && e->clock && e->w.frame && e->w.frame->len >= e->r->config.slice_bytes) {
+  if (begins && e->n && e->w.frame && e->w.frame->len >= e->r->config.slice_bytes) {
     e->full = 1;
     return SQLITE_DONE;
   }
@@ -51,6 +56,7 @@ static int encode_patch(void *ctx, const replic__patch *p) {
   replic__put_patch(&e->w, p, schema->base_id + i, e->previous, e->clock, begins);
   e->previous = p->sequence;
   e->clock = p->patched_at;
+  e->n++;
   return e->w.failed ? SQLITE_NOMEM : REPLIC_OK;
 }
 
@@ -68,10 +74,10 @@ static void note_hole(replic *r, uint32_t origin, int64_t from, int64_t up_to) {
 /* The frame's upTo stands before its patches, but is known only after them: it is written last.
  * NULL: there is nothing to send, or it cannot be read. */
 static replic_frame *encode(replic *r, int type, uint32_t origin, int64_t after, int64_t *up_to) {
-  encoder e = {.r = r, .previous = after, .has_holes = type == FRAME_STAGE};
+  encoder e = {.r = r, .after = after, .previous = after, .has_holes = type == FRAME_STAGE};
   replic__writer head;
   replic__put_frame(&e.w, type);
-  int rc = replic__log_read(r, origin, after, *up_to, encode_patch, &e);
+  int rc = replic__log_read(r, origin, after ? after - 1 : 0, *up_to, encode_patch, &e);
   if (rc != REPLIC_OK && rc != SQLITE_DONE) {
     replic__event(r, (replic_event){.kind = REPLIC_EVENT_ERROR, .code = rc},
                   "the log cannot be read: %s", replic_error_text(r));
@@ -86,6 +92,8 @@ static replic_frame *encode(replic *r, int type, uint32_t origin, int64_t after,
   replic__put_varint(&head, origin);
   replic__put_varint(&head, (uint64_t)after);
   replic__put_varint(&head, (uint64_t)*up_to);
+  replic__put_varint(&head, (uint64_t)e.after_clock);
+  if (e.has_holes) replic__put_varint(&head, (uint64_t)e.n);
   replic_frame *body = replic__finish(&e.w);
   if (!body) head.failed = 1;
   if (body) replic__put_bytes(&head, body->data + 2, body->len - 2);

@@ -65,10 +65,16 @@ char *replic__sql_text(const replic__table *t, int which) {
   sqlite3_str *sql = sqlite3_str_new(NULL);
   if (which == LOG_INSERT) {
     append_log_insert(sql, t);
-  } else if (which == LOG_CLOCK) {
+  } else if (which == LOG_CLOCK || which == LOG_BELOW || which == LOG_ABOVE) {
     sqlite3_str_appendf(
-        sql, "SELECT _patchedAt FROM main.\"%w\" WHERE _peerId = ?1 AND _sequenceId = ?2",
-        t->patches);
+        sql, "SELECT _patchedAt FROM main.\"%w\" WHERE _peerId = ?1 AND _sequenceId %s ?2",
+        t->patches,
+        which == LOG_BELOW   ? "<="
+        : which == LOG_ABOVE ? ">="
+                             : "=");
+    if (which != LOG_CLOCK)
+      sqlite3_str_appendf(sql, " ORDER BY _sequenceId %s LIMIT 1",
+                          which == LOG_BELOW ? "DESC" : "ASC");
   } else if (which == LOG_DELETE) {
     sqlite3_str_appendf(sql, "DELETE FROM main.\"%w\" WHERE _peerId = ?1 AND _sequenceId = ?2",
                         t->patches);

@@ -273,21 +273,21 @@ int replic__forked(replic *r, link *l, uint32_t origin, int64_t sequence, const 
       r->peer_id, l->peer, origin, sequence, how);
 }
 
-/* One history per peerId: nobody knows more of mine than I do, and one (origin, sequence) has one
- * clock. */
-static int check_fork(replic *r, link *l, const replic_position *theirs) {
-  int64_t mine = replic__vector_sequence(r, theirs->origin), patched_at = 0;
+int replic__check_fork(replic *r, link *l, const replic_position *theirs) {
+  if (replic__was_dropped(r, theirs->origin, theirs->sequence, theirs->patched_at))
+    return replic__forked(r, l, theirs->origin, theirs->sequence, GIVEN_UP);
+  int64_t mine = replic__vector_sequence(r, theirs->origin), low, high;
   if (theirs->sequence > mine)
     return theirs->origin == r->peer_id ? replic__forked(r, l, theirs->origin, mine + 1,
                                                          "it holds more than was issued here")
                                         : REPLIC_OK;
-  if (theirs->sequence == mine)
-    patched_at = replic__vector_entry(r, theirs->origin)->now.patched_at;
-  else if (theirs->sequence > 0) {
-    int rc = replic__log_clock(r, theirs->origin, theirs->sequence, &patched_at);
+  if (!theirs->sequence || !theirs->patched_at) return REPLIC_OK;
+  low = high = replic__vector_entry(r, theirs->origin)->now.patched_at;
+  if (theirs->sequence < mine) {
+    int rc = replic__log_bounds(r, theirs->origin, theirs->sequence, &low, &high);
     if (rc != REPLIC_OK) return rc;
   }
-  return patched_at && theirs->patched_at && patched_at != theirs->patched_at
+  return high && (theirs->patched_at < low || theirs->patched_at > high)
              ? replic__forked(r, l, theirs->origin, theirs->sequence, "the clocks differ")
              : REPLIC_OK;
 }
@@ -340,10 +340,15 @@ static int on_hello(replic *r, link *l, replic__reader *in) {
   int64_t wall = replic__get_clock(in);
   size_t n = replic__get_count(in, 3);
   if (in->failed) return replic__malformed(r, l, "HELLO");
-  if (peer == r->peer_id)
+  if (peer == r->peer_id) {
+    l->fork_origin = instance == r->config.new_peer_id ? 0 : peer; /* 0: it is this very peer */
+    l->peer = peer;
     return replic__fail(r, REPLIC_EPEER,
-                        "the other side has this peer's own peerId %u: every peer needs its own",
+                        "the other side has this peer's own peerId %u: every peer needs its own. "
+                        "If a file was copied together with its -replic file, open one of the two "
+                        "with a new peerId",
                         peer);
+  }
   if ((l->expected && peer != l->expected) || (l->peer && peer != l->peer))
     return replic__fail(r, REPLIC_EPEER, "peer %u was expected, and peer %u answered",
                         l->peer ? l->peer : l->expected, peer);
@@ -353,7 +358,7 @@ static int on_hello(replic *r, link *l, replic__reader *in) {
     replic_position theirs = {replic__get_origin(in, &last), replic__get_sequence(in),
                               replic__get_clock(in)};
     if (in->failed) return replic__malformed(r, l, "HELLO");
-    int rc = check_fork(r, l, &theirs);
+    int rc = replic__check_fork(r, l, &theirs);
     if (rc != REPLIC_OK) return rc;
     position *at = replic__position(l, theirs.origin);
     if (!at) return SQLITE_NOMEM;
@@ -611,6 +616,7 @@ void replic__sync_close(replic *r) {
   sqlite3_finalize(s->staged_sql);
   sqlite3_free(s->links);
   sqlite3_free(s->values);
+  sqlite3_free(s->dropped);
   sqlite3_free(s);
   r->sync = NULL;
 }

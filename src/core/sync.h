@@ -59,6 +59,7 @@ typedef struct link {
   int64_t rival_ms;         /* its wall clock when that said HELLO */
   /* fork.c: */
   uint32_t fork_origin;
+  int fork_code;
   char *fork_text; /* why the link will be refused, once both know where the histories part */
   int64_t fork_ms;
   /* jump.c, as the source: */
@@ -102,9 +103,13 @@ struct replic__sync {
   size_t jump_len;
   int64_t jump_failed_ms; /* what it holds could not be merged, under this schema */
   uint32_t jump_failed_generation;
+  replic_position *dropped; /* patches of histories that were given up here (fork.c) */
+  size_t n_dropped;
   int staged; /* there are rows in _replic_staged, or there were */
   sqlite3_stmt *staged_sql;
 };
+
+#define GIVEN_UP "that history was given up here"
 
 /* ---- sync.c ---- */
 
@@ -126,6 +131,9 @@ void replic__hold(replic *r, link *l, position *at, int code, int64_t after, con
 void replic__release(link *l, position *at);
 /* Ends the link and tells both sides why. */
 void replic__refuse(replic *r, link *l, int code, const char *text);
+/* One history per peerId: nobody knows more of mine than I do, and one (origin, sequence) has one
+ * clock. Where it is pruned here, its neighbours say between which ones it lies. */
+int replic__check_fork(replic *r, link *l, const replic_position *theirs);
 int replic__malformed(replic *r, const link *l, const char *frame);
 int replic__forked(replic *r, link *l, uint32_t origin, int64_t sequence, const char *how);
 /* Of a list in ascending order: anything else fails the reader. */
@@ -152,6 +160,8 @@ int replic__apply_patch(replic *r, const remote_table *t, uint32_t origin, int64
                         int64_t patched_at);
 /* The failure lies in the patch, and not in this machine's disk or memory. */
 int replic__lies_in_data(int rc);
+/* Does it follow another patch than the last one applied here? */
+int replic__parts(replic *r, const replic__patches *p);
 char *replic__skew_text(const replic *r, uint32_t origin, int64_t sequence, int64_t patched_at);
 
 /* ---- outgoing.c ---- */
@@ -162,9 +172,11 @@ replic_frame *replic__stage_frame(replic *r, uint32_t origin, int64_t after, int
 
 /* ---- fork.c ---- */
 
-void replic__fork_found(replic *r, link *l); /* after a failure with REPLIC_EFORK */
+/* After a failure with `code`, about l->fork_origin. */
+void replic__fork_found(replic *r, link *l, int code);
 void replic__send_fork(replic *r, link *l);
 int replic__on_fork(replic *r, link *l, replic__reader *in);
+int replic__was_dropped(const replic *r, uint32_t origin, int64_t sequence, int64_t patched_at);
 void replic__tick_fork(replic *r, link *l);
 
 /* ---- jump.c ---- */

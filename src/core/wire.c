@@ -14,10 +14,11 @@
  *   HELLO 1    flags (1: please answer with a HELLO), peerId, instance, wall clock in ms,
  *              count, count * (origin, sequence, _patchedAt),
  *              count, count * directly linked peerId
- *   PATCHES 2  origin, after, upTo, then the patches after + 1 … upTo
+ *   PATCHES 2  origin, after, upTo, _patchedAt of the patch `after` (0: pruned, or after is 0),
+ *              then the patches after + 1 … upTo
  *     patch    (sequence - previous - 1) << 1 | begins a group; in PATCHES the former is 0, as there
  *              are no holes
- *              if it begins a group: its clock minus the previous group's (minus 0 at first)
+ *              if it begins a group: its clock minus the previous group's (at first, minus that of `after`)
  *              table id, the key's values, a bitmap of the other fields (bit 0 of byte 0 first),
  *              the values of those that are set
  *   ACK 3      wall clock in ms,
@@ -29,11 +30,12 @@
  *   SCHEMA 5   table id, table name, number of keys, number of fields,
  *              fields * (name, declared type), keys first
  *   ERROR 6    code text, message text
- *   STAGE 7    age, then as PATCHES, but sequences may be missing
+ *   STAGE 7    age, then as PATCHES, but with the number of patches before them, as sequences may
+ *              be missing
  *   JUMP 8     count, count * (origin, sequence, _patchedAt, floor)
  *   TAKE 9     flags (1: go on from here), count, count * (origin, staged up to)
  *   MESSAGE 10 bytes of the application's
- *   FORK 11    origin, count, count * (sequence, _patchedAt)
+ *   FORK 11    origin, its last sequence here, count, count * (sequence, _patchedAt)
  *
  * Numbers without a type are varints. There is one encoding per content, and another one is refused.
  * Nothing is allocated by a length that the rest of the frame cannot hold. */
@@ -244,7 +246,10 @@ int replic__get_patches(replic__reader *in, int type, replic__patches *out) {
                            .age = age,
                            .origin = replic__get_peer(in),
                            .after = replic__get_sequence(in),
-                           .up_to = replic__get_sequence(in)};
+                           .up_to = replic__get_sequence(in),
+                           .clock = replic__get_clock(in)};
+  if (staged) out->left = replic__get_count(in, 3);
+  out->after_clock = out->clock;
   out->sequence = out->after;
   out->in = *in;
   out->first = in->at;
@@ -254,9 +259,11 @@ int replic__get_patches(replic__reader *in, int type, replic__patches *out) {
 int replic__next_patch(replic__patches *p) {
   replic__reader *in = &p->in;
   if (in->at == in->end) {
-    if (!p->has_holes && p->sequence != p->up_to) fail(in); /* cut off between two patches */
+    if (p->has_holes ? p->left > 0 : p->sequence != p->up_to)
+      fail(in); /* cut off between two patches */
     return 0;
   }
+  if (p->has_holes && !p->left--) fail(in);
   int first = in->at == p->first;
   uint64_t head = replic__get_varint(in, (uint64_t)REPLIC_MAX_SEQUENCE << 1);
   int64_t step = (int64_t)(head >> 1) + 1;

@@ -62,8 +62,10 @@ typedef struct replic__patches {
   replic__reader in;
   int has_holes; /* STAGE: sequences may be missing */
   int64_t age;   /* STAGE: of the state that it was read from */
+  size_t left;   /* STAGE: patches to come; in PATCHES upTo says when they are complete */
   uint32_t origin;
   int64_t after, up_to;
+  int64_t after_clock;     /* of the patch `after`; 0: not known */
   int64_t sequence, clock; /* of the patch that replic__next_patch stands on */
   int begins_group;
   uint32_t table_id;

@@ -83,7 +83,7 @@ typedef struct mind {
 /* What this seed does, besides writing. */
 typedef struct features {
   bool faults, kills, power, inside, partitions, stalls, clocks, far_clocks, restores, joins,
-      leaves, compacts, forks;
+      leaves, compacts;
 } features;
 
 typedef struct world {
@@ -371,9 +371,7 @@ static void on_event(sim_peer *p, const replic_event *event) {
   world *w = world_of(p);
   if (event->kind == REPLIC_EVENT_LINK_CLOSE) {
     w->report->timeouts += event->code == REPLIC_ETIMEOUT;
-    w->report->forks_refused += event->code == REPLIC_EFORK;
-    bool expected = event->code == REPLIC_ETIMEOUT || event->code == REPLIC_EPEER ||
-                    (event->code == REPLIC_EFORK && w->may.forks);
+    bool expected = event->code == REPLIC_ETIMEOUT || event->code == REPLIC_EPEER;
     if (!expected)
       check_failed(__FILE__, __LINE__, "peer %d closes a link: %s", p->index,
                    event->text ? event->text : "");
@@ -407,7 +405,6 @@ static void bury(sim_peer *p) {
   to->jumps += c->jumps;
   to->jumps_resumed += c->jumps_resumed;
   to->jumps_abandoned += c->jumps_abandoned;
-  to->forks_healed += c->forks_healed;
   *c = (replic_counters){0};
   mind_of(p)->wants_write = false;
 }
@@ -844,7 +841,6 @@ static features draw_features(rng *g) {
   bool *each = (bool *)&may;
   for (size_t i = 0; i < sizeof may / sizeof *each; i++) each[i] = rng_chance(g, 60);
   may.far_clocks = may.far_clocks && rng_chance(g, 30);
-  may.forks = false;
   return may;
 }
 

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "memvfs.h"
+#include "sim_forks.h"
 #include "sim_world.h"
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -19,13 +20,14 @@
 #endif
 #endif
 #ifdef SLOW
-enum { FIRST_SEED = 1000001, N_SEEDS = 100 };
+enum { FIRST_SEED = 1000001, N_SEEDS = 100, N_FORKS = 50 };
 #else
-enum { FIRST_SEED = 1, N_SEEDS = 2000 };
+enum { FIRST_SEED = 1, N_SEEDS = 2000, N_FORKS = 1000 };
 #endif
 
 static world_options options; /* of the command line */
 static int64_t n_seeds;
+static bool only_forks;
 static world_report total;
 
 static void run_seeds(world_options each, int64_t n) {
@@ -68,6 +70,18 @@ static void a_seed_has_one_trace(void) {
     CHECK(report.trace_hash == first);
     test_release();
   }
+}
+
+static void run_forks(uint64_t seed, int64_t n, bool trace) {
+  for (int64_t i = 0; i < n; i++, seed++) {
+    test_note("replay: npm run sim -- --forks --seed %llu --trace", (unsigned long long)seed);
+    forks_run(seed, trace, &total);
+    test_release();
+  }
+}
+
+static void forks_heal(void) {
+  run_forks((uint64_t)env_number("FIRST", FIRST_SEED), env_number("SEEDS", N_FORKS), false);
 }
 
 static void the_rare_paths_ran(void) {
@@ -153,7 +167,10 @@ static void a_mesh_carries_each_patch_once(void) {
 }
 
 static void run(void) {
-  run_seeds(options, n_seeds);
+  if (only_forks)
+    run_forks(options.seed, n_seeds, options.trace);
+  else
+    run_seeds(options, n_seeds);
   printf("# trace %016llx\n", (unsigned long long)total.trace_hash);
   world_print(&total);
 }
@@ -161,7 +178,7 @@ static void run(void) {
 static int usage(const char *what) {
   printf("%s\nnpm run sim -- [--seed N] [--seeds COUNT] [--peers 2..8] [--steps S] [--disk] "
          "[--trace]\n"
-         "               [--topology mesh|hub|chain|ring|hubs|random]\n",
+         "               [--topology mesh|hub|chain|ring|hubs|random] [--forks]\n",
          what);
   return 2;
 }
@@ -173,6 +190,10 @@ static int command_line(int argc, char **argv) {
     const char *name = argv[i], *value = i + 1 < argc ? argv[i + 1] : "";
     if (!strcmp(name, "--disk")) {
       options.on_disk = true;
+      continue;
+    }
+    if (!strcmp(name, "--forks")) {
+      only_forks = true;
       continue;
     }
     if (!strcmp(name, "--trace")) {
@@ -211,6 +232,7 @@ int main(int argc, char **argv) {
                                TEST(what_a_kill_leaves_is_durable),
                                TEST(a_mesh_carries_each_patch_once),
                                TEST(clusters_converge),
+                               TEST(forks_heal),
                                TEST(the_rare_paths_ran),
                                TEST(clusters_on_disk_converge)};
   int status = argc > 1 && !strcmp(argv[1], "--run") ? command_line(argc, argv)
