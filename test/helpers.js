@@ -110,6 +110,11 @@ export function eventOf(db, name, wanted = () => true) {
   })
 }
 
+/** Resolves once `condition()` holds: for what no event tells of. Looks after each turn of the event loop. */
+export async function until(condition) {
+  while (!(await condition())) await new Promise((resolve) => setImmediate(resolve))
+}
+
 /** Resolves when every replica has all that any of them has now. */
 export async function synced(...dbs) {
   const wanted = new Map()
