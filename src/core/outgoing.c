@@ -193,7 +193,7 @@ static int is_synced(const replic *r, link *l) {
 void replic__sync_flush(replic *r) {
   for (size_t k = 0; k < r->sync->n_links; k++) {
     link *l = r->sync->links[k];
-    if (!l->ready || l->closing) continue;
+    if (!l->ready || l->closing || l->fork_text) continue;
     l->below = 0;
     if (replic__link_active(r, l))
       for (size_t i = 0; i < r->n_vector; i++)
