@@ -205,7 +205,8 @@ struct replic {
   int64_t now_ms;
   int in_batch;
   int open_tx; /* BEGIN has run: only a batch that touches the disk takes the write lock */
-  int swapped; /* the schema was registered anew in this batch */
+  int64_t changes_before; /* of sqlite3_total_changes64, at BEGIN */
+  int swapped;            /* the schema was registered anew in this batch */
   int lost; /* SQLite rolled the batch's transaction back on its own: nothing more can be done in it
              */
   int merging; /* CHECKs and foreign keys are off */

@@ -56,6 +56,7 @@ int replic__savepoint_open(replic *r, uint32_t origin, replic__savepoint *save) 
   save->clock = r->clock;
   save->counters = r->counters;
   int rc = r->open_tx ? REPLIC_OK : replic__run_kept(r, "BEGIN IMMEDIATE", &r->begin_sql);
+  if (rc == REPLIC_OK && !r->open_tx) r->changes_before = sqlite3_total_changes64(r->db);
   if (rc == REPLIC_OK) r->open_tx = 1;
   return rc == REPLIC_OK ? replic__run_kept(r, "SAVEPOINT call", &r->savepoint_sql) : rc;
 }
@@ -134,7 +135,7 @@ int replic_commit(replic *r) {
     replic_rollback(r);
     return rc;
   }
-  r->counters.commits += r->open_tx;
+  r->counters.commits += r->open_tx && sqlite3_total_changes64(r->db) != r->changes_before;
   r->in_batch = r->open_tx = r->swapped = 0;
   r->clock_committed = r->clock;
   replic__vector_settle(r);

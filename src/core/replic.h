@@ -229,7 +229,8 @@ size_t replic_link_count(const replic *r);
 int replic_link_at(replic *r, size_t index, replic_link_info *info);
 
 typedef struct replic_counters {
-  int64_t commits, groups_written, patches_written, patches_applied, patches_duplicate;
+  int64_t commits; /* transactions that have changed the file */
+  int64_t groups_written, patches_written, patches_applied, patches_duplicate;
   int64_t frames_early, frames_dropped_early, retransmissions, rows_waiting;
   int64_t patches_relayed; /* frames' patches sent that were another peer's */
   int64_t patches_pruned;  /* removed by replic_compact */
