@@ -101,7 +101,10 @@ static int note(replic *r, uint32_t origin, const probe *common, int64_t parted)
 int replic__on_fork(replic *r, link *l, replic__reader *in) {
   uint32_t origin = replic__get_peer(in);
   int64_t theirs_last = replic__get_sequence(in);
-  if (!in->failed && !replic__vector_sequence(r, origin)) return REPLIC_OK; /* nothing of it here */
+  if (!in->failed && !replic__vector_sequence(r, origin)) { /* nothing of it here */
+    if (l->fork_text) replic__refuse(r, l, l->fork_code, l->fork_text);
+    return REPLIC_OK;
+  }
   probe common = {0, 0};
   int64_t last = 0, parted = 0;
   for (size_t n = replic__get_count(in, 2); n > 0 && !in->failed; n--) {
