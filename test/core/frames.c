@@ -69,10 +69,12 @@ bytes *frame_new(int type) {
   return b;
 }
 
-bytes *hello_frame(uint32_t peer, int64_t wall_ms, const replic_position *vector, size_t n_vector) {
+bytes *hello_of(uint32_t peer, uint32_t instance, int64_t wall_ms, const replic_position *vector,
+                size_t n_vector) {
   bytes *b = frame_new(HELLO);
   add_varint(b, 0);
   add_varint(b, peer);
+  add_varint(b, instance);
   add_varint(b, (uint64_t)wall_ms);
   add_varint(b, n_vector);
   for (size_t i = 0; i < n_vector; i++) {
@@ -82,6 +84,24 @@ bytes *hello_frame(uint32_t peer, int64_t wall_ms, const replic_position *vector
   }
   add_varint(b, 0);
   return b;
+}
+
+bytes *hello_frame(uint32_t peer, int64_t wall_ms, const replic_position *vector, size_t n_vector) {
+  return hello_of(peer, peer, wall_ms, vector, n_vector);
+}
+
+bytes *ack_frame(int64_t wall_ms) {
+  bytes *b = frame_new(ACK);
+  add_varint(b, (uint64_t)wall_ms);
+  return b;
+}
+
+void add_positions(bytes *b, const replic_position *positions, size_t n) {
+  add_varint(b, n);
+  for (size_t i = 0; i < n; i++) {
+    add_varint(b, positions[i].origin);
+    add_varint(b, (uint64_t)positions[i].sequence);
+  }
 }
 
 bytes *schema_frame(uint32_t id, const char *table, size_t n_keys, size_t n_fields,
@@ -96,10 +116,57 @@ bytes *schema_frame(uint32_t id, const char *table, size_t n_keys, size_t n_fiel
 }
 
 bytes *patches_frame(uint32_t origin, int64_t after, int64_t up_to) {
+  return patches_on(origin, after, 0, up_to);
+}
+
+bytes *patches_on(uint32_t origin, int64_t after, int64_t clock, int64_t up_to) {
   bytes *b = frame_new(PATCHES);
   add_varint(b, origin);
   add_varint(b, (uint64_t)after);
   add_varint(b, (uint64_t)up_to);
+  add_varint(b, (uint64_t)clock);
+  return b;
+}
+
+bytes *stage_frame(int64_t age, uint32_t origin, int64_t after, int64_t up_to, size_t n_patches) {
+  bytes *b = frame_new(STAGE);
+  add_varint(b, (uint64_t)age);
+  add_varint(b, origin);
+  add_varint(b, (uint64_t)after);
+  add_varint(b, (uint64_t)up_to);
+  add_varint(b, 0);
+  add_varint(b, n_patches);
+  return b;
+}
+
+bytes *jump_frame(const replic_position *vector, const int64_t *floors, size_t n) {
+  bytes *b = frame_new(JUMP);
+  add_varint(b, n);
+  for (size_t i = 0; i < n; i++) {
+    add_varint(b, vector[i].origin);
+    add_varint(b, (uint64_t)vector[i].sequence);
+    add_varint(b, (uint64_t)vector[i].patched_at);
+    add_varint(b, (uint64_t)floors[i]);
+  }
+  return b;
+}
+
+bytes *staged_frame(bool again, const replic_position *staged, size_t n) {
+  bytes *b = frame_new(TAKE);
+  add_varint(b, again);
+  add_positions(b, staged, n);
+  return b;
+}
+
+bytes *fork_frame(uint32_t origin, int64_t last, const replic_position *probes, size_t n) {
+  bytes *b = frame_new(FORK);
+  add_varint(b, origin);
+  add_varint(b, (uint64_t)last);
+  add_varint(b, n);
+  for (size_t i = 0; i < n; i++) {
+    add_varint(b, (uint64_t)probes[i].sequence);
+    add_varint(b, (uint64_t)probes[i].patched_at);
+  }
   return b;
 }
 

@@ -6,7 +6,7 @@
 
 #include "harness.h"
 
-enum { HELLO = 1, PATCHES, ACK, NEED, SCHEMA, ERROR };
+enum { HELLO = 1, PATCHES, ACK, NEED, SCHEMA, ERROR, STAGE, JUMP, TAKE, MESSAGE, FORK };
 
 /* Bytes that grow; they live until the test ends. */
 typedef struct bytes {
@@ -22,11 +22,27 @@ void add_text(bytes *b, const char *text);
 void add_value(bytes *b, const replic_value *value);
 
 bytes *hello_frame(uint32_t peer, int64_t wall_ms, const replic_position *vector, size_t n_vector);
+/* The same of a certain process: hello_frame's instance is its peerId. */
+bytes *hello_of(uint32_t peer, uint32_t instance, int64_t wall_ms, const replic_position *vector,
+                size_t n_vector);
+/* An ACK begins with the time; then come three lists (applied, sent, staged), then the linked
+ * peers. */
+bytes *ack_frame(int64_t wall_ms);
+/* A list of (origin, sequence). */
+void add_positions(bytes *b, const replic_position *positions, size_t n);
 /* `fields`: name, type, name, type …; keys first */
 bytes *schema_frame(uint32_t id, const char *table, size_t n_keys, size_t n_fields,
                     const char *const *fields);
-/* A PATCHES frame without its patches. */
+/* A PATCHES or STAGE frame without its patches. It does not know the clock of the patch `after`. */
 bytes *patches_frame(uint32_t origin, int64_t after, int64_t up_to);
+bytes *patches_on(uint32_t origin, int64_t after, int64_t clock, int64_t up_to);
+bytes *stage_frame(int64_t age, uint32_t origin, int64_t after, int64_t up_to, size_t n_patches);
+/* `floors`: one per position of the vector. */
+bytes *jump_frame(const replic_position *vector, const int64_t *floors, size_t n);
+/* TAKE: what is staged. */
+bytes *staged_frame(bool again, const replic_position *staged, size_t n);
+/* `probes`: of each the sequence and the clock. */
+bytes *fork_frame(uint32_t origin, int64_t last, const replic_position *probes, size_t n);
 /* `step`: its sequence minus the one before; `clock_delta` is written where it begins a group. */
 void add_patch(bytes *b, int64_t step, bool begins_group, uint64_t clock_delta, uint32_t table,
                size_t n_keys, size_t n_fields, const replic_value *values);

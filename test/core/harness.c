@@ -500,7 +500,12 @@ static void keep_event(peer *p, const replic_event *event) {
     p->cap_events = cap;
   }
   p->events[p->n_events] = *event;
-  p->events[p->n_events].text = event->text ? test_format("%s", event->text) : NULL;
+  if (event->kind == REPLIC_EVENT_MESSAGE) { /* bytes, not terminated */
+    p->events[p->n_events].text = test_alloc((size_t)event->a + 1);
+    memcpy(p->events[p->n_events].text, event->text, (size_t)event->a);
+  } else if (event->text) {
+    p->events[p->n_events].text = test_format("%s", event->text);
+  }
   p->n_events++;
 }
 

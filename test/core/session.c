@@ -127,6 +127,11 @@ static void commit(void) {
   at.committed = true;
 }
 
+static void compact(void) {
+  replic_compaction done;
+  demand(replic_compact(at.r, at.now_ms, 1000, &done) == REPLIC_OK, "compact");
+}
+
 static void operate(unsigned what) {
   switch (what) {
   case SESSION_COMMIT:
@@ -150,6 +155,10 @@ static void operate(unsigned what) {
     take_outbox();
     begin();
     break;
+  case SESSION_COMPACT: compact(); break;
+  case SESSION_MESSAGE:
+    replic_link_message(at.r, at.link, "a message", 9); /* fails where the link is not ready */
+    break;
   default: break;
   }
 }
@@ -164,14 +173,16 @@ static int64_t number(sqlite3 *db, const char *sql) {
   return value;
 }
 
-/* The file, as another program sees it: whole; every origin's log dense up to the vector (I1). */
+/* The file, as another program sees it: whole; every origin's log up to the vector and not beyond,
+ * without what was pruned (I1). Only of its own patches a peer knows which these are: of the others
+ * it believes whoever sends them. */
 static void check_file(void) {
   static const char HOLES[] =
       "WITH log AS (SELECT _peerId AS o, _sequenceId AS s FROM t_patches UNION ALL SELECT _peerId, "
-      "_sequenceId FROM s_patches) "
-      "SELECT (SELECT count(*) FROM _replic_vector v WHERE sequence <> (SELECT count(*) FROM log "
-      "WHERE o = origin AND s BETWEEN 1 "
-      "AND sequence)) + (SELECT count(*) FROM log WHERE s > coalesce((SELECT sequence FROM "
+      "_sequenceId FROM s_patches) SELECT (SELECT count(*) FROM _replic_vector v WHERE sequence - "
+      "missing <> (SELECT count(*) FROM log WHERE o = origin AND s BETWEEN 1 AND sequence) OR "
+      "(origin = 101 AND sequence - floor <> (SELECT count(*) FROM log WHERE o = 101 AND s > "
+      "floor))) + (SELECT count(*) FROM log WHERE s > coalesce((SELECT sequence FROM "
       "_replic_vector WHERE origin = o), 0))";
   sqlite3 *db;
   demand(sqlite3_open_v2(at.path, &db, SQLITE_OPEN_READWRITE, NULL) == SQLITE_OK, "open to look");

@@ -18,11 +18,13 @@ void session_run(const uint8_t *data, size_t len);
 
 enum {
   SESSION_COMMIT =
-      0xfff0,     /* commits the batch and begins another; without it everything is rolled back */
-  SESSION_TICK,   /* a second passes */
-  SESSION_WRITE,  /* a local write */
-  SESSION_REOPEN, /* the link is closed and opened again */
-  SESSION_MIGRATE /* another replicated table appears */
+      0xfff0,      /* commits the batch and begins another; without it everything is rolled back */
+  SESSION_TICK,    /* a second passes */
+  SESSION_WRITE,   /* a local write */
+  SESSION_REOPEN,  /* the link is closed and opened again */
+  SESSION_MIGRATE, /* another replicated table appears */
+  SESSION_COMPACT, /* what is older than this moment is pruned */
+  SESSION_MESSAGE  /* sends one */
 };
 
 /* Closes the replica and removes its files. */

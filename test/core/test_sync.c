@@ -1,9 +1,7 @@
 /* test_sync.c - links between peers: catch-up, live frames, relays, repair, refusals. No clock runs
  * by itself: what takes a heartbeat says so with cluster_beat, and what must happen at once uses
  * cluster_deliver alone. */
-#include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "frames.h"
 
@@ -760,49 +758,6 @@ static void two_peers_of_one_id_refuse_each_other(void) {
   }
 }
 
-static void copy_file(const char *from, const char *to) {
-  FILE *in = fopen(from, "rb"), *out = fopen(to, "wb");
-  char data[4096];
-  CHECK(in && out);
-  for (size_t n; (n = fread(data, 1, sizeof data, in)) > 0;) CHECK(fwrite(data, 1, n, out) == n);
-  fclose(in);
-  CHECK(fclose(out) == 0);
-}
-
-/* Both files copied together slip through at open; the other peers find out. */
-static void a_fork_is_found_at_hello(void) {
-  for (int more = 0; more < 3;
-       more++) { /* the copy writes as much, more, or less than the original */
-    test_note("case %d", more);
-    cluster *c = cluster_start(2, T);
-    peer *p = &c->peers[0], *witness = &c->peers[1];
-    put(p, 1, "common");
-    peer_stop(p);
-    peer *copy = cluster_add(c);
-    copy_file(p->config.path, copy->config.path);
-    copy_file(test_format("%s-replic", p->config.path),
-              test_format("%s-replic", copy->config.path));
-    peer_start(p);
-    peer_start(copy);
-    CHECK_INT(copy->id, 101);
-    put_many(p, 2, 2);
-    c->now_ms += 10;
-    put_many(copy, 2, more == 0 ? 2 : more == 1 ? 4 : 1);
-    wire_open(c, 0, 1);
-    cluster_deliver(c);
-    CHECK_INT(peer_at(witness, 101), 3);
-    wire_open(c, 2, 1);
-    cluster_deliver(c);
-    CHECK_INT(event_last(witness, REPLIC_EVENT_LINK_CLOSE)->code, REPLIC_EFORK);
-    CHECK_INT(event_last(copy, REPLIC_EVENT_LINK_CLOSE)->code, REPLIC_EFORK);
-    CHECK_CONTAINS(event_last(copy, REPLIC_EVENT_LINK_CLOSE)->text, "101");
-    CHECK_CONTAINS(event_last(copy, REPLIC_EVENT_LINK_CLOSE)->text, "empty file");
-    CHECK_INT(peer_at(witness, 101), 3);
-    CHECK_INT(event_count(p, REPLIC_EVENT_LINK_CLOSE), 0);
-    test_release();
-  }
-}
-
 static void links_are_known_by_their_number(void) {
   cluster *c = cluster_start(2, T);
   int w = wire_open(c, 0, 1);
@@ -1132,7 +1087,6 @@ int main(int argc, char **argv) {
       TEST(a_clock_that_is_set_back_keeps_the_link),
       TEST(both_sides_must_be_who_they_should_be),
       TEST(two_peers_of_one_id_refuse_each_other),
-      TEST(a_fork_is_found_at_hello),
       TEST(links_are_known_by_their_number),
       TEST(what_a_peer_does_not_know_waits),
       TEST(tables_that_differ_wait_until_they_agree),
