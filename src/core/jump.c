@@ -620,7 +620,7 @@ int replic__jump_load(replic *r) {
 int replic__tick_jump(replic *r) {
   replic__sync *s = r->sync;
   replic__savepoint save;
-  int64_t left;
+  int64_t left = 0;
   if (!s->staged) return REPLIC_OK;
   int rc = replic__savepoint_open(r, r->peer_id, &save);
   if (rc != REPLIC_OK) return rc;
