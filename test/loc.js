@@ -8,12 +8,12 @@ import { fileURLToPath } from 'node:url'
 
 const LIMIT = 800
 const ROOT = fileURLToPath(new URL('..', import.meta.url))
-const DECIDES = /^src\/core\/(clock|schema|log|merge|vector|engine)\.c$|^lib\/migrate\.js$/
+const DECIDES = /^src\/core\/(clock|schema|log|merge|compact|vector|engine)\.c$|^lib\/migrate\.js$/
 
 // A file belongs to the first part whose pattern its path matches.
 const PARTS = [
   ['what decides the data', DECIDES],
-  ['core: wire and sync', /^src\/core\/(wire|sync)\./],
+  ['core: wire and sync', /^src\/core\/(wire|sync|incoming|outgoing|jump|fork)\./],
   ['core: the rest', /^src\/core\//],
   ['binding', /^src\/napi\//],
   ['options of SQLite', /^src\/sqlite\//],
