@@ -71,6 +71,17 @@ static void write_row(duel *d, input *in) {
                                                                      : v_int(what)}));
 }
 
+static void compact(duel *d, input *in) {
+  peer *p = &d->c->peers[next(in) & 1];
+  int64_t older_than_ms = d->c->now_ms - 1000 * (int64_t)next(in);
+  int64_t n = next(in);
+  replic_compaction done;
+  if (!p->r) return;
+  peer_begin(p);
+  CHECK_OK(p->r, replic_compact(p->r, older_than_ms, n, &done));
+  CHECK_OK(p->r, peer_commit(p));
+}
+
 static void relink(duel *d) {
   cluster *c = d->c;
   if (c->n_wires >= MAX_WIRES - 4) return;
@@ -92,12 +103,12 @@ static bool pick(const duel *d, input *in, int *side, size_t *index) {
  * gives another meaning, are no matter of robustness, and nothing could tell them from true ones.
  */
 static bool is_forged(const uint8_t *frame, size_t len) {
-  if (len < 3 || frame[1] == HELLO || frame[1] == ACK || frame[1] == NEED || frame[1] == SCHEMA ||
-      frame[1] == ERROR)
-    return false;
-  if (frame[1] != PATCHES) return frame[1] <= 16;
+  if (len < 3 || (frame[1] != PATCHES && frame[1] != STAGE)) return false;
+  size_t i = 2;
+  if (frame[1] == STAGE) /* its age comes first */
+    while (i < len && frame[i++] >= 128) continue;
   uint64_t origin = 0;
-  for (size_t i = 2, shift = 0; i < len && shift < 64; i++, shift += 7) {
+  for (size_t shift = 0; i < len && shift < 64; i++, shift += 7) {
     origin |= (uint64_t)(frame[i] & 127) << shift;
     if (frame[i] < 128) break;
   }
@@ -129,6 +140,35 @@ static void attack_raw(duel *d, input *in) {
   if (len > (size_t)(in->end - in->at)) len = (size_t)(in->end - in->at);
   attack(d, in->at, len);
   in->at += len;
+}
+
+/* Numbers at which something begins or ends: peers, sequences, sizes, times. */
+static uint64_t next_number(duel *d, input *in) {
+  const uint64_t now = (uint64_t)d->c->now_ms;
+  const uint64_t numbers[] = {0,           1,
+                              2,           3,
+                              9,           101,
+                              102,         HOSTILE,
+                              HOSTILE + 1, UINT32_MAX,
+                              1ull << 32,  now,
+                              now - 1000,  now + 30000,
+                              now + 90000, REPLIC_MAX_SEQUENCE - 1,
+                              1ull << 52,  REPLIC_MAX_SEQUENCE,
+                              1ull << 53,  INT64_MAX,
+                              1ull << 63,  UINT64_MAX};
+  return numbers[next(in) % COUNT(numbers)];
+}
+
+static void attack_forged(duel *d, input *in) {
+  static const struct {
+    int type;
+    unsigned n; /* numbers */
+  } FORGED[] = {{PATCHES, 4}, {ACK, 10}, {NEED, 2}, {STAGE, 6}, {JUMP, 5},
+                {JUMP, 9},    {TAKE, 4}, {TAKE, 6}, {FORK, 5},  {MESSAGE, 1}};
+  size_t which = next(in) % COUNT(FORGED);
+  bytes *frame = frame_new(FORGED[which].type);
+  for (unsigned i = 0; i < FORGED[which].n; i++) add_varint(frame, next_number(d, in));
+  attack(d, frame->data, frame->len);
 }
 
 static void attack_changed(duel *d, input *in) {
@@ -177,6 +217,8 @@ static void play_one(duel *d, input *in) {
   case DUEL_HELLO: attack_hello(d, in); break;
   case DUEL_RAW: attack_raw(d, in); break;
   case DUEL_CHANGED: attack_changed(d, in); break;
+  case DUEL_FORGED: attack_forged(d, in); break;
+  case DUEL_COMPACT: compact(d, in); break;
   default: c->now_ms += 1000 * (int64_t)next(in); break;
   }
 }
@@ -184,15 +226,16 @@ static void play_one(duel *d, input *in) {
 static void check_log(peer *p) {
   static const char HOLES[] =
       "WITH log AS (SELECT _peerId AS o, _sequenceId AS s FROM t_patches UNION ALL SELECT _peerId, "
-      "_sequenceId FROM s_patches) SELECT (SELECT count(*) FROM _replic_vector v WHERE sequence <> "
-      "(SELECT count(*) FROM log WHERE o = origin AND s BETWEEN 1 AND sequence)) + (SELECT "
-      "count(*) "
-      "FROM log WHERE s > coalesce((SELECT sequence FROM _replic_vector WHERE origin = o), 0))";
+      "_sequenceId FROM s_patches) SELECT (SELECT count(*) FROM _replic_vector v WHERE sequence - "
+      "missing <> (SELECT count(*) FROM log WHERE o = origin AND s BETWEEN 1 AND sequence) OR "
+      "(origin IN (101, 102) AND sequence - floor <> (SELECT count(*) FROM log WHERE o = origin "
+      "AND s > floor))) + (SELECT count(*) FROM log WHERE s > coalesce((SELECT sequence FROM "
+      "_replic_vector WHERE origin = o), 0))";
   CHECK_INT(sql_int(peer_sql(p), HOLES), 0);
   CHECK_TEXT(sql_text(peer_sql(p), "PRAGMA integrity_check"), "ok");
 }
 
-void duel_run(const uint8_t *data, size_t len) {
+int64_t duel_run(const uint8_t *data, size_t len) {
   input in = {data, data + len};
   duel d = {.c = start(), .hostile = -1};
   d.honest = wire_open(d.c, 0, 1);
@@ -207,5 +250,8 @@ void duel_run(const uint8_t *data, size_t len) {
   cluster_same(d.c, "s");
   check_log(&d.c->peers[0]);
   check_log(&d.c->peers[1]);
+  replic_counters counters[2];
+  for (int i = 0; i < 2; i++) replic_get_counters(d.c->peers[i].r, &counters[i]);
   test_release();
+  return counters[0].jumps + counters[1].jumps;
 }

@@ -6,7 +6,8 @@
  *
  * The input chooses what the honest ones write, what happens to the frames between them (any loss,
  * duplication and order), when they tick, restart and link up anew, and what the hostile one sends:
- * raw bytes, or what one of them has just sent, changed. */
+ * raw bytes, frames of numbers that lie at limits, or what one of them has just sent, changed. The
+ * honest ones prune, so they jump, too. */
 #ifndef DUEL_H
 #define DUEL_H
 
@@ -15,8 +16,9 @@
 
 /* Plays the input, then lets the hostile link end and the honest ones settle. A failed check (of
  * the test, or abort() where none is running) unless they have converged: one vector, equal tables,
- * logs without holes, sound files. SQLite's default VFS must be memvfs. */
-void duel_run(const uint8_t *data, size_t len);
+ * logs without holes but what was pruned, sound files. SQLite's default VFS must be memvfs. Returns
+ * how often the honest ones have jumped. */
+int64_t duel_run(const uint8_t *data, size_t len);
 
 enum {             /* what a byte means, modulo DUEL_N; bytes that follow it */
        DUEL_WRITE, /* peer, key, value: peer & 1 writes a row, all of whose columns value chooses */
@@ -31,6 +33,10 @@ enum {             /* what a byte means, modulo DUEL_N; bytes that follow it */
        DUEL_CHANGED, /* side, index, place, byte: a frame on its way is sent by the hostile one,
                         changed */
        DUEL_TIME,    /* seconds: time passes without a tick */
+       DUEL_COMPACT, /* peer, seconds, patches: it prunes what is older, looking at so many patches
+                      */
+       DUEL_FORGED,  /* type, then as many bytes as it has numbers, each the index of one that is at
+                        some limit: a hostile frame with these numbers */
        DUEL_N
 };
 
