@@ -1,0 +1,214 @@
+// One peer of the chaos tests: a process with a database file of its own, which its parent starts, stops,
+// kills and asks ({ id, ask, ... } over IPC, answered by { id, ... }). It writes without end, and records
+// every write on its output, with a system call of its own for each: '+ <token> <n>' if it was
+// acknowledged, '- <code> <n>' if it was refused. What has been recorded was so, whatever happens next.
+
+import { writeSync } from 'node:fs'
+import { setTimeout as delay } from 'node:timers/promises'
+import { digestAll } from '../../examples/demo/digest.js'
+import { randomFrom } from '../../examples/demo/random.js'
+import { Replica } from '../../lib/index.js'
+import { connect, listen } from '../../lib/transport/tcp.js'
+
+const REFUSALS = ['SQLITE_FULL', 'REPLIC_BUSY'] // what a write may be refused with, and go on
+const SHARED_ROWS = 32
+const SHARED_COLUMNS = ['a', 'b', 'c']
+const LONG_MS = 600_000
+
+// fact: a key for every write, never written again. shared: few keys, written by all.
+const MIGRATIONS = [
+  {
+    up: `
+      CREATE TABLE fact (
+        writer INTEGER NOT NULL, life INTEGER NOT NULL, n INTEGER NOT NULL, part INTEGER NOT NULL,
+        body TEXT NOT NULL,
+        PRIMARY KEY (writer, life, n, part)
+      ) STRICT;
+      CREATE TABLE fact_patches (
+        _patchedAt INTEGER NOT NULL, _sequenceId INTEGER NOT NULL, _peerId INTEGER NOT NULL,
+        writer INTEGER NOT NULL, life INTEGER NOT NULL, n INTEGER NOT NULL, part INTEGER NOT NULL,
+        body TEXT
+      ) STRICT;
+      CREATE TABLE shared (
+        id INTEGER NOT NULL PRIMARY KEY, a TEXT, b TEXT, c TEXT
+      ) STRICT;
+      CREATE TABLE shared_patches (
+        _patchedAt INTEGER NOT NULL, _sequenceId INTEGER NOT NULL, _peerId INTEGER NOT NULL,
+        id INTEGER NOT NULL, a TEXT, b TEXT, c TEXT
+      ) STRICT;`,
+  },
+]
+
+// Which writes of which process are here, as ranges of n.
+const WRITTEN = `
+  WITH writes AS (SELECT DISTINCT writer, life, n FROM fact),
+    islands AS (
+      SELECT writer, life, n, n - row_number() OVER (PARTITION BY writer, life ORDER BY n) AS island
+      FROM writes
+    ),
+    ranges AS (
+      SELECT writer, life, min(n) AS low, max(n) AS high FROM islands GROUP BY writer, life, island
+      ORDER BY writer, life, low
+    )
+  SELECT writer, life, json_group_array(json_array(low, high)) AS ranges
+  FROM ranges GROUP BY writer, life`
+
+// Writes that are not whole (every third has three rows), or have another content than was written.
+const TORN = `
+  SELECT writer, life, n FROM fact GROUP BY writer, life, n
+  HAVING count(*) <> iif(n % 3, 1, 3)
+    OR sum(body <> format('%d/%d/%d/%d', writer, life, n, part)) > 0
+  LIMIT 5`
+
+// Origins whose patches in the log are not 1 to the vector's, each once.
+const HOLES = `
+  WITH log AS (
+    SELECT _peerId AS origin, _sequenceId AS sequence FROM fact_patches
+    UNION ALL SELECT _peerId, _sequenceId FROM shared_patches
+  )
+  SELECT v.origin, v.sequence, count(DISTINCT log.sequence) AS n, max(log.sequence) AS last
+  FROM _replic_vector v LEFT JOIN log ON log.origin = v.origin
+  GROUP BY v.origin
+  HAVING v.sequence > 0 AND (n <> v.sequence OR last <> v.sequence)`
+
+// Cells that do not have the value with the greatest clock in the log.
+const CELLS = SHARED_COLUMNS.map(
+  (name) => `
+  SELECT id, '${name}' AS name, "${name}" AS value FROM shared WHERE "${name}" IS NOT (
+    SELECT "${name}" FROM shared_patches p WHERE p.id = shared.id AND "${name}" IS NOT NULL
+    ORDER BY _patchedAt DESC, _peerId DESC, _sequenceId DESC LIMIT 1)`,
+).join(' UNION ALL ')
+
+let db
+let config
+let dialers = []
+let stopping = false
+let writing = Promise.resolve()
+
+const asks = {
+  /** Opens the file; listens, if it is to. */
+  async open(given) {
+    config = given
+    db = await Replica.open(config.path, config.options)
+    db.on('link', (event) => tell({ event: { name: 'link', ...event } }))
+    db.on('error', ({ code, message }) => tell({ event: { name: 'error', code, message } }))
+    await db.migrate(MIGRATIONS)
+    const listener = config.listen && (await listen(db, config.listen))
+    const { peerId, vector } = db.status()
+    return { peerId, vector, port: listener?.address().port }
+  },
+
+  link({ dials }) {
+    dialers.push(...dials.map((dial) => connect(db, { retryMinMs: 10, retryMaxMs: 200, ...dial })))
+  },
+
+  async unlink() {
+    await Promise.all(dialers.map((dialer) => dialer.close()))
+    dialers = []
+  },
+
+  /**
+   * Begins to write: `atOnce` writes under way, `perSecond` of them a second (0: as fast as it goes), until
+   * stop(), or `count` of them.
+   */
+  write({ atOnce = 4, perSecond = 0, count = Infinity }) {
+    stopping = false
+    const random = randomFrom(config.seed + config.life)
+    const pauseMs = perSecond > 0 ? (1000 * atOnce) / perSecond : 0
+    const next = counter(count)
+    writing = Promise.all(Array.from({ length: atOnce }, () => writeOn(next, random, pauseMs)))
+    writing.catch(fail)
+  },
+
+  async stop() {
+    stopping = true
+    await writing
+  },
+
+  /** Resolves when all tokens are applied here. */
+  async wait({ tokens }) {
+    await Promise.all(tokens.map((token) => db.waitFor(token, LONG_MS)))
+  },
+
+  status: () => db.status(),
+
+  /** All that the ledger's check needs. */
+  async state() {
+    const [written, torn, holes, cells] = await Promise.all(
+      [WRITTEN, TORN, HOLES, CELLS].map((sql) => db.all(sql)),
+    )
+    const tables = await digestAll(db)
+    const { peerId, vector } = db.status()
+    return { peerId, vector, tables, written, torn, holes, cells }
+  },
+
+  verify: () => db.verify(undefined, { timeoutMs: LONG_MS }),
+
+  /** Past the replica's back: to see that the check finds it. */
+  spoil: ({ sql }) => db.run(sql, [], { unsafe: true }),
+
+  async close() {
+    await db.close()
+  },
+}
+
+// The numbers of the writes of one write(): 1, 2, 3, ... over all calls of it in this process.
+let lastN = 0
+function counter(count) {
+  const end = lastN + count
+  return () => (lastN < end ? ++lastN : undefined)
+}
+
+async function writeOn(next, random, pauseMs) {
+  while (!stopping) {
+    const n = next()
+    if (n === undefined) return
+    await writeOne(n, random)
+    if (pauseMs > 0) await delay(pauseMs)
+  }
+}
+
+async function writeOne(n, random) {
+  const { life } = config
+  const writer = db.toJSON().peerId
+  const facts = Array.from({ length: n % 3 ? 1 : 3 }, (_, part) => ({
+    writer,
+    life,
+    n,
+    part,
+    body: `${writer}/${life}/${n}/${part}`,
+  }))
+  const column = SHARED_COLUMNS[random(SHARED_COLUMNS.length)]
+  const shared = { id: random(SHARED_ROWS), [column]: `${writer} ${life} ${n}` }
+  try {
+    const token = await db.batch((tx) => {
+      tx.upsert('fact', facts)
+      tx.upsert('shared', shared)
+    })
+    writeSync(1, `+ ${token} ${n}\n`)
+  } catch (error) {
+    if (!REFUSALS.includes(error.code)) throw error
+    writeSync(1, `- ${error.code} ${n}\n`)
+  }
+}
+
+// ---- the parent's side of it ----
+
+function tell(message) {
+  if (process.connected) process.send(message)
+}
+
+function fail(error) {
+  tell({ failed: error?.stack ?? String(error) })
+}
+
+process.on('message', async ({ id, ask, ...args }) => {
+  try {
+    tell({ id, answer: (await asks[ask](args)) ?? {} })
+    if (ask === 'close') process.disconnect()
+  } catch (error) {
+    tell({ id, failed: error?.stack ?? String(error) })
+  }
+})
+process.on('disconnect', () => process.exit()) // the parent has died, or all is done
+process.on('SIGINT', () => {}) // Ctrl-C reaches the whole group: the parent ends its children

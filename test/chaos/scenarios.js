@@ -1,0 +1,272 @@
+// What happens to peers that write all the time. Each scenario is played small by the tests
+// (50.*.test.js) and at full size by run.js; `during(cluster)` says how long a fault lasts: until so many
+// writes are acknowledged, or for a minute. Each returns what Cluster.finish() found, and `faults`, how often
+// it did what it is about.
+
+import { isLinkDown, isLinkUp } from './cluster.js'
+import { TO_DIALER, TO_LISTENER } from './proxy.js'
+
+const FAST = { heartbeatMs: 100, linkTimeoutMs: 1000 }
+
+/** Until each running peer has acknowledged `n` more writes. */
+export const acks = (n) => (cluster) => Promise.all(cluster.running.map((peer) => peer.acks(n)))
+
+/** It notices by itself that nothing comes from `other` any more. */
+const silence = (peer, other) => peer.event(isLinkDown(other, 'REPLIC_TIMEOUT'))
+const lostTouch = (one, other) => Promise.all([silence(one, other), silence(other, one)])
+const inTouch = (one, other) =>
+  Promise.all([one.event(isLinkUp(other)), other.event(isLinkUp(one))])
+
+/** `times` a step, one after another; gives `times`. */
+async function repeat(times, step) {
+  for (let i = 0; i < times; i++) await step(i)
+  return times
+}
+
+// ---- on a network of their own ----
+
+/** A full mesh is parted in the middle, each half goes on and agrees, then they meet again. */
+export async function partition(stage, { during, times = 1, writes, options = FAST }) {
+  const network = await stage.network(4)
+  const cluster = await stage.cluster({ size: 4, network, options })
+  await cluster.mesh()
+  await cluster.write(writes)
+  const halves = [
+    [0, 1],
+    [2, 3],
+  ]
+  const faults = await repeat(times, async () => {
+    const [a, , c] = cluster.peers
+    const apart = lostTouch(a, c)
+    await network.split(halves)
+    await Promise.all([during(cluster), apart])
+    for (const half of halves) await cluster.synced(half.map((i) => cluster.peers[i]))
+    await network.split([halves.flat()])
+  })
+  return { faults, ...(await cluster.finish()) }
+}
+
+/** One of a full mesh is cut off from all others, and goes on alone. */
+export async function cutOff(stage, { during, times = 1, writes, options = FAST }) {
+  const network = await stage.network(3)
+  const cluster = await stage.cluster({ size: 3, network, options })
+  await cluster.mesh()
+  await cluster.write(writes)
+  const faults = await repeat(times, async (i) => {
+    const hermit = cluster.peers[i % 3]
+    const others = cluster.peers.filter((peer) => peer !== hermit)
+    const apart = others.map((peer) => lostTouch(hermit, peer))
+    await network.unplug(hermit.index)
+    await Promise.all([during(cluster), ...apart])
+    await network.plug(hermit.index)
+  })
+  return { faults, ...(await cluster.finish()) }
+}
+
+/** Three peers, a cable between any two; one is cut. What it carried goes round, by the third. */
+export async function roundabout(stage, { during, times = 1, writes, options = FAST }) {
+  const network = await stage.network(3)
+  const cluster = await stage.cluster({ size: 3, network, options })
+  const cables = []
+  for (const [i, j] of [
+    [1, 0],
+    [2, 1],
+    [2, 0],
+  ]) {
+    const cable = await network.cable(i, j)
+    cables.push({ cable, ends: [cluster.peers[i], cluster.peers[j]] })
+    await cluster.link(i, j, cable.address(j))
+  }
+  await cluster.write(writes)
+  const faults = await repeat(times, async (i) => {
+    const { cable, ends } = cables[i % cables.length]
+    const apart = lostTouch(...ends)
+    await cable.cut()
+    await Promise.all([during(cluster), apart])
+    await cluster.synced() // while it is cut
+    await cable.mend()
+  })
+  return { faults, ...(await cluster.finish()) }
+}
+
+/** A chain of five; in turn its cables go down and come up again. */
+export async function chain(stage, { during, times = 1, writes, options = FAST }) {
+  const network = await stage.network(5)
+  const cluster = await stage.cluster({ size: 5, network, options })
+  const cables = []
+  for (let i = 1; i < 5; i++) {
+    cables.push(await network.cable(i, i - 1))
+    await cluster.link(i, i - 1, cables.at(-1).address(i - 1))
+  }
+  await cluster.write(writes)
+  const faults = await repeat(times, async (i) => {
+    const at = (i + 1) % cables.length // the second one first: two peers before it, three behind
+    await cables[at].cut()
+    await during(cluster)
+    await cables[at].mend()
+  })
+  return { faults, ...(await cluster.finish()) }
+}
+
+/**
+ * The middle of a chain dies with its cables down, so that nobody gets to know: its neighbours keep
+ * connections that are open on their side only.
+ */
+export async function halfOpenHost(stage, { during, times = 1, writes, options = FAST }) {
+  const network = await stage.network(3)
+  const cluster = await stage.cluster({ size: 3, network, options })
+  await cluster.chain()
+  await cluster.write(writes)
+  const [left, middle, right] = cluster.peers
+  const faults = await repeat(times, async () => {
+    await middle.acks(1)
+    const noticed = [left, right].map((peer) => silence(peer, middle))
+    await network.unplug(middle.index)
+    await middle.kill()
+    await Promise.all([during(cluster), ...noticed])
+    await network.plug(middle.index)
+    await middle.start()
+    await Promise.all([left, right].map((peer) => peer.event(isLinkUp(middle))))
+  })
+  return { faults, ...(await cluster.finish()) }
+}
+
+// ---- through proxies ----
+
+/** Three peers in a full mesh over lines that misbehave from the first to the last moment. */
+export async function badLines(stage, { during, line, writes, options = FAST }) {
+  const cluster = await stage.cluster({ size: 3, line, options })
+  await cluster.mesh()
+  await cluster.write(writes)
+  await during(cluster)
+  return { ...(await cluster.finish()), ...countsOf(cluster) }
+}
+
+/** One peer has written a lot before it meets the other, over a line that is slow; then both write on. */
+export async function slowLine(stage, { backlog, during, line, writes, options }) {
+  const cluster = await stage.cluster({ size: 2, line, options })
+  const [first] = cluster.peers
+  const written = first.acks(backlog)
+  await first.write({ atOnce: 64, count: backlog })
+  await written
+  await cluster.mesh()
+  await cluster.write(writes)
+  await during(cluster)
+  return { ...(await cluster.finish()), ...countsOf(cluster) }
+}
+
+function countsOf({ proxies }) {
+  const sum = (name) => proxies.reduce((total, proxy) => total + proxy.counts[name], 0)
+  const [carried, lost, duplicated] = ['carried', 'lost', 'duplicated'].map(sum)
+  return { faults: lost + duplicated, carried, lost, duplicated }
+}
+
+/** The line between two peers is down: nothing moves, nobody is told. */
+export async function lineDown(stage, { during, times = 1, writes, options = FAST }) {
+  const cluster = await stage.cluster({ size: 2, options })
+  await cluster.mesh()
+  await cluster.write(writes)
+  const [proxy] = cluster.proxies
+  const faults = await repeat(times, async () => {
+    const apart = lostTouch(...cluster.peers)
+    proxy.freeze()
+    await Promise.all([during(cluster), apart])
+    const again = inTouch(...cluster.peers)
+    proxy.thaw()
+    await again
+  })
+  return { faults, ...(await cluster.finish()) }
+}
+
+/** Connections become half-open: a router has forgotten them, each side believes in them. */
+export async function forgotten(stage, { during, times = 1, writes, options = FAST }) {
+  const cluster = await stage.cluster({ size: 2, options })
+  await cluster.mesh()
+  await cluster.write(writes)
+  const [proxy] = cluster.proxies
+  const faults = await repeat(times, async () => {
+    const again = inTouch(...cluster.peers)
+    proxy.forget()
+    await Promise.all([during(cluster), again])
+  })
+  return { faults, ...(await cluster.finish()) }
+}
+
+/** One direction of a line is stalled, in turn; the other one works. */
+export async function oneWay(stage, { during, times = 2, writes, options = FAST }) {
+  const cluster = await stage.cluster({ size: 2, options })
+  await cluster.mesh()
+  await cluster.write(writes)
+  const [proxy] = cluster.proxies
+  const faults = await repeat(times, async (i) => {
+    const [sender, receiver] = i % 2 ? cluster.peers : [...cluster.peers].reverse()
+    const noticed = silence(receiver, sender)
+    proxy.freeze(i % 2 ? TO_DIALER : TO_LISTENER) // peer 1 dials peer 0
+    await Promise.all([during(cluster), noticed])
+    const again = inTouch(...cluster.peers)
+    proxy.thaw()
+    await again
+  })
+  return { faults, ...(await cluster.finish()) }
+}
+
+// ---- processes and disks ----
+
+/** Processes are stopped (SIGSTOP) in turn, until the others give them up, and go on (SIGCONT). */
+export async function stopped(stage, { during, times = 3, writes, options = FAST }) {
+  const cluster = await stage.cluster({ size: 3, options })
+  await cluster.mesh()
+  await cluster.write(writes)
+  const faults = await repeat(times, async (i) => {
+    const victim = cluster.peers[i % 3]
+    const others = cluster.peers.filter((peer) => peer !== victim)
+    const noticed = others.map((peer) => silence(peer, victim))
+    victim.freeze()
+    await Promise.all([...noticed, during({ running: others })])
+    const again = others.map((peer) => peer.event(isLinkUp(victim)))
+    victim.thaw()
+    await Promise.all([...again, victim.acks(1)])
+  })
+  return { faults, ...(await cluster.finish()) }
+}
+
+/**
+ * Processes are killed (SIGKILL) and started again, one after another, each after a number of writes that the
+ * seed chooses; `isEnough(kills)` says when to end.
+ */
+export async function killed(stage, { isEnough, most = 40, random, writes, options = FAST }) {
+  const cluster = await stage.cluster({ size: 3, options })
+  await cluster.mesh()
+  await cluster.write(writes)
+  let faults = 0
+  for (; !isEnough(faults); faults++) {
+    const victim = cluster.peers[random(3)]
+    await victim.acks(1 + random(most))
+    await victim.kill()
+    await victim.start()
+  }
+  return { faults, ...(await cluster.finish()) }
+}
+
+const MiB = 1024 * 1024
+
+/** A small disk fills up with what its peer and the others write; when it is full, it gets a little larger. */
+export async function diskFull(stage, { times, writes = { perSecond: 1000 }, options = FAST }) {
+  let bytes = 2 * MiB
+  const disk = stage.fileSystem(bytes)
+  const paths = [`${disk.dir}/small.db`]
+  const cluster = await stage.cluster({ size: 2, options, paths })
+  await cluster.mesh()
+  await cluster.write(writes)
+  const [small] = cluster.peers
+  const isFull = ({ name, code }) => name === 'error' && code === 'SQLITE_FULL'
+  const faults = await repeat(times, async () => {
+    await Promise.all([small.refusals(5, 'SQLITE_FULL'), small.event(isFull)])
+    bytes += 2 * MiB
+    disk.resize(bytes)
+    await small.acks(10)
+  })
+  await cluster.stop() // else it may be full again
+  disk.resize(1024 * MiB)
+  return { faults, ...(await cluster.finish()) }
+}
