@@ -3,6 +3,7 @@
 // the same codes; test/10.errors.test.js compares them.
 
 export const codes = Object.freeze([
+  'REPLIC_AUTH',
   'REPLIC_BUSY',
   'REPLIC_CLOCK_SKEW',
   'REPLIC_CLOSED',

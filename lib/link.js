@@ -9,12 +9,14 @@
 // without waiting.
 
 import { ReplicError, usage } from './errors.js'
+import { errorFrame, Handshake, isOfHandshake, peerIdOfHello, readError } from './handshake.js'
 import { kindOf } from './options.js'
 
 const MiB = 1024 * 1024
 const PAUSE_ABOVE = 16 * MiB // bytes waiting for the core: more than that, and sockets are paused
 const END_MS = 2_000 // how long an ended connection may take to close before it is terminated
 const CONNECTING = 0
+const MAX_HELD = 64 // frames that wait for authorize()
 
 /** All links of one replica. */
 export class Links {
@@ -32,9 +34,11 @@ export class Links {
   #stopped = false
   #unflushed = new Set() // peerIds that flush() waits for
   #flushed
+  refused = 0 // connections for which there was no room
 
   /** `emit(name, event)` tells the application; `options` are those of Replica.open(). */
-  constructor(native, emit, options) {
+  constructor(native, emit, options, peerId) {
+    this.peerId = peerId
     this.#native = native
     this.#emit = emit
     this.#options = options
@@ -54,17 +58,40 @@ export class Links {
   }
 
   /**
-   * A new connection. `info`: { peerId (who must answer, or null), transport, address, onDown(link) }.
-   * Throws REPLIC_CLOSED after stop().
+   * A new connection. `info`: { peerId (who must answer, or null), transport, address, isAccepted (and
+   * not dialed), details (for authorize()), onDown(link) }. Throws REPLIC_CLOSED after stop(), and
+   * REPLIC_BUSY where there are too many.
    */
   add(socket, info) {
     this.#check()
+    const full = this.roomError(info.isAccepted)
+    if (full) throw full
     const id = ++this.#lastId
     const link = new Link(this, id, socket, info)
     this.#links.set(id, link)
     link.start()
-    this.#heartbeat ??= setInterval(() => this.#native.tick(), this.#options.heartbeatMs).unref()
+    this.#heartbeat ??= setInterval(() => this.#beat(), this.#options.heartbeatMs).unref()
     return link
+  }
+
+  #beat() {
+    this.#native.tick()
+    for (const link of this.#links.values()) link.beat()
+  }
+
+  /** Why there is no room for one more link; undefined where there is. */
+  roomError(isAccepted) {
+    const { maxLinks, maxPendingLinks } = this.#options
+    let pending = 0
+    if (isAccepted) for (const link of this.#links.values()) pending += link.isPending ? 1 : 0
+    if (this.#links.size < maxLinks && pending < maxPendingLinks) return undefined
+    if (isAccepted) this.refused++
+    const [what, limit] =
+      pending < maxPendingLinks
+        ? ['', 'maxLinks']
+        : [' that have not said HELLO', 'maxPendingLinks']
+    const message = `there are ${this.#options[limit]} links${what} already: ${limit} permits no more`
+    return new ReplicError('REPLIC_BUSY', message)
   }
 
   /** Keeps a connection up: dials at once and again whenever it ends. See Dialer. */
@@ -221,15 +248,16 @@ export class Links {
     this.#heartbeat = undefined
   }
 
-  /**
-   * Resolves when each of these peers has acknowledged all that this one has, or has gone for good.
-   * The figures must be those after the last write, and come with each batch (Connection.flush).
-   */
-  flush(peers) {
-    this.#unflushed = new Set(peers)
+  /** Resolves when each peer that is ready now has acknowledged all that this one has, or has left. */
+  flush() {
+    this.#unflushed = new Set(this.peers())
     return new Promise((resolve) => {
-      this.#flushed = resolve
-      this.#checkFlush()
+      // Not before the last write is in the figures of the links, which come with each batch from then on.
+      const begin = () => {
+        this.#flushed = resolve
+        this.#checkFlush()
+      }
+      this.#native.flush().then(begin, resolve) // a commit that failed: its calls tell of it
     })
   }
 
@@ -279,8 +307,15 @@ class Link {
   #timer
   #down
   #isDown
+  #details
+  #handshake
+  #isInCore = false
+  #isAuthorized
+  #authorizing = false
+  #held = [] // frames that wait for authorize()
 
-  constructor(links, id, socket, { peerId = null, transport, address = null, onDown }) {
+  constructor(links, id, socket, info) {
+    const { peerId = null, transport, address = null, isAccepted = false, onDown } = info
     this.#links = links
     this.#socket = socket
     this.#onDown = onDown
@@ -289,6 +324,9 @@ class Link {
     this.peerId = peerId
     this.transport = transport
     this.address = address
+    this.isAccepted = isAccepted
+    this.#details = info.details
+    this.#isAuthorized = !links.options.authorize
     this.#isDown = new Promise((resolve) => {
       this.#down = resolve
     })
@@ -312,14 +350,85 @@ class Link {
   #opened() {
     if (this.#ending || this.#state !== 'connecting') return
     this.#state = 'opening'
+    const { secret } = this.#links.options
+    if (!secret || this.#socket.isAuthenticated) return this.#enter()
+    this.#handshake = new Handshake({
+      secret,
+      peerId: this.#links.peerId,
+      provesFirst: !this.isAccepted,
+      send: (bytes) => this.send(bytes),
+    })
+    this.#handshake.challenge()
+  }
+
+  // The core hears of the link, and says HELLO.
+  #enter() {
+    this.#isInCore = true
     this.#links.opened(this)
+  }
+
+  /** A heartbeat of this side's. */
+  beat() {
+    if (this.#state === 'opening' && !this.#ending) this.#handshake?.challenge()
   }
 
   #message(data) {
     if (this.#ending || this.#state === 'closed') return
     const bytes = asBytes(data)
-    if (bytes) return this.#links.receive(this, bytes)
-    this.end(new ReplicError('REPLIC_PROTOCOL', `frames are bytes, not ${kindOf(data)}`))
+    if (!bytes) {
+      return this.end(new ReplicError('REPLIC_PROTOCOL', `frames are bytes, not ${kindOf(data)}`))
+    }
+    if (isOfHandshake(bytes) || (this.#handshake && !this.#isInCore)) return this.#shake(bytes)
+    if (this.#isAuthorized) return this.#links.receive(this, bytes)
+    if (this.#held.length < MAX_HELD) this.#held.push(bytes) // else lost, and repaired
+    const peerId = peerIdOfHello(bytes)
+    if (peerId !== undefined) this.#authorize(peerId)
+  }
+
+  // Before the core hears of the link.
+  #shake(bytes) {
+    try {
+      const error = readError(bytes)
+      if (error) return this.end(error)
+      if (!this.#handshake) throw wantsSecret()
+      this.#handshake.take(bytes)
+    } catch (error) {
+      return this.#refuse(error)
+    }
+    const { peerId } = this.#handshake
+    if (peerId === undefined || this.#isInCore) return
+    if (this.expected !== null && peerId !== this.expected) {
+      const message = `peer ${this.expected} was expected, and peer ${peerId} answered`
+      return this.#refuse(new ReplicError('REPLIC_PEER', message))
+    }
+    this.peerId = this.expected = peerId // as proven, so it must not say another one in its HELLO
+    if (this.#isAuthorized) this.#enter()
+    else this.#authorize(peerId)
+  }
+
+  async #authorize(peerId) {
+    if (this.#authorizing) return
+    this.#authorizing = true
+    const { transport, address } = this
+    try {
+      const info = { ...this.#details, transport, address, isAccepted: this.isAccepted }
+      if (!(await this.#links.options.authorize(peerId, info))) {
+        throw new ReplicError('REPLIC_AUTH', `peer ${peerId} is not authorized to link`)
+      }
+    } catch (error) {
+      return this.#refuse(error)
+    }
+    this.#isAuthorized = true
+    if (this.#ending || this.#state === 'closed') return
+    if (!this.#isInCore) this.#enter()
+    for (const bytes of this.#held.splice(0)) this.#links.receive(this, bytes)
+  }
+
+  #refuse(error) {
+    const isOurs = error instanceof ReplicError
+    const told = isOurs ? error : new ReplicError('REPLIC_AUTH', 'it could not be authorized')
+    this.send(errorFrame(told))
+    this.end(isOurs ? error : new ReplicError('REPLIC_AUTH', error.message, { cause: error }))
   }
 
   #failed(error) {
@@ -328,10 +437,10 @@ class Link {
 
   #closed() {
     if (this.#state === 'closed') return
-    const isInCore = this.#state !== 'connecting'
     this.#state = 'closed'
     clearTimeout(this.#timer)
-    this.#links.gone(this, isInCore)
+    this.#held = []
+    this.#links.gone(this, this.#isInCore)
   }
 
   /** The end of its life. */
@@ -343,6 +452,11 @@ class Link {
 
   get error() {
     return this.#error
+  }
+
+  /** Accepted, and not known yet. */
+  get isPending() {
+    return this.isAccepted && (this.#state === 'connecting' || this.#state === 'opening')
   }
 
   get isReady() {
@@ -486,6 +600,8 @@ class Dialer {
 
   dial() {
     this.#timer = undefined
+    const full = this.#links.roomError(false)
+    if (full) return this.#later(full, 0)
     this.#link = this.#links.add(this.#connect(), {
       ...this.#info,
       onDown: (link) => this.#again(link),
@@ -494,11 +610,15 @@ class Dialer {
 
   #again(link) {
     this.#link = undefined
-    this.#error = link.error
     this.#peerId = link.peerId
+    this.#later(link.error, link.upMs)
+  }
+
+  #later(error, upMs) {
+    this.#error = error
     if (this.#stopped) return
     const { retryMinMs, retryMaxMs, unref } = this.#options
-    this.#failures = link.upMs > retryMaxMs ? 0 : this.#failures + 1
+    this.#failures = upMs > retryMaxMs ? 0 : this.#failures + 1
     const delay = Math.random() * Math.min(retryMaxMs, retryMinMs * 2 ** (this.#failures - 1))
     this.#timer = setTimeout(() => this.dial(), delay)
     if (unref) this.#timer.unref()
@@ -525,6 +645,12 @@ class Dialer {
     return [{ peerId: this.peerId, link: null, transport, address, state: 'waiting', lastError }]
   }
 }
+
+const wantsSecret = () =>
+  new ReplicError(
+    'REPLIC_AUTH',
+    'the other side wants to see that this one knows its secret, and none is set here',
+  )
 
 const describe = (error) => (error ? { code: error.code ?? null, message: error.message } : null)
 

@@ -24,11 +24,16 @@ export const DEFAULTS = Object.freeze({
   sliceBytes: 256 * KiB, // a frame of patches ends at the first group boundary beyond it
   earlyBytes: 4 * MiB, // frames kept that arrived before their predecessors, per replica
   ringBytes: 4 * MiB, // recent frames kept encoded, per replica
+  secret: undefined, // what both sides of each link must prove to know; at least 16 bytes
+  authorize: undefined, // (peerId, info) => whether this peer may link
+  maxLinks: 1_000, // connections beyond it are refused
+  maxPendingLinks: 100, // accepted ones that have not said HELLO yet, likewise
 })
 
 export const MAX_PEER_ID = 2 ** 32 - 1
 const MAX_CLOCK = 2 ** 53 - 1 // ms, of a patch
 const MAX_TIMER_MS = 2 ** 31 - 1 // a longer setTimeout fires at once
+const MIN_SECRET_BYTES = 16
 const MAX_BYTES = 1024 * MiB // frames and values are Buffers, whose lengths are 32-bit in places
 
 /** A check: is the value acceptable, and what would be. */
@@ -75,6 +80,16 @@ const CHECKS = {
   sliceBytes: bytes(1),
   earlyBytes: bytes(1),
   ringBytes: bytes(1),
+  secret: {
+    accepts: (value) =>
+      (typeof value === 'string' || value instanceof Uint8Array) &&
+      Buffer.byteLength(value) >= MIN_SECRET_BYTES,
+    wants: `a string or Uint8Array of at least ${MIN_SECRET_BYTES} random bytes`,
+    isHidden: true,
+  },
+  authorize: callback,
+  maxLinks: integer(1, 1_000_000),
+  maxPendingLinks: integer(1, 1_000_000),
 }
 
 export const openOptions = (given) => readOptions('open', given, DEFAULTS, CHECKS)
@@ -93,7 +108,8 @@ export function readOptions(where, given, defaults, checks) {
     }
     if (value === undefined) continue
     if (!checks[name].accepts(value)) {
-      throw usage(`${where}: ${name} must be ${checks[name].wants}, not ${show(value)}`)
+      const shown = checks[name].isHidden ? 'this' : show(value)
+      throw usage(`${where}: ${name} must be ${checks[name].wants}, not ${shown}`)
     }
     options[name] = value
   }

@@ -103,7 +103,7 @@ export class Replica extends EventEmitter {
   }
 
   async #open() {
-    const { durability, peerId, readBigInts, ...limits } = this.#options
+    const { durability, peerId, readBigInts, ...limits } = withoutLinkOptions(this.#options)
     const config = {
       ...limits,
       peerId: peerId ?? 0,
@@ -117,7 +117,7 @@ export class Replica extends EventEmitter {
     this.#setTables(opened.tables)
     this.#advance(opened.vector)
     const emit = (name, event) => this.#emitLater(name, event)
-    this.#links = new Links(this.#native, emit, this.#options)
+    this.#links = new Links(this.#native, emit, this.#options, this.#peerId)
     linksByReplica.set(this, this.#links)
     this.#verifier = new Verifier(this.#native, this.#links, () => this.#vector, this.#options)
     this.#retention = new Retention(
@@ -384,9 +384,7 @@ export class Replica extends EventEmitter {
     const enough = new Promise((resolve) => {
       this.#endFlush = resolve
     })
-    const peers = this.#links.peers()
-    const all = this.#native.flush().then(() => this.#links.flush(peers))
-    await Promise.race([enough, all]).catch(() => {}) // a commit that failed: its calls tell of it
+    await Promise.race([enough, this.#links.flush()])
   }
 
   async #flushed(flushMs) {
@@ -610,6 +608,11 @@ function histogram({ count, sum, max, buckets }) {
     max,
     buckets: pairs.map((le, i) => ({ le, count: buckets[2 * i + 1] })),
   }
+}
+
+// What only lib/ needs to know: the addon takes no secrets and no functions.
+function withoutLinkOptions({ secret, authorize, maxLinks, maxPendingLinks, ...others }) {
+  return others
 }
 
 const notLinked = (who) =>

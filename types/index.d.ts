@@ -20,6 +20,7 @@ export type Token = `${number}.${number}`
 
 /** The codes of this package; docs/errors.md tells each one's causes and remedies. */
 export type ReplicCode =
+  | 'REPLIC_AUTH'
   | 'REPLIC_BUSY'
   | 'REPLIC_CLOCK_SKEW'
   | 'REPLIC_CLOSED'

@@ -101,12 +101,17 @@ class Listener {
   #accept(socket) {
     if (this.#links.stopped) return socket.destroy()
     const frames = new FrameSocket(socket, 'accepting', this.#links.options.maxFrameBytes)
-    const link = this.#links.add(frames, {
-      transport: 'tcp',
-      address: join(socket.remoteAddress, socket.remotePort),
-      onDown: () => this.#accepted.delete(link),
-    })
-    this.#accepted.add(link)
+    try {
+      const link = this.#links.add(frames, {
+        transport: 'tcp',
+        address: join(socket.remoteAddress, socket.remotePort),
+        isAccepted: true,
+        onDown: () => this.#accepted.delete(link),
+      })
+      this.#accepted.add(link)
+    } catch {
+      frames.terminate() // no room, which status() counts
+    }
   }
 
   address() {

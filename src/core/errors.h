@@ -4,6 +4,7 @@
 #define REPLIC_ERRORS_H
 
 #define REPLIC_ERRORS(X)                                                                           \
+  X(REPLIC_EAUTH, "REPLIC_AUTH", "the other side may not link")                                    \
   X(REPLIC_EBUSY, "REPLIC_BUSY", "the queue is full")                                              \
   X(REPLIC_ECLOCKSKEW, "REPLIC_CLOCK_SKEW", "a peer's clock is too far ahead")                     \
   X(REPLIC_ECLOSED, "REPLIC_CLOSED", "the replica is closed or not yet open")                      \
