@@ -62,7 +62,8 @@ describe('the check finds', () => {
     await written
     expect((await cluster.finish()).problems).toEqual([])
     await other.ask('spoil', { sql })
-    const { problems } = await cluster.finish()
+    const { problems, lost } = await cluster.finish()
+    expect(lost).toBe(word.startsWith('lacks') ? 1 : 0)
     expect(problems.find((problem) => problem.includes(word))).toContain(`peer ${other.peerId}`)
     if (!sql.includes('_patches WHERE n')) {
       expect(problems).toContain(`tables of peers ${one.peerId} and ${other.peerId} differ`)

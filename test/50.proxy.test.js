@@ -321,7 +321,7 @@ describe('peers whose lines', () => {
   })
 
   it('take 300 ± 200 ms', async () => {
-    await play(scenarios.badLines, { ...settings, line: { delayMs: [100, 500] }, options: {} })
+    await play(scenarios.badLines, { ...settings, line: { delayMs: [100, 500] }, like: {} })
   })
 
   it('lose, double and reorder', async () => {
@@ -337,7 +337,7 @@ describe('peers whose lines', () => {
       backlog: 800,
       line: { kbit: 64 },
       writes: { perSecond: 10 },
-      options: { heartbeatMs: 200, linkTimeoutMs: 3000, sliceBytes: 4096 },
+      like: { options: { heartbeatMs: 200, linkTimeoutMs: 3000, sliceBytes: 4096 } },
     })
   })
 

@@ -38,7 +38,7 @@ class Peer extends EventEmitter {
   life = 0
   writes = null // the options it writes with; null: it does not
 
-  /** `given`: { index, peerId, path, seed, options, listen, command }. `command` makes that of a process. */
+  /** `given`: { index, peerId, path, seed, options, dial, listen, command }. `command` makes that of a process. */
   constructor(given, ledger) {
     super()
     this.setMaxListeners(0)
@@ -50,7 +50,7 @@ class Peer extends EventEmitter {
 
   /** Starts its process, the first time or again, on its file; links and writes as before. */
   async start() {
-    const { index, command, path, seed, peerId, listen, options } = this.#given
+    const { index, command, path, seed, peerId, listen, dial, options } = this.#given
     const [program, ...args] = command([process.execPath, PEER])
     this.life++
     this.#isExpectedToEnd = false
@@ -59,6 +59,7 @@ class Peer extends EventEmitter {
     const opened = await this.ask('open', {
       path,
       listen,
+      dial,
       life: this.life,
       seed: seed + 1000 * index,
       options: { ...options, peerId },
@@ -201,7 +202,7 @@ class Peer extends EventEmitter {
 /**
  * Several peers, with their files in `dir`, or where `paths` says. With a `network` (see netns.js) each is on
  * a host of its own; without, all are on this one, and every link leads through a proxy, whose lines have the
- * settings `line`.
+ * settings `line`. `options` are those of Replica.open(), `dial` those of connect().
  */
 export class Cluster extends EventEmitter {
   #network
@@ -212,7 +213,7 @@ export class Cluster extends EventEmitter {
   peers
   ledger = new Ledger()
 
-  constructor({ size, dir, seed, network, line = {}, paths = {}, options = {} }) {
+  constructor({ size, dir, seed, network, line = {}, paths = {}, options, dial }) {
     super()
     this.#network = network
     this.#seed = seed
@@ -222,6 +223,7 @@ export class Cluster extends EventEmitter {
         index,
         seed,
         options,
+        dial,
         peerId: 11 + index,
         path: paths[index] ?? join(dir, `peer-${index}.db`),
         listen: network ? { host: '0.0.0.0', port: PORT } : { port: 0 },
@@ -313,8 +315,8 @@ export class Cluster extends EventEmitter {
   }
 
   /**
-   * The end of every story: writing stops, all converge, and all is checked. Gives { problems, convergedMs,
-   * acked, refused, patches }.
+   * The end of every story: writing stops, all converge, and all is checked. Gives { problems, lost,
+   * convergedMs, acked, refused, patches, peers }.
    */
   async finish() {
     const healedAt = performance.now()
@@ -323,13 +325,14 @@ export class Cluster extends EventEmitter {
     const convergedMs = performance.now() - healedAt
     const states = await this.all((peer) => peer.ask('state'))
     const problems = this.ledger.problems(states)
+    const lost = this.ledger.lost(states)
     for (const peer of this.peers) {
       const { equal, peers } = await peer.ask('verify')
       if (!equal) problems.push(`verify() of peer ${peer.peerId}: ${JSON.stringify(peers)}`)
     }
     const patches = Object.values(states[0].vector).reduce((sum, sequence) => sum + sequence, 0)
     const { ackedCount: acked, refusedCount: refused } = this.ledger
-    return { problems, convergedMs, acked, refused, patches, peers: this.peers.length }
+    return { problems, lost, convergedMs, acked, refused, patches, peers: this.peers.length }
   }
 
   /** Kills what still runs. */

@@ -60,13 +60,20 @@ export class Ledger {
     ]
   }
 
+  /** How often an acknowledged write is missing at a peer. */
+  lost(states) {
+    return states.reduce((sum, { written }) => {
+      const here = byName(written)
+      const lists = [...this.#acked].map(([name, list]) => missing(list, here.get(name)))
+      return sum + lists.reduce((n, list) => n + list.length, 0)
+    }, 0)
+  }
+
   #problemsOf({ peerId, vector, written, ...findings }) {
     const problems = []
-    const here = new Map(
-      written.map(({ writer, life, ranges }) => [`${writer}.${life}`, JSON.parse(ranges)]),
-    )
+    const here = byName(written)
     for (const [name, list] of this.#acked) {
-      const lost = list.filter((n) => !isWithin(n, here.get(name)))
+      const lost = missing(list, here.get(name))
       if (lost.length > 0) {
         problems.push(`peer ${peerId} lacks ${lost.length} acknowledged writes of ${name}: ${lost}`)
       }
@@ -94,6 +101,15 @@ function push(map, name, n) {
   if (list) list.push(n)
   else map.set(name, [n])
 }
+
+/** Which writes a peer has (peer.js, state), as <peerId>.<life> -> ranges of n. */
+function byName(written) {
+  return new Map(
+    written.map(({ writer, life, ranges }) => [`${writer}.${life}`, JSON.parse(ranges)]),
+  )
+}
+
+const missing = (list, ranges) => list.filter((n) => !isWithin(n, ranges))
 
 /** Is n in one of the ascending ranges [from, to]? */
 function isWithin(n, ranges = []) {

@@ -81,7 +81,6 @@ const CELLS = SHARED_COLUMNS.map(
 
 let db
 let config
-let dialers = []
 let stopping = false
 let writing = Promise.resolve()
 
@@ -99,12 +98,7 @@ const asks = {
   },
 
   link({ dials }) {
-    dialers.push(...dials.map((dial) => connect(db, { retryMinMs: 10, retryMaxMs: 200, ...dial })))
-  },
-
-  async unlink() {
-    await Promise.all(dialers.map((dialer) => dialer.close()))
-    dialers = []
+    for (const dial of dials) connect(db, { ...config.dial, ...dial })
   },
 
   /**
@@ -146,10 +140,6 @@ const asks = {
 
   /** Past the replica's back: to see that the check finds it. */
   spoil: ({ sql }) => db.run(sql, [], { unsafe: true }),
-
-  async close() {
-    await db.close()
-  },
 }
 
 // The numbers of the writes of one write(): 1, 2, 3, ... over all calls of it in this process.
@@ -205,10 +195,9 @@ function fail(error) {
 process.on('message', async ({ id, ask, ...args }) => {
   try {
     tell({ id, answer: (await asks[ask](args)) ?? {} })
-    if (ask === 'close') process.disconnect()
   } catch (error) {
     tell({ id, failed: error?.stack ?? String(error) })
   }
 })
-process.on('disconnect', () => process.exit()) // the parent has died, or all is done
+process.on('disconnect', () => process.exit()) // the parent has died
 process.on('SIGINT', () => {}) // Ctrl-C reaches the whole group: the parent ends its children

@@ -18,7 +18,7 @@ export function newStage() {
 /** Plays a scenario, and asserts that nothing acknowledged is lost and all have converged. */
 export async function play(scenario, settings) {
   const result = await newStage().play(scenario, settings)
-  expect(result.problems).toEqual([])
+  expect({ problems: result.problems, lost: result.lost }).toEqual({ problems: [], lost: 0 })
   expect(result.acked).toBeGreaterThan(0)
   return result
 }

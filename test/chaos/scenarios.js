@@ -1,12 +1,16 @@
 // What happens to peers that write all the time. Each scenario is played small by the tests
 // (50.*.test.js) and at full size by run.js; `during(cluster)` says how long a fault lasts: until so many
-// writes are acknowledged, or for a minute. Each returns what Cluster.finish() found, and `faults`, how often
-// it did what it is about.
+// writes are acknowledged, or for a minute. `like` are settings of a Cluster, `writes` those of Peer.write().
+// Each returns what Cluster.finish() found, and `faults`, how often it did what it is about.
 
 import { isLinkDown, isLinkUp } from './cluster.js'
 import { TO_DIALER, TO_LISTENER } from './proxy.js'
 
-const FAST = { heartbeatMs: 100, linkTimeoutMs: 1000 }
+// What is waited for in a test is short.
+const FAST = {
+  options: { heartbeatMs: 100, linkTimeoutMs: 1000 },
+  dial: { retryMinMs: 10, retryMaxMs: 200 },
+}
 
 /** Until each running peer has acknowledged `n` more writes. */
 export const acks = (n) => (cluster) => Promise.all(cluster.running.map((peer) => peer.acks(n)))
@@ -26,9 +30,9 @@ async function repeat(times, step) {
 // ---- on a network of their own ----
 
 /** A full mesh is parted in the middle, each half goes on and agrees, then they meet again. */
-export async function partition(stage, { during, times = 1, writes, options = FAST }) {
+export async function partition(stage, { during, times = 1, writes, like = FAST }) {
   const network = await stage.network(4)
-  const cluster = await stage.cluster({ size: 4, network, options })
+  const cluster = await stage.cluster({ size: 4, network, ...like })
   await cluster.mesh()
   await cluster.write(writes)
   const halves = [
@@ -47,9 +51,9 @@ export async function partition(stage, { during, times = 1, writes, options = FA
 }
 
 /** One of a full mesh is cut off from all others, and goes on alone. */
-export async function cutOff(stage, { during, times = 1, writes, options = FAST }) {
+export async function cutOff(stage, { during, times = 1, writes, like = FAST }) {
   const network = await stage.network(3)
-  const cluster = await stage.cluster({ size: 3, network, options })
+  const cluster = await stage.cluster({ size: 3, network, ...like })
   await cluster.mesh()
   await cluster.write(writes)
   const faults = await repeat(times, async (i) => {
@@ -64,9 +68,9 @@ export async function cutOff(stage, { during, times = 1, writes, options = FAST 
 }
 
 /** Three peers, a cable between any two; one is cut. What it carried goes round, by the third. */
-export async function roundabout(stage, { during, times = 1, writes, options = FAST }) {
+export async function roundabout(stage, { during, times = 1, writes, like = FAST }) {
   const network = await stage.network(3)
-  const cluster = await stage.cluster({ size: 3, network, options })
+  const cluster = await stage.cluster({ size: 3, network, ...like })
   const cables = []
   for (const [i, j] of [
     [1, 0],
@@ -90,9 +94,9 @@ export async function roundabout(stage, { during, times = 1, writes, options = F
 }
 
 /** A chain of five; in turn its cables go down and come up again. */
-export async function chain(stage, { during, times = 1, writes, options = FAST }) {
+export async function chain(stage, { during, times = 1, writes, like = FAST }) {
   const network = await stage.network(5)
-  const cluster = await stage.cluster({ size: 5, network, options })
+  const cluster = await stage.cluster({ size: 5, network, ...like })
   const cables = []
   for (let i = 1; i < 5; i++) {
     cables.push(await network.cable(i, i - 1))
@@ -112,9 +116,9 @@ export async function chain(stage, { during, times = 1, writes, options = FAST }
  * The middle of a chain dies with its cables down, so that nobody gets to know: its neighbours keep
  * connections that are open on their side only.
  */
-export async function halfOpenHost(stage, { during, times = 1, writes, options = FAST }) {
+export async function halfOpenHost(stage, { during, times = 1, writes, like = FAST }) {
   const network = await stage.network(3)
-  const cluster = await stage.cluster({ size: 3, network, options })
+  const cluster = await stage.cluster({ size: 3, network, ...like })
   await cluster.chain()
   await cluster.write(writes)
   const [left, middle, right] = cluster.peers
@@ -134,8 +138,8 @@ export async function halfOpenHost(stage, { during, times = 1, writes, options =
 // ---- through proxies ----
 
 /** Three peers in a full mesh over lines that misbehave from the first to the last moment. */
-export async function badLines(stage, { during, line, writes, options = FAST }) {
-  const cluster = await stage.cluster({ size: 3, line, options })
+export async function badLines(stage, { during, line, writes, like = FAST }) {
+  const cluster = await stage.cluster({ size: 3, line, ...like })
   await cluster.mesh()
   await cluster.write(writes)
   await during(cluster)
@@ -143,8 +147,8 @@ export async function badLines(stage, { during, line, writes, options = FAST }) 
 }
 
 /** One peer has written a lot before it meets the other, over a line that is slow; then both write on. */
-export async function slowLine(stage, { backlog, during, line, writes, options }) {
-  const cluster = await stage.cluster({ size: 2, line, options })
+export async function slowLine(stage, { backlog, during, line, writes, like = FAST }) {
+  const cluster = await stage.cluster({ size: 2, line, ...like })
   const [first] = cluster.peers
   const written = first.acks(backlog)
   await first.write({ atOnce: 64, count: backlog })
@@ -162,8 +166,8 @@ function countsOf({ proxies }) {
 }
 
 /** The line between two peers is down: nothing moves, nobody is told. */
-export async function lineDown(stage, { during, times = 1, writes, options = FAST }) {
-  const cluster = await stage.cluster({ size: 2, options })
+export async function lineDown(stage, { during, times = 1, writes, like = FAST }) {
+  const cluster = await stage.cluster({ size: 2, ...like })
   await cluster.mesh()
   await cluster.write(writes)
   const [proxy] = cluster.proxies
@@ -179,8 +183,8 @@ export async function lineDown(stage, { during, times = 1, writes, options = FAS
 }
 
 /** Connections become half-open: a router has forgotten them, each side believes in them. */
-export async function forgotten(stage, { during, times = 1, writes, options = FAST }) {
-  const cluster = await stage.cluster({ size: 2, options })
+export async function forgotten(stage, { during, times = 1, writes, like = FAST }) {
+  const cluster = await stage.cluster({ size: 2, ...like })
   await cluster.mesh()
   await cluster.write(writes)
   const [proxy] = cluster.proxies
@@ -193,8 +197,8 @@ export async function forgotten(stage, { during, times = 1, writes, options = FA
 }
 
 /** One direction of a line is stalled, in turn; the other one works. */
-export async function oneWay(stage, { during, times = 2, writes, options = FAST }) {
-  const cluster = await stage.cluster({ size: 2, options })
+export async function oneWay(stage, { during, times = 2, writes, like = FAST }) {
+  const cluster = await stage.cluster({ size: 2, ...like })
   await cluster.mesh()
   await cluster.write(writes)
   const [proxy] = cluster.proxies
@@ -213,8 +217,8 @@ export async function oneWay(stage, { during, times = 2, writes, options = FAST 
 // ---- processes and disks ----
 
 /** Processes are stopped (SIGSTOP) in turn, until the others give them up, and go on (SIGCONT). */
-export async function stopped(stage, { during, times = 3, writes, options = FAST }) {
-  const cluster = await stage.cluster({ size: 3, options })
+export async function stopped(stage, { during, times = 3, writes, like = FAST }) {
+  const cluster = await stage.cluster({ size: 3, ...like })
   await cluster.mesh()
   await cluster.write(writes)
   const faults = await repeat(times, async (i) => {
@@ -234,8 +238,8 @@ export async function stopped(stage, { during, times = 3, writes, options = FAST
  * Processes are killed (SIGKILL) and started again, one after another, each after a number of writes that the
  * seed chooses; `isEnough(kills)` says when to end.
  */
-export async function killed(stage, { isEnough, most = 40, random, writes, options = FAST }) {
-  const cluster = await stage.cluster({ size: 3, options })
+export async function killed(stage, { isEnough, most = 40, random, writes, like = FAST }) {
+  const cluster = await stage.cluster({ size: 3, ...like })
   await cluster.mesh()
   await cluster.write(writes)
   let faults = 0
@@ -251,11 +255,11 @@ export async function killed(stage, { isEnough, most = 40, random, writes, optio
 const MiB = 1024 * 1024
 
 /** A small disk fills up with what its peer and the others write; when it is full, it gets a little larger. */
-export async function diskFull(stage, { times, writes = { perSecond: 1000 }, options = FAST }) {
+export async function diskFull(stage, { times, writes = { perSecond: 1000 }, like = FAST }) {
   let bytes = 2 * MiB
   const disk = stage.fileSystem(bytes)
   const paths = [`${disk.dir}/small.db`]
-  const cluster = await stage.cluster({ size: 2, options, paths })
+  const cluster = await stage.cluster({ size: 2, paths, ...like })
   await cluster.mesh()
   await cluster.write(writes)
   const [small] = cluster.peers
