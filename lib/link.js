@@ -33,6 +33,7 @@ export class Links {
   #closing = false
   #stopped = false
   #unflushed = new Set() // peerIds that flush() waits for
+  #opening = [] // links that were being opened then
   #flushed
   refused = 0 // connections for which there was no room
 
@@ -248,9 +249,13 @@ export class Links {
     this.#heartbeat = undefined
   }
 
-  /** Resolves when each peer that is ready now has acknowledged all that this one has, or has left. */
+  /**
+   * Resolves when each peer that is linked or being linked now has acknowledged all that this one has,
+   * or has left.
+   */
   flush() {
     this.#unflushed = new Set(this.peers())
+    this.#opening = [...this.#links.values()].filter((link) => link.isOpening)
     return new Promise((resolve) => {
       // Not before the last write is in the figures of the links, which come with each batch from then on.
       const begin = () => {
@@ -263,10 +268,12 @@ export class Links {
 
   #checkFlush() {
     if (!this.#flushed) return
+    for (const link of this.#opening) if (link.isReady) this.#unflushed.add(link.peerId)
+    this.#opening = this.#opening.filter((link) => link.isOpening)
     for (const link of this.#links.values()) {
       if (link.hasAcknowledged) this.#unflushed.delete(link.peerId)
     }
-    if (this.#unflushed.size === 0) this.#flushed()
+    if (this.#unflushed.size + this.#opening.length === 0) this.#flushed()
   }
 
   /** The application may open no more links; those that there are go on. */
@@ -457,6 +464,10 @@ class Link {
   /** Accepted, and not known yet. */
   get isPending() {
     return this.isAccepted && (this.#state === 'connecting' || this.#state === 'opening')
+  }
+
+  get isOpening() {
+    return (this.#state === 'connecting' || this.#state === 'opening') && !this.#ending
   }
 
   get isReady() {

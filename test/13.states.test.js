@@ -2,10 +2,10 @@
 
 import { EventEmitter } from 'node:events'
 import { join } from 'node:path'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, onTestFinished } from 'vitest'
 import { Replica } from '../lib/index.js'
 import { connect, listen } from '../lib/transport/tcp.js'
-import { NOTES, openReplica, tempDir } from './helpers.js'
+import { linkHeld, NOTES, openReplica, tempDir } from './helpers.js'
 
 class Socket extends EventEmitter {
   send() {}
@@ -116,25 +116,38 @@ describe('migrating', () => {
   })
 })
 
-describe.each(['closing', 'closed'])('%s', (state) => {
+describe.each(['flushing', 'closing', 'closed'])('%s', (state) => {
   const enter = async () => {
     const db = await fixture()
-    const closing = db.close()
-    if (state === 'closed') await closing
-    expect(db.status().state).toBe(state)
-    return { db, closing }
+    let closing
+    if (state === 'flushing') {
+      const other = await openReplica()
+      const connection = await linkHeld(db, other)
+      connection.hold()
+      await db.upsert('note', { id: 0 })
+      closing = db.close({ flushMs: 2 ** 31 - 1 })
+      onTestFinished(connection.release)
+    } else {
+      closing = db.close()
+      if (state === 'closed') await closing
+    }
+    expect(db.status().state).toBe(state === 'closed' ? 'closed' : 'closing')
+    const end = () => (state === 'flushing' ? db.close() : closing)
+    return { db, closing, end }
   }
 
   it.each(Object.keys(calls))('%s is REPLIC_CLOSED', async (name) => {
-    const { db, closing } = await enter()
+    const { db, end } = await enter()
     const error = await (async () => calls[name](db))().catch((reason) => reason)
     expect(error).toMatchObject({ name: 'ReplicError', code: 'REPLIC_CLOSED' })
-    await closing
+    if (state === 'flushing') expect(db.status().state).toBe('closing')
+    await end()
   })
 
   it.each(Object.keys(always))('%s succeeds', async (name) => {
-    const { db, closing } = await enter()
+    const { db, closing, end } = await enter()
     await always[name](db)
+    await end()
     await closing
     expect(db.status().state).toBe('closed')
   })

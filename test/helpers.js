@@ -2,6 +2,7 @@
 // for what happens, by events only.
 
 import { spawn } from 'node:child_process'
+import { EventEmitter } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
@@ -91,6 +92,37 @@ export async function link(from, to, options) {
   const connection = connect(from, { port: listener.address().port, ...FAST, ...options })
   await Promise.all(up)
   return { listener, connection }
+}
+
+/**
+ * Links two replicas within the process and resolves when both ends are up, with { hold(), release(),
+ * close() }: while held, what `from` sends does not arrive.
+ */
+export async function linkHeld(from, to) {
+  const [near, far] = [new EventEmitter(), new EventEmitter()]
+  const up = [eventOf(from, 'link', isUp(to)), eventOf(to, 'link', isUp(from))]
+  const close = () => {
+    for (const end of [near, far]) queueMicrotask(() => end.emit('close'))
+  }
+  let holding = false
+  const held = []
+  const carry = (end) => (frame) => queueMicrotask(() => end.emit('message', frame))
+  const deliver = carry(far)
+  Object.assign(near, { send: (frame) => (holding ? held.push(frame) : deliver(frame)), close })
+  Object.assign(far, { send: carry(near), close })
+  from.addRemotePeer(to.status().peerId, near)
+  to.addRemotePeer(from.status().peerId, far)
+  await Promise.all(up)
+  return {
+    hold: () => {
+      holding = true
+    },
+    release: () => {
+      holding = false
+      for (const frame of held.splice(0)) deliver(frame)
+    },
+    close,
+  }
 }
 
 /** Dials again soon: for tests that cut connections. */
