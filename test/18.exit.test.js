@@ -86,6 +86,18 @@ describe.each([
       expect(result).toMatchObject({ ...ended, stdout: 'closed\n' })
     })
 
+    it('with a log that is being pruned', async () => {
+      const result =
+        await run(`const rows = Array.from({ length: 20_000 }, (_, id) => ({ id, text: 'x' }))
+      const keeping = await open('a.db', { maxPatchRetentionMs: Infinity })
+      for (let i = 0; i < 3; i++) await keeping.load('note', rows)
+      await keeping.close()
+      const db = await open('a.db', { maxPatchRetentionMs: 1, heartbeatMs: 1 })
+      while (db.status().counters.patchesPruned === 0) await db.get('SELECT 1')
+      process.on('exit', () => console.log(db.status().logRows > 20_000))`)
+      expect(result).toMatchObject({ ...ended, stdout: 'true\n' })
+    })
+
     it('not with a listener: that is something going on', async () => {
       const result = await run(`const db = await open('a.db')
       const listener = await listen(db)
@@ -171,6 +183,17 @@ describe.each([
       const kinds = new Set(settled.map(({ reason }) => reason?.code ?? 'ok'))
       console.log(calls.length, [...kinds].sort().join(' '))`)
       expect(result).toMatchObject({ ...ended, stdout: '418 REPLIC_BUSY REPLIC_CLOSED ok\n' })
+    })
+
+    it('after what linked peers lack has arrived there, and the process ends', async () => {
+      const result = await run(`const a = await open('a.db', { peerId: 1 }), b = await open('b.db')
+      const listener = await listen(b)
+      connect(a, { port: listener.address().port })
+      a.upsert('note', { id: 1 })
+      await a.close({ flushMs: 2 ** 31 - 1 })
+      console.log(b.status().vector[1])
+      await b.close({ flushMs: 2 ** 31 - 1 })`)
+      expect(result).toMatchObject({ ...ended, stdout: '1\n' })
     })
 
     it('and the process ends, with links open on both sides', async () => {
