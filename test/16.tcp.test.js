@@ -172,6 +172,32 @@ describe('two peers', () => {
     ])
   })
 
+  it('synced: once on both sides after a catch-up, and after each change', async () => {
+    const [a, b] = await replicas(2)
+    await Promise.all([a.upsert('note', many(500)), b.upsert('note', many(500, 300))])
+    const seen = []
+    for (const db of [a, b]) {
+      db.on('synced', ({ peerId, link }) => {
+        const { vector, links } = db.status()
+        seen.push({ to: peerId, vector, lag: links[0].lag, behind: links[0].behind })
+        expect(link).toBe(links[0].link)
+      })
+    }
+    const caughtUp = [eventOf(a, 'synced'), eventOf(b, 'synced')]
+    await link(a, b)
+    await Promise.all(caughtUp)
+    const onBothSides = (vector) => [
+      { to: 11, vector, lag: 0, behind: 0 },
+      { to: 12, vector, lag: 0, behind: 0 },
+    ]
+    const taken = () => seen.splice(0).sort((x, y) => x.to - y.to)
+    expect(taken()).toEqual(onBothSides({ 11: 500, 12: 500 }))
+    const again = [eventOf(a, 'synced'), eventOf(b, 'synced')]
+    await b.upsert('note', { id: 1 })
+    await Promise.all(again)
+    expect(taken()).toEqual(onBothSides({ 11: 500, 12: 501 }))
+  })
+
   it('a group arrives whole', async () => {
     const ddl = NOTES + tableDdl('other', ['id INTEGER NOT NULL', 'v'], 'id')
     const [a, b] = await replicas(2, { ddl })
