@@ -250,12 +250,12 @@ export class Links {
   }
 
   /**
-   * Resolves when each peer that is linked or being linked now has acknowledged all that this one has,
+   * Resolves when each peer that is linked or being dialed now has acknowledged all that this one has,
    * or has left.
    */
   flush() {
     this.#unflushed = new Set(this.peers())
-    this.#opening = [...this.#links.values()].filter((link) => link.isOpening)
+    this.#opening = [...this.#links.values()].filter((link) => link.isOpening && !link.isAccepted)
     return new Promise((resolve) => {
       // Not before the last write is in the figures of the links, which come with each batch from then on.
       const begin = () => {

@@ -66,7 +66,9 @@ describe('README', () => {
     const dir = tempDir()
     mkdirSync(join(dir, 'node_modules'))
     symlinkSync(ROOT, join(dir, 'node_modules', 'replic-sqlite'), 'junction')
-    for (const [i, script] of blocks(README, 'js').slice(0, 2).entries()) {
+    const [first, ...others] = blocks(README, 'js')
+    const seeding = others.find((script) => script.includes('a.backup('))
+    for (const [i, script] of [first, seeding].entries()) {
       writeFileSync(join(dir, `${i}.mjs`), script)
       const { code, stdout } = await runProcess(execPath, [`${i}.mjs`], { cwd: dir })
       expect(code).toBe(0)
@@ -102,7 +104,7 @@ describe('README', () => {
   })
 
   it('names every option of open with its default, and no other', () => {
-    const UNITS = { KiB: 1024, MiB: 1024 * 1024, ms: 1 }
+    const UNITS = { KiB: 1024, MiB: 1024 * 1024, ms: 1, h: 3_600_000 }
     const read = (cell) => {
       const number = /^([\d,]+)(?: (\w+))?$/.exec(cell)
       if (number) return Number(number[1].replaceAll(',', '')) * (UNITS[number[2]] ?? 1)
@@ -127,6 +129,42 @@ describe('README', () => {
       expect(normal).toBe(ratio(always ? `${title} ` : `${title}, NORMAL `, against))
       if (!always) expect(full).toBe(ratio(`${title}, FULL `, against))
     }
+  })
+
+  it('shows how old rows are deleted', async () => {
+    const script = blocks(README, 'js').find((block) => block.includes('unsafe: true'))
+    const db = await openReplica({ ddl: SEED_NULLS })
+    await db.upsert('myTable', [
+      { id: 1, tenantId: 1, deletedAt: 1_600_000_000_000 },
+      { id: 2, tenantId: 1, deletedAt: 1_800_000_000_000 },
+      { id: 3, tenantId: 1 },
+    ])
+    const run = new (async () => {}).constructor('db', script)
+    await run(db)
+    for (const table of ['myTable', 'myTable_patches']) {
+      expect(await db.all(`SELECT id FROM ${table} ORDER BY id`)).toEqual([{ id: 2 }, { id: 3 }])
+    }
+  })
+
+  it('shows how metrics are served', async () => {
+    const script = blocks(README, 'js').find((block) => block.includes('METRICS_CONTENT_TYPE'))
+    const dir = tempDir()
+    mkdirSync(join(dir, 'node_modules'))
+    symlinkSync(ROOT, join(dir, 'node_modules', 'replic-sqlite'), 'junction')
+    const program = `import { Replica } from 'replic-sqlite'
+      ${script.replace('createServer((', 'const server = createServer((').replace('9464', '0')}
+      const db = await Replica.open('a.db')
+      if (!server.listening) await new Promise((resolve) => server.on('listening', resolve))
+      const answer = await fetch('http://127.0.0.1:' + server.address().port)
+      console.log(answer.headers.get('content-type'), (await answer.text()).split('\\n')[0])
+      server.close()
+      server.closeAllConnections()`
+    writeFileSync(join(dir, 'serve.mjs'), program)
+    expect(await runProcess(execPath, ['serve.mjs'], { cwd: dir })).toMatchObject({
+      stderr: '',
+      stdout:
+        'application/openmetrics-text; version=1.0.0; charset=utf-8 # TYPE replic_replica info\n',
+    })
   })
 
   it('names every event', () => {
@@ -157,6 +195,21 @@ describe('docs/errors.md', () => {
       '- **When.** ',
       '- **Remedy.** ',
     ])
+  })
+})
+
+describe('docs/metrics.md', () => {
+  it('names every metric with its type, and no other', async () => {
+    const headings = ['## The replica', '## Links']
+    const rows = headings.flatMap((heading) => tableRows(text('docs/metrics.md'), heading).slice(1))
+    const named = rows.flatMap(([cell, type]) => quoted(cell).map((name) => [name, type]))
+    const SUFFIX = { counter: '_total', info: '_info', gauge: '', histogram: '' }
+    const families = [...(await openReplica()).metrics().matchAll(/^# TYPE (\w+) (\w+)$/gm)]
+    const there = families.map(([, name, type]) => [name + SUFFIX[type], type])
+    expect(named.sort()).toEqual(there.sort())
+    const alarms = tableRows(text('docs/metrics.md'), '## Worth an alarm').slice(1)
+    const names = new Set(there.map(([name]) => name))
+    for (const [cell] of alarms) expect(names).toContain(quoted(cell)[0].replace(/\{.*/, ''))
   })
 })
 

@@ -157,8 +157,8 @@ export interface Compaction {
 
 export interface CloseOptions {
   /**
-   * How long to wait at most until the peers that are linked have acknowledged everything. Default 0 ms: they get
-   * it when they are linked again.
+   * How long to wait at most until the peers that are linked or being dialed have acknowledged everything. Default
+   * 0 ms: they get the rest when they are linked again.
    */
   flushMs?: number | undefined
   /** How long closing may take after that. Default 5,000 ms. */
@@ -535,9 +535,9 @@ export class Replica {
 
   /**
    * Closes the replica: executes what was called before, sends what that leaves, ends the links, releases
-   * the file. Every pending promise settles. With `flushMs` it waits between the first and the second for at
-   * most that long until each peer that is linked has acknowledged everything, or has left; it does not tell
-   * whether they have. After `timeoutMs` connections are cut; if calls are still being executed then, it rejects
+   * the file. Every pending promise settles. With `flushMs` it waits after the first two for at most
+   * that long until each peer that is linked or being dialed has acknowledged everything, or has left. New calls
+   * are refused meanwhile. It does not tell whether all have acknowledged. After `timeoutMs` connections are cut; if calls are still being executed then, it rejects
    * with REPLIC_TIMEOUT and goes on in the background. Can be called again; a second call with a shorter
    * `flushMs` shortens the wait of the first.
    */
