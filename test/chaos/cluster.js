@@ -209,6 +209,7 @@ export class Cluster extends EventEmitter {
   #seed
   #line
   #proxies = new Map() // 'i-j' -> TcpProxy
+  #healedMs
 
   peers
   ledger = new Ledger()
@@ -314,15 +315,24 @@ export class Cluster extends EventEmitter {
     await Promise.all(peers.map((peer) => peer.ask('wait', { tokens })))
   }
 
+  /** Ends a fault; resolves when what any peer had then is everywhere. The longest that took is kept. */
+  async heal(step) {
+    await step()
+    const began = performance.now()
+    await this.synced()
+    this.#healedMs = Math.max(this.#healedMs ?? 0, performance.now() - began)
+  }
+
   /**
-   * The end of every story: writing stops, all converge, and all is checked. Gives { problems, lost,
-   * convergedMs, acked, refused, patches, peers }.
+   * The end of every story: writing stops, all converge, and all is checked. Gives { problems, lost, healedMs,
+   * peers, acked, refused, patches, convergedMs }: healedMs from the end of a fault on, convergedMs from the end
+   * of writing.
    */
   async finish() {
-    const healedAt = performance.now()
+    const stoppedAt = performance.now()
     await this.stop()
     await this.synced()
-    const convergedMs = performance.now() - healedAt
+    const convergedMs = performance.now() - stoppedAt
     const states = await this.all((peer) => peer.ask('state'))
     const problems = this.ledger.problems(states)
     const lost = this.ledger.lost(states)
@@ -332,7 +342,8 @@ export class Cluster extends EventEmitter {
     }
     const patches = Object.values(states[0].vector).reduce((sum, sequence) => sum + sequence, 0)
     const { ackedCount: acked, refusedCount: refused } = this.ledger
-    return { problems, lost, convergedMs, acked, refused, patches, peers: this.peers.length }
+    const figures = { peers: this.peers.length, acked, refused, patches, convergedMs }
+    return { problems, lost, healedMs: this.#healedMs, ...figures }
   }
 
   /** Kills what still runs. */

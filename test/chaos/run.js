@@ -102,15 +102,16 @@ async function tell([scenario, title, settings], seed, until) {
   }
 }
 
-const HEAD = ['', 'peers', 'faults', 'writes', 'patches', 'lost', 'converged after', 'took']
+const HEAD = ['', 'peers', 'faults', 'writes', 'patches', 'lost', 'healed', 'converged', 'took']
 const number = (n) => n.toLocaleString('en-US')
 const duration = (ms) => `${(ms / 1000).toFixed(1)} s`
 
-function row({ title, peers, faults, acked, patches, lost, problems, convergedMs, tookMs }) {
-  if (acked === undefined) return [title, ...Array(6).fill(''), 'FAILED']
+function row({ title, peers, faults, acked, patches, lost, problems, ...times }) {
+  if (acked === undefined) return [title, ...Array(7).fill(''), 'FAILED']
   const figures = [peers, faults, acked, patches, lost].map(number)
-  const end = problems.length > 0 ? 'FAILED' : duration(tookMs)
-  return [title, ...figures, duration(convergedMs), end]
+  const healed = times.healedMs === undefined ? '' : duration(times.healedMs)
+  const end = problems.length > 0 ? 'FAILED' : duration(times.tookMs)
+  return [title, ...figures, healed, duration(times.convergedMs), end]
 }
 
 function choose(names) {

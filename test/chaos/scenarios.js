@@ -45,7 +45,9 @@ export async function partition(stage, { during, times = 1, writes, like = FAST 
     await network.split(halves)
     await Promise.all([during(cluster), apart])
     for (const half of halves) await cluster.synced(half.map((i) => cluster.peers[i]))
-    await network.split([halves.flat()])
+    const again = inTouch(a, c)
+    await cluster.heal(() => network.split([halves.flat()]))
+    await again
   })
   return { faults, ...(await cluster.finish()) }
 }
@@ -62,7 +64,9 @@ export async function cutOff(stage, { during, times = 1, writes, like = FAST }) 
     const apart = others.map((peer) => lostTouch(hermit, peer))
     await network.unplug(hermit.index)
     await Promise.all([during(cluster), ...apart])
-    await network.plug(hermit.index)
+    const again = others.map((peer) => inTouch(hermit, peer))
+    await cluster.heal(() => network.plug(hermit.index))
+    await Promise.all(again)
   })
   return { faults, ...(await cluster.finish()) }
 }
@@ -87,8 +91,10 @@ export async function roundabout(stage, { during, times = 1, writes, like = FAST
     const apart = lostTouch(...ends)
     await cable.cut()
     await Promise.all([during(cluster), apart])
-    await cluster.synced() // while it is cut
+    await cluster.heal(() => {}) // while it is cut
+    const again = inTouch(...ends)
     await cable.mend()
+    await again
   })
   return { faults, ...(await cluster.finish()) }
 }
@@ -107,7 +113,7 @@ export async function chain(stage, { during, times = 1, writes, like = FAST }) {
     const at = (i + 1) % cables.length // the second one first: two peers before it, three behind
     await cables[at].cut()
     await during(cluster)
-    await cables[at].mend()
+    await cluster.heal(() => cables[at].mend())
   })
   return { faults, ...(await cluster.finish()) }
 }
@@ -128,9 +134,10 @@ export async function halfOpenHost(stage, { during, times = 1, writes, like = FA
     await network.unplug(middle.index)
     await middle.kill()
     await Promise.all([during(cluster), ...noticed])
+    const again = [left, right].map((peer) => peer.event(isLinkUp(middle)))
     await network.plug(middle.index)
-    await middle.start()
-    await Promise.all([left, right].map((peer) => peer.event(isLinkUp(middle))))
+    await cluster.heal(() => middle.start())
+    await Promise.all(again)
   })
   return { faults, ...(await cluster.finish()) }
 }
@@ -161,8 +168,8 @@ export async function slowLine(stage, { backlog, during, line, writes, like = FA
 
 function countsOf({ proxies }) {
   const sum = (name) => proxies.reduce((total, proxy) => total + proxy.counts[name], 0)
-  const [carried, lost, duplicated] = ['carried', 'lost', 'duplicated'].map(sum)
-  return { faults: lost + duplicated, carried, lost, duplicated }
+  const [frames, framesLost, framesDoubled] = ['carried', 'lost', 'duplicated'].map(sum)
+  return { faults: framesLost + framesDoubled, frames, framesLost, framesDoubled }
 }
 
 /** The line between two peers is down: nothing moves, nobody is told. */
@@ -176,7 +183,7 @@ export async function lineDown(stage, { during, times = 1, writes, like = FAST }
     proxy.freeze()
     await Promise.all([during(cluster), apart])
     const again = inTouch(...cluster.peers)
-    proxy.thaw()
+    await cluster.heal(() => proxy.thaw())
     await again
   })
   return { faults, ...(await cluster.finish()) }
@@ -190,8 +197,8 @@ export async function forgotten(stage, { during, times = 1, writes, like = FAST 
   const [proxy] = cluster.proxies
   const faults = await repeat(times, async () => {
     const again = inTouch(...cluster.peers)
-    proxy.forget()
-    await Promise.all([during(cluster), again])
+    await Promise.all([cluster.heal(() => proxy.forget()), again]) // nobody has to do anything
+    await during(cluster)
   })
   return { faults, ...(await cluster.finish()) }
 }
@@ -208,7 +215,7 @@ export async function oneWay(stage, { during, times = 2, writes, like = FAST }) 
     proxy.freeze(i % 2 ? TO_DIALER : TO_LISTENER) // peer 1 dials peer 0
     await Promise.all([during(cluster), noticed])
     const again = inTouch(...cluster.peers)
-    proxy.thaw()
+    await cluster.heal(() => proxy.thaw())
     await again
   })
   return { faults, ...(await cluster.finish()) }
@@ -228,8 +235,9 @@ export async function stopped(stage, { during, times = 3, writes, like = FAST })
     victim.freeze()
     await Promise.all([...noticed, during({ running: others })])
     const again = others.map((peer) => peer.event(isLinkUp(victim)))
-    victim.thaw()
-    await Promise.all([...again, victim.acks(1)])
+    const goesOn = victim.acks(1)
+    await cluster.heal(() => victim.thaw())
+    await Promise.all([...again, goesOn])
   })
   return { faults, ...(await cluster.finish()) }
 }
@@ -247,7 +255,7 @@ export async function killed(stage, { isEnough, most = 40, random, writes, like 
     const victim = cluster.peers[random(3)]
     await victim.acks(1 + random(most))
     await victim.kill()
-    await victim.start()
+    await victim.start() // and on: nobody waits until it has caught up
   }
   return { faults, ...(await cluster.finish()) }
 }
@@ -267,10 +275,11 @@ export async function diskFull(stage, { times, writes = { perSecond: 1000 }, lik
   const faults = await repeat(times, async () => {
     await Promise.all([small.refusals(5, 'SQLITE_FULL'), small.event(isFull)])
     bytes += 2 * MiB
+    const goesOn = small.acks(10)
     disk.resize(bytes)
-    await small.acks(10)
+    await goesOn
   })
   await cluster.stop() // else it may be full again
-  disk.resize(1024 * MiB)
+  await cluster.heal(() => disk.resize(1024 * MiB))
   return { faults, ...(await cluster.finish()) }
 }
