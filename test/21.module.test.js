@@ -13,7 +13,10 @@ it('is imported', async () => {
     import * as tcp from 'replic-sqlite/tcp'
     console.log(Object.keys(main).join(), Object.keys(tcp).join())`
   const result = await runProcess(execPath, ['--input-type=module', '-e', source], { cwd })
-  expect(result).toEqual({ ...ended, stdout: 'ReplicError,Replica connect,listen\n' })
+  expect(result).toEqual({
+    ...ended,
+    stdout: 'METRICS_CONTENT_TYPE,ReplicError,Replica connect,listen\n',
+  })
 })
 
 it('is required: the same classes', async () => {

@@ -31,7 +31,7 @@ const has = (db, origin) => db.status().vector[origin] ?? 0
 
 describe('waits', () => {
   it('until linked peers have everything, calls under way included', async () => {
-    const [a, b, c] = await replicas(3)
+    const [a, b, c] = await replicas(3, { heartbeatMs: 60_000 }) // not with the next heartbeat
     await link(a, b)
     await link(c, a)
     const writes = many(20, LARGE).map((row) => a.upsert('note', row))
