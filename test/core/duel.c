@@ -75,11 +75,7 @@ static void compact(duel *d, input *in) {
   peer *p = &d->c->peers[next(in) & 1];
   int64_t older_than_ms = d->c->now_ms - 1000 * (int64_t)next(in);
   int64_t n = next(in);
-  replic_compaction done;
-  if (!p->r) return;
-  peer_begin(p);
-  CHECK_OK(p->r, replic_compact(p->r, older_than_ms, n, &done));
-  CHECK_OK(p->r, peer_commit(p));
+  if (p->r) peer_compact(p, older_than_ms, n);
 }
 
 static void relink(duel *d) {

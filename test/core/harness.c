@@ -667,6 +667,14 @@ void tick(peer *p) {
   CHECK_OK(p->r, peer_commit(p));
 }
 
+replic_compaction peer_compact(peer *p, int64_t older_than_ms, int64_t max_patches) {
+  replic_compaction done;
+  peer_begin(p);
+  CHECK_OK(p->r, replic_compact(p->r, older_than_ms, max_patches, &done));
+  CHECK_OK(p->r, peer_commit(p));
+  return done;
+}
+
 /* ---- cluster: wires ------------------------------------------------------------------------------------------- */
 
 void wire_open_side(cluster *c, int w, int side) {

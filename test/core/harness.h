@@ -204,6 +204,8 @@ void run_sql(peer *p, const char *sql); /* any number of statements, `unsafe` */
 int try_run(peer *p, const char *sql, int unsafe);
 int try_migrate(peer *p, int64_t version, const char *up, const char *down);
 void tick(peer *p);
+/* One slice of retention, which must not fail. */
+replic_compaction peer_compact(peer *p, int64_t older_than_ms, int64_t max_patches);
 
 /* Connects two peers (each gets its number from the cluster) and returns the wire's index. The
  * HELLOs are queued. */

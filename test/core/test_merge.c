@@ -1,16 +1,9 @@
 /* test_merge.c - the cell rule (I2): whatever the order in which patches arrive, with duplicates,
  * with and without the user's own indexes, the tables are at every moment what a naive fold of the
- * applied patches gives (model.h).
- *
- * A set of patches is written as text, one line per patch: "origin@clock" and what it sets; k is
- * the key (k0 if it is not given), d is deletedAt, N is NULL. Sequences follow from the order
- * within an origin. Every patch is one frame, and frames are delivered in every order: those that
- * come before their predecessors wait in the early buffer. */
-#include <stdlib.h>
+ * applied patches gives (orders.h). */
 #include <string.h>
 
-#include "frames.h"
-#include "model.h"
+#include "orders.h"
 
 #define CLOCK                                                                                      \
   "_patchedAt INTEGER NOT NULL, _sequenceId INTEGER NOT NULL, _peerId INTEGER NOT NULL, _nulls "   \
@@ -18,211 +11,32 @@
 
 /* ---- every order ---- */
 
-enum { MAX_PATCHES = 6, N_ORIGINS = 3, REMOTE = 900, ROUNDS_PER_REPLICA = 60 };
-
-typedef struct kind {
-  const char *ddl;
-  bool required; /* a and b are NOT NULL */
-} kind;
-
-static const kind KINDS[] = {
-    {"CREATE TABLE t(k INTEGER PRIMARY KEY, a INTEGER, b INTEGER, c INTEGER, d INTEGER);"
-     "CREATE TABLE t_patches(" CLOCK "k INTEGER, a INTEGER, b INTEGER, c INTEGER, d INTEGER);",
-     false},
-    {"CREATE TABLE t(k INTEGER NOT NULL PRIMARY KEY, a INTEGER NOT NULL, b INTEGER NOT NULL, c "
-     "INTEGER, d INTEGER) WITHOUT ROWID;"
-     "CREATE TABLE t_patches(" CLOCK "k INTEGER, a INTEGER, b INTEGER, c INTEGER, d INTEGER);",
-     true},
-    {"CREATE TABLE t(k INTEGER PRIMARY KEY, a INTEGER, b INTEGER, c INTEGER, d INTEGER);"
-     "CREATE TABLE t_patches(" CLOCK
-     "k INTEGER, a INTEGER, b INTEGER, c INTEGER, d INTEGER, PRIMARY KEY(_peerId, _sequenceId)) "
-     "WITHOUT ROWID;"
-     "CREATE INDEX t_a ON t(a); CREATE INDEX t_abc ON t(c DESC, b); CREATE INDEX p_a ON "
-     "t_patches(a, k);"
-     "CREATE INDEX p_c ON t_patches(_patchedAt); CREATE INDEX p_k ON t_patches(k);",
-     false},
-    {"CREATE TABLE t(k INTEGER PRIMARY KEY, a INTEGER NOT NULL CHECK (a > 1000), b INTEGER NOT "
-     "NULL, c INTEGER, d INTEGER);"
-     "CREATE TABLE t_patches(" CLOCK
-     "k INTEGER, a INTEGER CHECK (a < 0), b INTEGER, c INTEGER, d INTEGER);"
-     "CREATE INDEX t_a ON t(a) WHERE d IS NULL; CREATE INDEX p_a ON t_patches(k, a) WHERE a IS NOT "
-     "NULL;",
-     true},
-};
-
-typedef struct patch {
-  int origin, key;
-  int64_t sequence, patched_at;
-  cell row[6];
-  replic_value values[5]; /* k, a, b, c, d */
-} patch;
-
-typedef struct set {
-  patch patches[MAX_PATCHES];
-  int n;
-} set;
-
-static void parse(set *s, const char *const *lines, int n) {
-  static const char *const NAMES[] = {"k", "a", "b", "c", "d"};
-  int64_t sequences[N_ORIGINS] = {0};
-  s->n = n;
-  for (int i = 0; i < n; i++) {
-    patch *p = &s->patches[i];
-    char *at;
-    *p = (patch){.origin = lines[i][0] - '0'};
-    p->sequence = ++sequences[p->origin];
-    p->patched_at = strtoll(lines[i] + 2, &at, 10);
-    for (; *at; at += 3) { /* " a1" */
-      int column = at[1] == 'k' ? 0 : at[1] - 'a' + 1;
-      p->values[column] = at[2] == 'N' ? v_null() : v_int(at[2] - '0');
-    }
-    if (p->values[0].type == REPLIC_UNSET) p->values[0] = v_int(0);
-    p->key = (int)p->values[0].i;
-    for (int column = 0, cells = 0; column < 5; column++) {
-      if (p->values[column].type != REPLIC_UNSET)
-        p->row[cells++] = (cell){NAMES[column], p->values[column]};
-    }
-  }
-}
-
-/* What the model makes of the first `counts` patches of each origin, as "a|b|c|d" per key; worked
- * out once per vector. */
-static const char *expected(const set *s, const kind *kind, const int counts[N_ORIGINS],
-                            char *cache[7][7][7]) {
-  char **known = &cache[counts[0]][counts[1]][counts[2]];
-  if (*known) return *known;
-  const model_column columns[] = {{"k", true, false, "n"},
-                                  {"a", false, kind->required, "n"},
-                                  {"b", false, kind->required, "n"},
-                                  {"c", false, false, "n"},
-                                  {"d", false, false, "n"}};
-  const model_table table = {"t", COUNT(columns), columns};
-  model m = {0};
-  for (int i = 0; i < s->n; i++) {
-    const patch *p = &s->patches[i];
-    if (p->sequence <= counts[p->origin])
-      model_add(&m, &table, (uint32_t)p->origin + 1, p->sequence, p->patched_at, p->row);
-  }
-  return *known = model_dump(&m, &table, NULL);
-}
-
-/* The frame of one patch, for the round-th use of the set: with origins and keys of its own. */
-static bytes *frame_of(const patch *p, int round) {
-  replic_value values[5];
-  memcpy(values, p->values, sizeof values);
-  values[0] = v_int(2 * round + p->key);
-  bytes *frame =
-      patches_frame((uint32_t)(1000 + N_ORIGINS * round + p->origin), p->sequence - 1, p->sequence);
-  add_patch(frame, 1, true, (uint64_t)p->patched_at, 7, 1, 5, values);
-  return frame;
-}
-
-static void check_round(peer *p, const set *s, const kind *kind, int round, char *cache[7][7][7]) {
-  int counts[N_ORIGINS];
-  for (int i = 0; i < N_ORIGINS; i++)
-    counts[i] = (int)peer_at(p, (uint32_t)(1000 + N_ORIGINS * round + i));
-  char *seen = sql_dump(peer_sql(p),
-                        test_format("SELECT k - %d, a, b, c, d FROM t WHERE k BETWEEN %d AND %d",
-                                    2 * round, 2 * round, 2 * round + 1));
-  CHECK_TEXT(seen, expected(s, kind, counts, cache));
-}
-
-typedef struct scene {
-  cluster *c;
-  peer *p;
-  int w;
-  const kind *kind;
-  const set *set;
-  int arrivals[MAX_PATCHES]; /* indexes of patches, in the order to be permuted; may repeat */
-  int n_arrivals;
-  int round;
-  char *cache[7][7][7];
-} scene;
-
-/* A replica for the next rounds; the old one, whose vector has grown with every round, is stopped.
- */
-static void set_the_scene(scene *x) {
-  static const char *const FIELDS[] = {"k",       "INTEGER", "a",       "INTEGER", "b",
-                                       "INTEGER", "c",       "INTEGER", "d",       "INTEGER"};
-  if (x->c) peer_stop(x->p);
-  x->c = cluster_start(1, x->kind->ddl);
-  x->p = &x->c->peers[0];
-  x->w = wire_open_test(x->c, 0);
-  play(x->c, x->w, hello_frame(REMOTE, x->c->now_ms, NULL, 0));
-  play(x->c, x->w, schema_frame(7, "t", 1, 5, FIELDS));
-}
+enum { REMOTE = 900 };
 
 /* Odd rounds bring every frame in a batch of its own and look after each, even ones bring all in
  * one batch. */
 static void deliver_in_order(scene *x, const int *order) {
-  if (x->round % ROUNDS_PER_REPLICA == 0) set_the_scene(x);
-  char shown[2 * MAX_PATCHES + 1] = "";
-  for (int i = 0; i < x->n_arrivals; i++) shown[i] = (char)('0' + order[i]);
-  test_note("patches in the order %s, round %d", shown, x->round);
+  round_begin(x, order, "");
   bool one_batch = x->round % 2 == 0;
   if (one_batch) peer_begin(x->p);
   for (int i = 0; i < x->n_arrivals; i++) {
-    bytes *frame = frame_of(&x->set->patches[order[i]], x->round);
+    bytes *frame = round_frame(x, order[i]);
     uint32_t link = x->c->wires[x->w].number;
     if (one_batch) {
       CHECK_OK(x->p->r, replic_receive(x->p->r, link, frame->data, frame->len));
     } else {
       peer_receive(x->p, link, frame->data, frame->len);
-      check_round(x->p, x->set, x->kind, x->round, x->cache);
+      round_check(x);
     }
   }
   if (one_batch) CHECK_OK(x->p->r, peer_commit(x->p));
-  for (int i = 0; i < x->set->n; i++) {
-    const patch *p = &x->set->patches[i];
-    CHECK(peer_at(x->p, (uint32_t)(1000 + N_ORIGINS * x->round + p->origin)) >= p->sequence);
-  }
-  check_round(x->p, x->set, x->kind, x->round, x->cache);
-  take_frames(x->c, x->w, 0);
-  x->round++;
-}
-
-static void permute(scene *x, int *order, int fixed) {
-  if (fixed == x->n_arrivals) {
-    deliver_in_order(x, order);
-    return;
-  }
-  for (int i = fixed; i < x->n_arrivals; i++) {
-    int kept = order[fixed];
-    order[fixed] = order[i];
-    order[i] = kept;
-    permute(x, order, fixed + 1);
-    order[i] = order[fixed];
-    order[fixed] = kept;
-  }
-}
-
-/* All orders of `arrivals` (NULL: each patch once) of a set. */
-static void every_order(const kind *kind, const set *s, const char *arrivals) {
-  scene *x = test_alloc(sizeof *x);
-  x->kind = kind;
-  x->set = s;
-  x->n_arrivals = arrivals ? (int)strlen(arrivals) : s->n;
-  for (int i = 0; i < x->n_arrivals; i++) x->arrivals[i] = arrivals ? arrivals[i] - '0' : i;
-  permute(x, x->arrivals, 0);
-  test_release();
-}
-
-static void in_every_order_and_kind(const char *const *lines, int n, const char *arrivals) {
-  for (size_t i = 0; i < COUNT(KINDS); i++) {
-    bool sets_null = false;
-    for (int k = 0; k < n; k++)
-      sets_null = sets_null || strstr(lines[k], "aN") || strstr(lines[k], "bN");
-    if (KINDS[i].required && sets_null) continue; /* no peer writes NULL where NULL may not be */
-    set s;
-    parse(&s, lines, n);
-    every_order(&KINDS[i], &s, arrivals);
-  }
+  round_end(x);
 }
 
 #define EVERY_ORDER(arrivals, ...)                                                                 \
   do {                                                                                             \
     static const char *const LINES[] = {__VA_ARGS__};                                              \
-    in_every_order_and_kind(LINES, COUNT(LINES), arrivals);                                        \
+    in_every_order_and_kind(LINES, COUNT(LINES), arrivals, deliver_in_order);                      \
   } while (0)
 
 static void a_newer_patch_never_hides_what_it_does_not_set(void) {
@@ -271,7 +85,7 @@ static void random_sets_in_every_order(void) {
   for (int64_t i = 0, n = env_number("SETS", 6); i < n; i++) {
     char *lines[5];
     int64_t clocks[N_ORIGINS] = {10, 10, 10};
-    const kind *kind = &KINDS[rng_below(&g, COUNT(KINDS))];
+    const kind *kind = &KINDS[rng_below(&g, (uint32_t)N_KINDS)];
     for (size_t k = 0; k < COUNT(lines); k++) {
       uint32_t origin = rng_below(&g, N_ORIGINS);
       clocks[origin] += rng_below(&g, 3);
@@ -285,8 +99,8 @@ static void random_sets_in_every_order(void) {
       }
     }
     set s;
-    parse(&s, (const char *const *)lines, COUNT(lines));
-    every_order(kind, &s, NULL);
+    set_parse(&s, (const char *const *)lines, COUNT(lines));
+    every_order(kind, &s, NULL, deliver_in_order);
   }
 }
 

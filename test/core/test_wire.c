@@ -196,13 +196,6 @@ static void frames_are_read_as_specified(void) {
   CHECK_INT(info.lag, 0);
 }
 
-static void compact(peer *p, int64_t older_than_ms) {
-  replic_compaction done;
-  peer_begin(p);
-  CHECK_OK(p->r, replic_compact(p->r, older_than_ms, 1000, &done));
-  CHECK_OK(p->r, peer_commit(p));
-}
-
 /* Of the three patches of one row, which 101 has written at 1000, 1001 and 1002, only the last one
  * is left. */
 static void jumps_are_written_as_specified(void) {
@@ -210,7 +203,7 @@ static void jumps_are_written_as_specified(void) {
   peer *p = &c->peers[0];
   for (int i = 1; i <= 3; i++, c->now_ms++) upsert(p, "t", ROW({"id", v_int(1)}, {"n", v_int(i)}));
   c->now_ms = 1000;
-  compact(p, 5000);
+  peer_compact(p, 5000, 1000);
   int w = wire_open_test(c, 0);
   take_frames(c, w, 0);
   play(c, w, hex(HELLO_102));
