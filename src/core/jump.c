@@ -31,7 +31,7 @@
 int64_t replic__age(const replic *r) {
   int64_t age = 0;
   for (size_t i = 0; i < r->n_vector; i++)
-    age += r->vector[i].committed.sequence + r->vector[i].pruned.floor;
+    age = replic__sum(age, r->vector[i].committed.sequence + r->vector[i].pruned.floor);
   return age;
 }
 
@@ -285,13 +285,12 @@ int replic__on_jump(replic *r, link *l, const uint8_t *bytes, size_t len) {
 static int is_covered(replic *r, uint32_t source, int *rc) {
   const replic__sync *s = r->sync;
   replic__reader in = {s->jump + 2, s->jump + s->jump_len, 0};
-  int64_t newest = 0;
-  uint64_t age = 0; /* a hostile one may exceed any number */
+  int64_t newest = 0, age = 0;
   uint32_t last = 0;
   target t;
   for (size_t n = replic__get_count(&in, 4); n > 0 && next_target(&in, &last, &t); n--) {
     int64_t staged;
-    age += (uint64_t)t.to.sequence + (uint64_t)t.floor;
+    age = replic__sum(age, t.to.sequence + t.floor);
     if (replic__vector_sequence(r, t.to.origin) >= t.to.sequence) continue;
     *rc = staged_up_to(r, source, t.to.origin, &staged);
     if (*rc != REPLIC_OK || staged < t.to.sequence) return 0;
@@ -299,7 +298,7 @@ static int is_covered(replic *r, uint32_t source, int *rc) {
   char *sql = sqlite3_mprintf("SELECT max(age) FROM main._replic_staged WHERE source = %u", source);
   *rc = sql ? replic__int(r, sql, &newest) : SQLITE_NOMEM;
   sqlite3_free(sql);
-  return *rc == REPLIC_OK && (uint64_t)newest <= age;
+  return *rc == REPLIC_OK && newest <= age;
 }
 
 /* ---- the jump itself ---- */

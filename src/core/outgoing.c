@@ -143,6 +143,15 @@ static int may_relay(const replic *r, const link *l, const position *at) {
          r->now_ms < at->lag_since_ms;
 }
 
+/* STAGE may have fewer than sequences. */
+static int64_t count_patches(const replic_frame *frame, int64_t after, int64_t up_to) {
+  replic__reader in = {frame->data + 2, frame->data + frame->len, 0};
+  replic__patches p;
+  if (frame->data[1] != FRAME_STAGE || !replic__get_patches(&in, FRAME_STAGE, &p))
+    return up_to - after;
+  return (int64_t)p.left;
+}
+
 /* What is on its way is counted anew from where the cursor now stands. */
 static void set_cursor(link *l, position *at, int staging) {
   l->unacked -= at->unacked;
@@ -172,7 +181,8 @@ static void flush_origin(replic *r, link *l, const replic__entry *entry) {
     l->jump_due |= below;
     at->unacked += (int64_t)frame->len;
     l->unacked += (int64_t)frame->len;
-    if (mine->origin != r->peer_id) r->counters.patches_relayed += up_to - at->sent;
+    if (mine->origin != r->peer_id)
+      r->counters.patches_relayed += count_patches(frame, at->sent, up_to);
     at->sent = up_to;
     replic__send(r, l, frame);
   }

@@ -29,6 +29,10 @@
 
 /* ---- links and positions ---- */
 
+int64_t replic__sum(int64_t a, int64_t b) {
+  return a > INT64_MAX - b ? INT64_MAX : a + b;
+}
+
 link *replic__link_find(const replic *r, uint32_t id) {
   for (size_t i = 0; i < r->sync->n_links; i++)
     if (r->sync->links[i]->id == id) return r->sync->links[i];
@@ -218,6 +222,7 @@ void replic__hold(replic *r, link *l, position *at, int code, int64_t after, con
   l->held_ms = r->now_ms;
   if (at->held == code && at->held_after == after) return;
   l->n_held += !at->held;
+  r->counters.skew_refusals += code == REPLIC_ECLOCKSKEW;
   at->held = code;
   at->held_after = after;
   replic__send_error(r, l, code, text);
@@ -416,8 +421,8 @@ static int on_ack(replic *r, link *l, replic__reader *in) {
 }
 
 void replic__count_again(replic *r, link *l, int64_t patches) {
-  r->counters.retransmissions += patches;
-  l->sent_again += patches;
+  r->counters.retransmissions = replic__sum(r->counters.retransmissions, patches);
+  l->sent_again = replic__sum(l->sent_again, patches);
 }
 
 static int on_need(replic *r, link *l, replic__reader *in) {
@@ -515,6 +520,7 @@ int replic_receive(replic *r, uint32_t id, const uint8_t *bytes, size_t len) {
   link *l = replic__link_find(r, id);
   if (!l || l->closing) return REPLIC_OK;
   l->last_in_ms = r->now_ms;
+  if (!len) return REPLIC_OK;
   l->frames_in++;
   l->bytes_in += (int64_t)len;
   replic__trace(r, "received frame %d, %lld bytes, link %u, peer %u", len > 1 ? bytes[1] : 0,
@@ -571,10 +577,14 @@ void replic_link_close(replic *r, uint32_t id) {
 
 int replic_tick(replic *r) {
   replic__sync *s = r->sync;
+  int64_t silent_ms = r->now_ms - s->tick_ms;
+  /* the wall clock was set, or this process did not run: nobody could be heard meanwhile */
+  int deaf = s->tick_ms && (silent_ms < 0 || silent_ms > r->config.link_timeout_ms);
+  s->tick_ms = r->now_ms;
   for (size_t i = 0; i < s->n_links; i++) {
     link *l = s->links[i];
     if (l->closing) continue;
-    if (r->now_ms < l->last_in_ms) l->last_in_ms = r->now_ms; /* the wall clock was set back */
+    if (deaf || r->now_ms < l->last_in_ms) l->last_in_ms = r->now_ms;
     if (r->now_ms - l->last_in_ms > r->config.link_timeout_ms) {
       char *text = sqlite3_mprintf("peer %u was silent for more than linkTimeoutMs (%lld)", l->peer,
                                    r->config.link_timeout_ms);
@@ -660,7 +670,7 @@ int replic_link_at(replic *r, size_t index, replic_link_info *info) {
     const position *at = replic__position(l, mine->origin);
     int64_t lag = at && mine->origin != l->peer ? mine->sequence - at->acked : 0;
     if (lag <= 0) continue;
-    info->lag += lag;
+    info->lag = replic__sum(info->lag, lag);
     if (lag <= most) continue;
     most = lag;
     last = at;
@@ -670,7 +680,8 @@ int replic_link_at(replic *r, size_t index, replic_link_info *info) {
   if (stamped && r->now_ms > stamped) info->lag_ms = r->now_ms - stamped;
   for (size_t i = 0; i < l->n_at; i++) {
     int64_t mine = replic__vector_sequence(r, l->at[i].origin);
-    if (l->at[i].announced > mine) info->behind += l->at[i].announced - mine;
+    if (l->at[i].announced > mine)
+      info->behind = replic__sum(info->behind, l->at[i].announced - mine);
   }
   return 1;
 }

@@ -97,6 +97,7 @@ struct replic__sync {
   uint32_t direct_generation; /* of the list of linked peers */
   replic_value *values;       /* scratch for one remote patch */
   int cap_values;
+  int64_t tick_ms;    /* the last replic_tick */
   uint32_t jump_link; /* over which a jump is under way; 0: none */
   int64_t jump_ms;    /* its last sign of life */
   uint8_t *jump;      /* its latest JUMP, which is not covered yet */
@@ -113,6 +114,8 @@ struct replic__sync {
 
 /* ---- sync.c ---- */
 
+/* a + b, at most INT64_MAX: sums of what peers claim may exceed any number. */
+int64_t replic__sum(int64_t a, int64_t b);
 link *replic__link_find(const replic *r, uint32_t id);
 /* Of several links to one peer only the oldest carries patches. */
 int replic__link_active(const replic *r, const link *l);
