@@ -462,7 +462,6 @@ static void conclude_jump(replic *r, link *l, const jumping *j, int rc) {
     }
     replic__trace(r, "jumped past %d floors, link %u", (int)j->n, l->id);
     for (size_t i = 0; i < r->sync->n_links; i++) r->sync->links[i]->ack_due = 1;
-    r->sync->staged = 0;
     replic__jump_over(r->sync);
     return;
   }
@@ -625,10 +624,12 @@ int replic__tick_jump(replic *r) {
   if (rc != REPLIC_OK) return rc;
   rc = replic__exec(r, "DELETE FROM main._replic_staged WHERE upTo <= (SELECT sequence FROM "
                        "main._replic_vector AS v WHERE v.origin = _replic_staged.origin)");
+  int64_t removed = sqlite3_changes64(r->db);
   if (rc == REPLIC_OK) rc = replic__int(r, "SELECT count(*) FROM main._replic_staged", &left);
   rc = replic__savepoint_end(r, &save, rc);
   if (rc != REPLIC_OK || left > 0) return rc;
-  s->staged = 0;
+  s->staged = removed > 0; /* a commit that fails leaves them for the next tick */
+  if (!removed) return rc; /* a jump has taken them */
   r->counters.jumps_abandoned++;
   replic__jump_over(s);
   return rc;

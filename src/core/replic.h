@@ -196,10 +196,10 @@ int replic_compact(replic *r, int64_t older_than_ms, int64_t max_patches, replic
 int replic_link_open(replic *r, uint32_t link, uint32_t expected_peer);
 /* The connection is gone. Unknown links are ignored. */
 void replic_link_close(replic *r, uint32_t link);
-/* One whole frame came in over `link`. `bytes` are untrusted. A frame that is corrupt, hostile or
- * not acceptable leaves the database untouched, puts an ERROR frame and a REPLIC_EVENT_LINK_CLOSE
- * into the outbox, and is no failure of the batch: the result is REPLIC_OK unless the batch itself
- * must be rolled back (disk, memory). */
+/* One whole frame came in over `link`. `bytes` are untrusted. `len` 0: a part of one did, which is
+ * a sign of life. A frame that is corrupt, hostile or not acceptable leaves the database untouched,
+ * puts an ERROR frame and a REPLIC_EVENT_LINK_CLOSE into the outbox, and is no failure of the
+ * batch: the result is REPLIC_OK unless the batch itself must be rolled back (disk, memory). */
 int replic_receive(replic *r, uint32_t link, const uint8_t *bytes, size_t len);
 /* Heartbeats, acknowledgements, repair of stalled links. Call it every heartbeat_ms while links are
  * open. */
