@@ -1,0 +1,6 @@
+// TCP keeps the contract of all transports.
+
+import { contract } from './transport/contract.js'
+import { adapter } from './transport/tcp.js'
+
+contract(adapter)
