@@ -15,10 +15,13 @@ const PER_TRANSACTION = 1000
 const LONG_MS = 120_000
 const SOURCE = fileURLToPath(new URL('source.js', import.meta.url))
 
-/** Runs a source with a log of `perGroup` rows a group, and `use({ port, token })` meanwhile. */
-export function withSource(perGroup, use) {
+/**
+ * Runs a source with a log of `perGroup` rows a group, and `use({ port, token })` meanwhile. `log`: 'whole',
+ * or 'pruned', so that an empty peer has to jump.
+ */
+export function withSource(perGroup, use, log = 'whole') {
   return withFile(async (path) => {
-    const child = fork(SOURCE, [path, `${PATCHES}`, `${perGroup}`])
+    const child = fork(SOURCE, [path, `${PATCHES}`, `${perGroup}`, log])
     const [source] = await Promise.race([
       once(child, 'message'),
       once(child, 'exit').then(() => Promise.reject(new Error('the source of patches has died'))),
@@ -69,8 +72,22 @@ const applying = (perGroup, mode) => ({
     ),
 })
 
+const jumping = {
+  name: 'apply-jump-NORMAL',
+  title: 'jump over 200,000 patches of a pruned log, NORMAL',
+  against: 'inserts, transactions of 1,000 rows',
+  around: (measure) =>
+    withSource(
+      PER_TRANSACTION,
+      (source) =>
+        measure({ replic: () => applyAll(source, 'NORMAL'), better: () => insertAll('NORMAL') }),
+      'pruned',
+    ),
+}
+
 export const benches = [
   applying(1, 'NORMAL'),
   applying(1, 'FULL'),
   applying(PER_TRANSACTION, 'FULL'),
+  jumping,
 ]

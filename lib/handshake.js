@@ -57,8 +57,9 @@ export class Handshake {
     this.#send(Buffer.concat([Buffer.from([VERSION, CHALLENGE]), id, this.#nonce]))
   }
 
-  /** A frame came in. Throws REPLIC_AUTH, REPLIC_PEER or REPLIC_PROTOCOL. */
+  /** A frame came in. Throws REPLIC_AUTH, REPLIC_PEER, REPLIC_PROTOCOL or REPLIC_VERSION. */
   take(bytes) {
+    if (bytes[0] !== VERSION) throw otherVersion(bytes[0])
     if (bytes[1] === CHALLENGE) this.#challenged(bytes)
     else if (bytes[1] === PROOF) this.#verify(bytes)
     else if (bytes[1] === HELLO && !this.#theirs) {
@@ -109,6 +110,11 @@ export class Handshake {
   }
 }
 
+const otherVersion = (version) =>
+  new ReplicError(
+    'REPLIC_VERSION',
+    `the other side speaks version ${version} of the protocol, this one ${VERSION}: update the older one`,
+  )
 const unproven = (message) => new ReplicError('REPLIC_AUTH', message)
 const malformed = (frame) => new ReplicError('REPLIC_PROTOCOL', `a malformed ${frame} frame`)
 

@@ -4,9 +4,11 @@
 //   socket --message--> Link --receive(id, bytes)--> core --outbox--> Links.deliver --send--> sockets
 //
 // A socket has send(bytes), close(), and 'message', 'close' and 'error' events, by on() or by
-// addEventListener(). It may have readyState (0: not open yet, then an 'open' event follows), cork()
+// addEventListener(). It may have 'progress' events (a part of a frame has come in: over a slow line a
+// whole one may take longer than linkTimeoutMs), readyState (0: not open yet, then an 'open' event follows), cork()
 // and uncork() around the frames of one batch, pause() and resume(), and terminate(), which closes
-// without waiting.
+// without waiting. Where its transport has seen both sides prove the secret, it has isAuthenticated,
+// and peerId if that was proven too.
 
 import { ReplicError, usage } from './errors.js'
 import { errorFrame, Handshake, isOfHandshake, peerIdOfHello, readError } from './handshake.js'
@@ -17,6 +19,7 @@ const PAUSE_ABOVE = 16 * MiB // bytes waiting for the core: more than that, and 
 const END_MS = 2_000 // how long an ended connection may take to close before it is terminated
 const CONNECTING = 0
 const MAX_HELD = 64 // frames that wait for authorize()
+const SIGN_OF_LIFE = new Uint8Array(0) // for the core: a part of a frame has come in
 
 /** All links of one replica. */
 export class Links {
@@ -35,7 +38,7 @@ export class Links {
   #unflushed = new Set() // peerIds that flush() waits for
   #opening = [] // links that were being opened then
   #flushed
-  refused = 0 // connections for which there was no room
+  refusals = 0 // connections for which there was no room
 
   /** `emit(name, event)` tells the application; `options` are those of Replica.open(). */
   constructor(native, emit, options, peerId) {
@@ -76,8 +79,10 @@ export class Links {
   }
 
   #beat() {
+    for (const link of this.#links.values()) {
+      if (link.beat()) this.#native.receive(link.id, SIGN_OF_LIFE)
+    }
     this.#native.tick()
-    for (const link of this.#links.values()) link.beat()
   }
 
   /** Why there is no room for one more link; undefined where there is. */
@@ -86,7 +91,7 @@ export class Links {
     let pending = 0
     if (isAccepted) for (const link of this.#links.values()) pending += link.isPending ? 1 : 0
     if (this.#links.size < maxLinks && pending < maxPendingLinks) return undefined
-    if (isAccepted) this.refused++
+    if (isAccepted) this.refusals++
     const [what, limit] =
       pending < maxPendingLinks
         ? ['', 'maxLinks']
@@ -196,6 +201,20 @@ export class Links {
       address: link.address,
       code: error?.code ?? null,
       reason: error?.message ?? null,
+    })
+  }
+
+  /** Somebody was refused before there was a link, where no connection ends with it: on a bus. */
+  turnedAway({ transport, address }, error) {
+    const { code, message: reason } = error
+    this.#emit('link', {
+      peerId: null,
+      link: null,
+      state: 'down',
+      transport,
+      address,
+      code,
+      reason,
     })
   }
 
@@ -317,6 +336,7 @@ class Link {
   #details
   #handshake
   #isInCore = false
+  #hasProgressed = false // since the last heartbeat a part of a frame has come in
   #isAuthorized
   #authorizing = false
   #held = [] // frames that wait for authorize()
@@ -343,6 +363,9 @@ class Link {
   start() {
     const socket = this.#socket
     listen(socket, 'message', (data) => this.#message(data))
+    listen(socket, 'progress', () => {
+      this.#hasProgressed = true
+    })
     listen(socket, 'error', (error) => this.#failed(error))
     listen(socket, 'close', () => this.#closed())
     const { linkTimeoutMs } = this.#links.options
@@ -358,6 +381,8 @@ class Link {
     if (this.#ending || this.#state !== 'connecting') return
     this.#state = 'opening'
     const { secret } = this.#links.options
+    if (this.#socket.isAuthenticated && this.#socket.peerId)
+      return this.#proven(this.#socket.peerId)
     if (!secret || this.#socket.isAuthenticated) return this.#enter()
     this.#handshake = new Handshake({
       secret,
@@ -374,16 +399,20 @@ class Link {
     this.#links.opened(this)
   }
 
-  /** A heartbeat of this side's. */
+  /** A heartbeat of this side's. Returns whether only a part of a frame has come in since the last one. */
   beat() {
     if (this.#state === 'opening' && !this.#ending) this.#handshake?.challenge()
+    const hasProgressed = this.#hasProgressed && this.isReady
+    this.#hasProgressed = false
+    return hasProgressed
   }
 
   #message(data) {
     if (this.#ending || this.#state === 'closed') return
     const bytes = asBytes(data)
-    if (!bytes) {
-      return this.end(new ReplicError('REPLIC_PROTOCOL', `frames are bytes, not ${kindOf(data)}`))
+    if (!bytes?.length) {
+      const what = bytes ? 'nothing' : kindOf(data)
+      return this.end(new ReplicError('REPLIC_PROTOCOL', `frames are bytes, not ${what}`))
     }
     if (isOfHandshake(bytes) || (this.#handshake && !this.#isInCore)) return this.#shake(bytes)
     if (this.#isAuthorized) return this.#links.receive(this, bytes)
@@ -403,7 +432,11 @@ class Link {
       return this.#refuse(error)
     }
     const { peerId } = this.#handshake
-    if (peerId === undefined || this.#isInCore) return
+    if (peerId !== undefined && !this.#isInCore) this.#proven(peerId)
+  }
+
+  // The other side has shown who it is, here or to the transport.
+  #proven(peerId) {
     if (this.expected !== null && peerId !== this.expected) {
       const message = `peer ${this.expected} was expected, and peer ${peerId} answered`
       return this.#refuse(new ReplicError('REPLIC_PEER', message))

@@ -310,6 +310,7 @@ export class Replica extends EventEmitter {
       queue: { calls: this.#pending, bytes: queueBytes },
       batches: { calls: histogram(batchCalls), seconds: histogram(batchSeconds) },
       links: this.#links.status(),
+      refusedLinks: this.#links.refusals,
       counters,
     }
   }

@@ -98,6 +98,19 @@ export interface OpenOptions {
   earlyBytes?: number | undefined
   /** Recent frames kept encoded, so that one encoding serves all links. Default 4 MiB. */
   ringBytes?: number | undefined
+  /**
+   * What both sides of each link must prove to know before either says anything: at least 16 bytes, which
+   * should be random. Default: none, and everybody who can connect may link.
+   */
+  secret?: string | Uint8Array | undefined
+  /**
+   * Whether a peer may link; a falsy answer, or an error, refuses it with REPLIC_AUTH. Default: all may.
+   */
+  authorize?: ((peerId: number, info: LinkRequest) => boolean | Promise<boolean>) | undefined
+  /** Connections beyond it are refused. Default 1,000. */
+  maxLinks?: number | undefined
+  /** Accepted connections that are not known yet; beyond it they are refused. Default 100. */
+  maxPendingLinks?: number | undefined
 }
 
 export interface Migration {
@@ -350,6 +363,8 @@ export interface Status {
   batches: { calls: Histogram; seconds: Histogram }
   /** As of the last heartbeat, or of the last change of a link's state. */
   links: LinkStatus[]
+  /** Connections that were not accepted, since open, because of maxLinks or maxPendingLinks. */
+  refusedLinks: number
   counters: Counters
 }
 
@@ -361,9 +376,19 @@ export interface ChangeEvent {
   remote: boolean
 }
 
+/** What authorize() is told of a link. */
+export interface LinkRequest {
+  /** As in status(). */
+  transport: string
+  address: string | null
+  /** The other side has dialed. */
+  isAccepted: boolean
+}
+
 export interface LinkEvent {
   peerId: number | null
-  link: number
+  /** Its number, as in status(); null where somebody was refused before there was a link. */
+  link: number | null
   /** `up`: carries changes. `standby`: another link does. `error`: in trouble, stays. `down`: gone. */
   state: 'up' | 'standby' | 'error' | 'down'
   transport: string

@@ -208,6 +208,7 @@ class FrameSocket extends EventEmitter {
       if (side === 'accepting') this.#open()
     }
     while (rest.length > 0 && !this.#closing) rest = this.#take(rest)
+    if (this.#have > 0) this.emit('progress')
   }
 
   #greet(chunk) {

@@ -1,0 +1,494 @@
+// A bus: whatever publishes bytes on subjects and hands them to those who have subscribed. Every peer
+// listens on `<prefix>.all` and on `<prefix>.<its peerId>`.
+//
+//   a new peer    HERE on .all  ──>  everybody who does not know it: WELCOME on .<peerId>
+//                 <── from then on there is a link on both sides, and FRAMEs carry what it sends
+//
+// A link is a socket-like object per remote peer. What the sockets are given in one turn is collected:
+// a frame that several of them were given is published once, on .all. What is lost is repaired by the
+// frames' own rules. bus-message.js has the format of a message, docs/protocol.md the reasons.
+
+import { randomBytes } from 'node:crypto'
+import { EventEmitter } from 'node:events'
+import { ReplicError, usage } from '../errors.js'
+import { callback, integer, milliseconds, readOptions } from '../options.js'
+import { linksOf } from '../replica.js'
+import * as format from './bus-message.js'
+
+const MiB = 1024 * 1024
+const SLACK_BYTES = 2 * MiB // what a frame may be larger than maxFrameBytes, as in the core
+const ANNOUNCE_HEARTBEATS = 3
+const MAX_LISTED = 256 // receivers named in a message; where there are more, it is for all
+const MAX_PEERS = 10_000 // remembered
+const MAX_INSTANCES = 16 // remembered of each
+const END_MS = 2_000 // how long close() waits for what is being published
+
+export const prefix = {
+  accepts: (value) => typeof value === 'string' && /^[\w:-]+(\.[\w:-]+)*$/.test(value),
+  wants: "letters, digits, '_', '-' and ':', in parts joined by '.'",
+}
+
+const DEFAULTS = Object.freeze({
+  publish: undefined, // required: (subject, bytes)
+  subscribe: undefined, // required: (subject, onMessage(bytes)) => unsubscribe()
+  name: 'bus', // what events and status() call it
+  prefix: 'replic', // of the subjects; peers with another one do not meet
+  maxMessageBytes: MiB, // frames that are larger are sent in parts
+  retryMinMs: 100,
+  retryMaxMs: 10_000,
+})
+const CHECKS = {
+  publish: callback,
+  subscribe: callback,
+  name: prefix,
+  prefix,
+  maxMessageBytes: integer(4096, 1024 * MiB),
+  retryMinMs: milliseconds(1),
+  retryMaxMs: milliseconds(1),
+}
+
+/**
+ * Joins a bus: links to every peer that joins it with the same prefix. Resolves once this peer is
+ * subscribed, with { disconnected(error), connected(), status(), close() }.
+ * Rejects with REPLIC_USAGE, REPLIC_CLOSED, or what subscribe() throws.
+ */
+export async function bus(db, options) {
+  const links = linksOf(db)
+  const read = readOptions('bus', options, DEFAULTS, CHECKS)
+  for (const name of ['publish', 'subscribe']) {
+    if (!read[name]) throw usage(`bus: ${name} is missing: a function is needed`)
+  }
+  const joined = new Bus(links, read)
+  await joined.join()
+  return {
+    disconnected: (error) => joined.disconnected(error),
+    connected: () => joined.connected(),
+    status: () => joined.figures(),
+    close: () => joined.close(),
+  }
+}
+
+class Bus {
+  #links
+  #options
+  #secret
+  #instance = randomBytes(format.INSTANCE_BYTES)
+  #writer
+  #peers = new Map() // peerId -> Peer
+  #sockets = new Set()
+  #unsubscribe = []
+  #batch = new Map() // frame -> Set of the sockets that were given it in this turn
+  #publishing = new Set() // promises
+  #counts = { sent: 0, sentBytes: 0, received: 0, ignored: 0, refused: 0 }
+  #isUp = true
+  #stopped = false
+  #closed = false
+  #hasTold = false // of a message that was refused, since the last announcement
+  #timer
+  #error
+
+  constructor(links, options) {
+    this.#links = links
+    this.#options = options
+    this.#secret = links.options.secret
+    this.#writer = new format.Writer(links.peerId, this.#instance, this.#secret)
+  }
+
+  async join() {
+    this.#links.addEndpoint(this)
+    try {
+      for (const whom of ['all', this.#links.peerId]) {
+        const subject = this.#subject(whom)
+        const unsubscribe = await this.#options.subscribe(subject, (bytes) => this.#message(bytes))
+        if (this.#closed) await unsubscribe?.()
+        else this.#unsubscribe.push(unsubscribe)
+      }
+    } catch (error) {
+      await this.close()
+      throw error
+    }
+    if (this.#stopped) throw new ReplicError('REPLIC_CLOSED', 'the replica is closed')
+    const { heartbeatMs } = this.#links.options
+    this.#timer = setInterval(() => this.#announce(), ANNOUNCE_HEARTBEATS * heartbeatMs).unref()
+    this.#announce()
+  }
+
+  #subject(whom) {
+    return `${this.#options.prefix}.${whom}`
+  }
+
+  #announce() {
+    this.#hasTold = false
+    this.#post(format.HERE, [])
+  }
+
+  // ---- sending ----
+
+  /** A socket was given a frame. */
+  collect(socket, frame) {
+    if (this.#batch.size === 0) queueMicrotask(() => this.flush())
+    const sockets = this.#batch.get(frame)
+    if (sockets) sockets.add(socket)
+    else this.#batch.set(frame, new Set([socket]))
+  }
+
+  /** Publishes what has been collected. */
+  flush() {
+    const batch = this.#batch
+    this.#batch = new Map()
+    for (const [frame, given] of batch) {
+      const sockets = [...given].filter((socket) => this.#sockets.has(socket))
+      if (sockets.length === 0) continue
+      const to = sockets.length === 1 ? sockets[0].remote : this.#listed(sockets)
+      const { maxMessageBytes } = this.#options
+      for (const message of this.#writer.frame(to, frame, maxMessageBytes))
+        this.#publish(to, message)
+    }
+  }
+
+  #listed(sockets) {
+    const isAll = sockets.length === this.#sockets.size || sockets.length > MAX_LISTED
+    return isAll ? [] : sockets.map(({ remote }) => remote.peerId)
+  }
+
+  #post(kind, to) {
+    this.#publish(to, this.#writer.message(kind, to))
+  }
+
+  // What cannot be published is lost; the links end when too much is.
+  #publish(to, message) {
+    if (!this.#isUp) return
+    this.#counts.sent++
+    this.#counts.sentBytes += message.length
+    try {
+      const subject = this.#subject(Array.isArray(to) ? 'all' : to.peerId)
+      const published = this.#options.publish(subject, message)
+      if (typeof published?.then !== 'function') return
+      const done = () => this.#publishing.delete(settled)
+      const failed = (error) => {
+        this.#error = error
+      }
+      const settled = published.then(undefined, failed).then(done)
+      this.#publishing.add(settled)
+    } catch (error) {
+      this.#error = error
+    }
+  }
+
+  // ---- receiving ----
+
+  #message(bytes) {
+    if (this.#stopped || !this.#isUp) return
+    const message = bytes instanceof Uint8Array ? format.readMessage(bytes) : null
+    if (!message) this.#counts.ignored++
+    else if (this.#isForMe(message)) this.#open(message, bytes)
+  }
+
+  #isForMe({ kind, to, peerId, instance }) {
+    const me = this.#links.peerId
+    if (!Array.isArray(to)) return to.peerId === me && to.instance.equals(this.#instance)
+    const isMine = peerId === me && instance.equals(this.#instance)
+    const isToAll = kind === format.HERE || kind === format.FRAME || kind === format.PART
+    return !isMine && isToAll && (to.length === 0 || to.includes(me))
+  }
+
+  #open(message, bytes) {
+    const { peerId, isSealed, to } = message
+    const reason = this.#whyRefused(isSealed, bytes)
+    if (reason) return this.#refuse(new ReplicError('REPLIC_AUTH', `peer ${peerId} ${reason}`))
+    this.#counts.received++
+    if (Array.isArray(to)) this.#fromAfar(message)
+    else if (peerId === this.#links.peerId) this.#refuse(isTwice(peerId))
+    else if (peerId > 0) this.#fromSomebodyAlive(message)
+  }
+
+  #whyRefused(isSealed, bytes) {
+    if (isSealed && !this.#secret) return 'has a secret and this one has none: set it here too'
+    if (!this.#secret) return undefined
+    if (!isSealed) return 'has not been given a secret: set the same one everywhere'
+    if (format.isGenuine(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length), this.#secret)) {
+      return undefined
+    }
+    return 'has another secret: set the same one everywhere, or another prefix'
+  }
+
+  // Anyone can publish such messages, and many: one event per announcement tells of them.
+  #refuse(error) {
+    this.#counts.refused++
+    if (this.#hasTold) return
+    this.#hasTold = true
+    this.#error = error
+    this.#links.turnedAway({ transport: this.#options.name, address: this.#subject('all') }, error)
+  }
+
+  // It may be a recording; only from an instance that has answered, and by number, it is known not to be.
+  #fromAfar({ kind, peerId, instance, number, body }) {
+    const peer = this.#peers.get(peerId)
+    const isKnown = peer?.isCurrent(instance) && peer.socket
+    if (!isKnown) {
+      if (kind === format.HERE && !peer?.isQuiet(instance)) {
+        this.#post(format.WELCOME, { peerId, instance: Buffer.from(instance) })
+      }
+    } else if (peer.pass(instance, number)) peer.socket.take(kind, body)
+  }
+
+  // The message has this instance in it.
+  #fromSomebodyAlive({ kind, peerId, instance, number, body }) {
+    const peer = this.#peerOf(peerId)
+    if (!peer.pass(instance, number)) return
+    if (!peer.isCurrent(instance)) {
+      if (kind === format.BYE) return
+      peer.socket?.lost() // it has started anew
+      peer.startsAnew(instance)
+    }
+    if (kind === format.BYE) return peer.socket?.lost()
+    if (!peer.socket && !peer.isQuiet(instance)) this.#link(peer)
+    peer.socket?.take(kind, body)
+  }
+
+  #peerOf(peerId) {
+    const known = this.#peers.get(peerId)
+    if (known) return known
+    if (this.#peers.size >= MAX_PEERS) {
+      for (const [id, { socket }] of this.#peers) {
+        if (!socket && this.#peers.delete(id)) break
+      }
+    }
+    const peer = new Peer(peerId)
+    this.#peers.set(peerId, peer)
+    return peer
+  }
+
+  // ---- links ----
+
+  #link(peer) {
+    const { name: transport } = this.#options
+    const { secret, maxFrameBytes, windowBytes } = this.#links.options
+    const socket = new BusSocket(this, peer, {
+      isAuthenticated: secret !== undefined,
+      maxFrameBytes: maxFrameBytes + SLACK_BYTES,
+      maxHeldBytes: windowBytes + maxFrameBytes + SLACK_BYTES,
+    })
+    peer.socket = socket
+    this.#sockets.add(socket)
+    try {
+      this.#links.add(socket, {
+        peerId: peer.peerId,
+        transport,
+        address: this.#subject(peer.peerId),
+        isAccepted: true,
+        onDown: (link) => this.#down(peer, socket, link),
+      })
+    } catch (error) {
+      this.remove(socket) // no room, which status() counts; the next announcement tries again
+      this.#error = error
+    }
+  }
+
+  /** A socket has ended. `isOurs`: the other side is still there, and is told. */
+  remove(socket, isOurs) {
+    if (!this.#sockets.has(socket)) return
+    if (isOurs) {
+      this.flush()
+      this.#post(format.BYE, socket.remote)
+    }
+    this.#sockets.delete(socket)
+    if (socket.peer.socket === socket) socket.peer.socket = undefined
+  }
+
+  #down(peer, socket, { error, upMs }) {
+    if (this.#stopped || !this.#isUp) return
+    if (!error && socket.isEndedHere) peer.isLeft = true // by the application: closeRemotePeer()
+    if (error) peer.failed(upMs, this.#options)
+  }
+
+  /** The medium cannot be reached: all links end now, and nothing is published until connected(). */
+  disconnected(error) {
+    if (!this.#isUp || this.#closed) return
+    this.#isUp = false
+    this.#error = error ?? lost(this.#options.name)
+    for (const socket of [...this.#sockets]) socket.lost(this.#error)
+  }
+
+  /** It can be reached again: whoever is there is linked to. */
+  connected() {
+    if (this.#isUp || this.#closed) return
+    this.#isUp = true
+    this.#announce()
+  }
+
+  // ---- as an endpoint of Links ----
+
+  /** Links to nobody any more. */
+  stop() {
+    this.#stopped = true
+    clearInterval(this.#timer)
+  }
+
+  /** Ends all links, unsubscribes; resolves when that is done and everything is published. */
+  async close() {
+    this.stop()
+    if (this.#closed) return
+    this.#closed = true
+    this.#links.removeEndpoint(this)
+    for (const socket of [...this.#sockets]) socket.end()
+    const left = this.#unsubscribe.splice(0).map(async (unsubscribe) => unsubscribe?.())
+    let timer
+    const deadline = new Promise((resolve) => {
+      timer = setTimeout(resolve, END_MS).unref()
+    })
+    await Promise.race([Promise.allSettled([...left, ...this.#publishing]), deadline])
+    clearTimeout(timer)
+  }
+
+  /** What db.status() shows where there is no link. */
+  status() {
+    if (this.#sockets.size > 0) return []
+    const { name: transport } = this.#options
+    const lastError = this.#error
+      ? { code: this.#error.code ?? null, message: this.#error.message }
+      : null
+    const address = this.#subject('all')
+    return [{ peerId: null, link: null, transport, address, state: 'waiting', lastError }]
+  }
+
+  figures() {
+    return { isConnected: this.#isUp && !this.#closed, links: this.#sockets.size, ...this.#counts }
+  }
+}
+
+/** What is known of a remote peer. */
+class Peer {
+  #windows = new Map() // instance, in hex -> Window; the current one is the last
+  #current // Buffer
+  #failures = 0
+  #quietUntil = 0
+  socket
+  isLeft = false // closed by the application: not linked to again while it is the same instance
+
+  constructor(peerId) {
+    this.peerId = peerId
+  }
+
+  get instance() {
+    return this.#current
+  }
+
+  isCurrent(instance) {
+    return this.#current?.equals(instance) ?? false
+  }
+
+  /** Whether a message is no recording: each number of an instance passes once. */
+  pass(instance, number) {
+    const key = instance.toString('hex')
+    const window = this.#windows.get(key) ?? new format.Window()
+    this.#windows.set(key, window)
+    if (this.#windows.size > MAX_INSTANCES) {
+      const current = this.#current?.toString('hex')
+      const oldest = [...this.#windows.keys()].find((each) => each !== current && each !== key)
+      this.#windows.delete(oldest)
+    }
+    return window.pass(number)
+  }
+
+  startsAnew(instance) {
+    this.#current = Buffer.from(instance)
+    this.#failures = 0
+    this.#quietUntil = 0
+    this.isLeft = false
+  }
+
+  /** Its link has failed: the next one may come after a while that grows, as in a Dialer. */
+  failed(upMs, { retryMinMs, retryMaxMs }) {
+    this.#failures = upMs > retryMaxMs ? 0 : this.#failures + 1
+    const delay = Math.min(retryMaxMs, retryMinMs * 2 ** (this.#failures - 1))
+    this.#quietUntil = performance.now() + Math.random() * delay
+  }
+
+  isQuiet(instance) {
+    return this.isCurrent(instance) && (this.isLeft || performance.now() < this.#quietUntil)
+  }
+}
+
+/** The link to one remote peer, as a socket of frames. */
+class BusSocket extends EventEmitter {
+  #bus
+  #parts
+  #held = null // frames that came while it was paused
+  #heldBytes = 0
+  #maxHeldBytes
+  #ended = false
+  readyState = 1
+  isEndedHere = false
+
+  constructor(bus, peer, { isAuthenticated, maxFrameBytes, maxHeldBytes }) {
+    super()
+    this.#bus = bus
+    this.peer = peer
+    this.remote = { peerId: peer.peerId, instance: peer.instance }
+    this.isAuthenticated = isAuthenticated // the seals of its messages prove it
+    this.#parts = new format.Parts(maxFrameBytes)
+    this.#maxHeldBytes = maxHeldBytes
+  }
+
+  send(frame) {
+    if (!this.#ended) this.#bus.collect(this, frame)
+  }
+
+  /** The body of a message. */
+  take(kind, body) {
+    const frame =
+      kind === format.PART ? this.#parts.take(body) : kind === format.FRAME ? body : undefined
+    if (!frame?.length) return
+    if (!this.#held) this.emit('message', frame)
+    else if (this.#heldBytes + frame.length <= this.#maxHeldBytes) {
+      this.#held.push(Buffer.from(frame)) // a copy: what it is a view of is the client's
+      this.#heldBytes += frame.length
+    }
+  }
+
+  // A bus cannot be paused for one of its peers. It sends no more than its window without an
+  // acknowledgement, which fits here; what does not is lost, and repaired.
+  pause() {
+    this.#held ??= []
+  }
+
+  resume() {
+    const held = this.#held ?? []
+    this.#held = null
+    this.#heldBytes = 0
+    for (const frame of held) this.emit('message', frame)
+  }
+
+  /** Ended by this side: the other one is told. */
+  close() {
+    this.isEndedHere = true
+    this.end()
+  }
+
+  end() {
+    this.#end(true)
+  }
+
+  /** Ended by the other side, or by the medium. */
+  lost(error) {
+    if (error && !this.#ended) this.emit('error', error)
+    this.#end(false)
+  }
+
+  #end(isOurs) {
+    if (this.#ended) return
+    this.#bus.remove(this, isOurs)
+    this.#ended = true
+    queueMicrotask(() => this.emit('close'))
+  }
+}
+
+const isTwice = (peerId) =>
+  new ReplicError(
+    'REPLIC_PEER',
+    `another peer on the bus has this one's own peerId ${peerId}: every peer needs its own`,
+  )
+
+const lost = (name) =>
+  Object.assign(new Error(`${name}: the connection is lost`), { code: 'ENOTCONN' })

@@ -1,0 +1,86 @@
+// A nats-server and a redis-server (Debian's packages of those names), for tests: on free ports of
+// 127.0.0.1, their files in folders of their own. No test runner, so that children can import it.
+
+import { spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+
+/** Why a server cannot be started here, as { why, isFixable }; null if it can. */
+export function whyNoServer(command) {
+  const { error } = spawnSync(command, ['--version'])
+  return error ? { why: `${error.message} (package ${command})`, isFixable: true } : null
+}
+
+/** NATS, whose messages have at most `maxPayload` bytes. */
+export const startNats = ({ maxPayload = 1024 * 1024 } = {}) =>
+  start('nats-server', /Server is ready/, (port, dir) => {
+    const config = join(dir, 'nats.conf')
+    writeFileSync(config, `max_payload: ${maxPayload}\n`)
+    return ['-a', '127.0.0.1', '-p', port, '-c', config]
+  })
+
+/** Redis, or a Redis Cluster of one server. */
+export async function startRedis({ cluster = false } = {}) {
+  const busPort = cluster && (await freePort())
+  const server = await start('redis-server', /Ready to accept connections/, (port, dir) => {
+    const common = ['--bind', '127.0.0.1', '--port', port, '--dir', dir, '--save', '']
+    return cluster ? [...common, '--cluster-enabled', 'yes', '--cluster-port', busPort] : common
+  })
+  if (cluster) {
+    const args = ['-p', server.port, 'cluster', 'addslotsrange', '0', '16383']
+    const { stdout, error } = spawnSync('redis-cli', args)
+    if (error || `${stdout}`.trim() !== 'OK') throw error ?? new Error(`redis-cli: ${stdout}`)
+  }
+  return server
+}
+
+/** { port, kill() at once, restart() on the same port, signal(name), close() }, once it is ready. */
+async function start(command, ready, argsOf) {
+  const dir = mkdtempSync(join(tmpdir(), `replic-${command}-`))
+  const port = await freePort()
+  let server
+  const run = async () => {
+    server = spawn(command, argsOf(port, dir), { stdio: ['ignore', 'pipe', 'pipe'] })
+    const { stdout, stderr } = server
+    let output = ''
+    await new Promise((resolve, reject) => {
+      for (const stream of [stdout, stderr]) {
+        stream.on('data', (data) => {
+          output = `${output}${data}`.slice(-10_000)
+          if (ready.test(output)) resolve()
+        })
+      }
+      server.on('error', reject)
+      server.on('exit', () => reject(new Error(`${command} has ended: ${output}`)))
+    })
+  }
+  const kill = async () => {
+    if (server.exitCode !== null || server.signalCode !== null) return
+    const ended = once(server, 'exit')
+    server.kill('SIGKILL')
+    await ended
+  }
+  await run()
+  return {
+    port,
+    kill,
+    restart: run,
+    signal: (name) => server.kill(name),
+    close: async () => {
+      await kill()
+      rmSync(dir, { recursive: true, force: true })
+    },
+  }
+}
+
+async function freePort() {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address()
+  server.close()
+  await once(server, 'close')
+  return `${port}`
+}

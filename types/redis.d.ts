@@ -1,0 +1,30 @@
+import type { JoinedBus } from './bus.js'
+import type { Replica } from './index.js'
+
+/** What is used of a client of the npm package redis. */
+export interface RedisClient {
+  readonly isOpen: boolean
+  // biome-ignore lint/suspicious/noExplicitAny: the client's own types are generic
+  publish: (...args: any[]) => unknown
+  // biome-ignore lint/suspicious/noExplicitAny: likewise
+  subscribe: (...args: any[]) => unknown
+  // biome-ignore lint/suspicious/noExplicitAny: likewise
+  unsubscribe: (...args: any[]) => unknown
+}
+
+export interface RedisOptions {
+  /** Connected, from createClient() or createCluster(). It stays the application's: close it last. */
+  client: RedisClient
+  /** Subscribes. Default: a duplicate of the client, made and closed by this adapter. */
+  subscriber?: RedisClient | undefined
+  /** Of the channels. Default 'replic'. */
+  prefix?: string | undefined
+  /** Sharded pub/sub (SPUBLISH, SSUBSCRIBE), for a cluster. Default false. */
+  sharded?: boolean | undefined
+}
+
+/**
+ * Links to every peer on the same Redis with the same prefix. Resolves once subscribed. Rejects with REPLIC_USAGE,
+ * REPLIC_CLOSED, or the client's own error.
+ */
+export function redis(db: Replica, options: RedisOptions): Promise<JoinedBus>
