@@ -242,7 +242,7 @@ describe('docs/protocol.md', () => {
   )
 
   it('numbers the frames as wire.h does', () => {
-    const [, names] = /enum \{ (FRAME_HELLO = 1, .*?) \};/s.exec(text('src/core/wire.h'))
+    const [, names] = /enum \{\s*(FRAME_HELLO = 1,.*?)FRAME_LAST/s.exec(text('src/core/wire.h'))
     const numbered = names.match(/FRAME_\w+/g).map((name, i) => [`${i + 1}`, name.slice(6)])
     expect(frames.map(([type, name]) => [type, name])).toEqual(numbered)
   })
@@ -254,7 +254,7 @@ describe('docs/protocol.md', () => {
   })
 
   it('has the limits of the code', () => {
-    const source = ['sync', 'clock'].map((name) => text(`src/core/${name}.c`)).join('')
+    const source = ['sync.h', 'clock.c'].map((name) => text(`src/core/${name}`)).join('')
     const constant = (name) => {
       const [, a, b = '0'] = new RegExp(
         `#define ${name}\\s[\\s\\\\]*\\(?(\\d+)(?: << (\\d+))?`,
@@ -283,7 +283,8 @@ describe('docs/protocol.md', () => {
 
   it('has an example of each frame, which does what it says', async () => {
     const numbered = [...examples].map(([name, bytes]) => [`${bytes[1]}`, name])
-    expect(numbered.sort()).toEqual(frames.map(([type, name]) => [type, name]))
+    const byType = ([a], [b]) => a - b
+    expect(numbered.sort(byType)).toEqual(frames.map(([type, name]) => [type, name]))
     const db = await openReplica({ ddl: SEED_NULLS, peerId: 12 })
     await db.upsert('myTable', { id: 3, tenantId: 7, name: 'Grace' })
     const peer = new Peer()
@@ -313,6 +314,24 @@ describe('docs/protocol.md', () => {
     receive('ERROR')
     expect(await told).toMatchObject({ code: 'REPLIC_SCHEMA' })
     expect((await told).reason).toContain('later')
+
+    const take = peer.next(9)
+    receive('JUMP')
+    expect((await take).toString('hex')).toBe('01090100') // from the beginning
+    receive('STAGE')
+    receive('JUMP')
+    await db.waitFor('13.5')
+    expect(await db.all('SELECT name FROM myTable WHERE id IN (5, 6) ORDER BY id')).toEqual([
+      { name: 'Eve' },
+      { name: 'Bob' },
+    ])
+    expect(db.status()).toMatchObject({ logRows: 5, counters: { jumps: 1, patchesStaged: 2 } })
+
+    receive('TAKE')
+    receive('MESSAGE')
+    const down = eventOf(db, 'link', ({ state }) => state === 'down')
+    receive('FORK')
+    expect(await down).toMatchObject({ code: 'REPLIC_FORK' })
   })
 })
 
