@@ -181,6 +181,8 @@ int64_t replic__vector_floor(const replic *r, uint32_t origin);    /* as in the 
 int replic__vector_store(replic *r);   /* writes what changed in this batch */
 void replic__vector_settle(replic *r); /* after the commit: memory follows */
 void replic__vector_revert(replic *r);
+/* Whether pruning has changed what is not on the disk yet: holes are found after a commit. */
+int replic__vector_is_pruned_anew(const replic *r);
 
 /* ---- engine ------------------------------------------------------------------------------------------------ */
 

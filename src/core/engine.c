@@ -136,9 +136,9 @@ int replic_commit(replic *r) {
     return rc;
   }
   r->counters.commits += r->open_tx && sqlite3_total_changes64(r->db) != r->changes_before;
-  r->in_batch = r->open_tx = r->swapped = 0;
   r->clock_committed = r->clock;
-  replic__vector_settle(r);
+  if (r->open_tx) replic__vector_settle(r);
+  r->in_batch = r->open_tx = r->swapped = 0;
   for (size_t i = 0; i < replic_table_count(r); i++) {
     replic__table *t = r->schema->tables[i];
     if (t->changed)

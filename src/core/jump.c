@@ -153,7 +153,7 @@ int replic__check_staged(replic *r, link *l, position *at, int64_t sent) {
     l->ack_due = 1;
   } else if (staged >= sent) {
     l->take_due = l->take_due ? l->take_due : 1;
-  } else {
+  } else if (!at->held) { /* else it is asked for now and then (replic_tick) */
     want_take(r, l);
   }
   return REPLIC_OK;
@@ -180,12 +180,14 @@ int replic__on_stage(replic *r, link *l, const uint8_t *bytes, size_t len) {
     if (l->id == r->sync->jump_link) r->sync->jump_ms = r->now_ms;
     if (known < staged) known = staged;
     if (!l->take_due) l->take_due = 1;
-    if (p.after > known || undefined)
-      want_take(r, l);
-    else if (skewed)
+    if (p.after > known || undefined) {
+      if (undefined || !at->held) want_take(r, l);
+    } else if (skewed) {
       replic__hold(r, l, at, REPLIC_ECLOCKSKEW, replic__vector_sequence(r, p.origin), skewed);
-    else if (p.up_to > known && p.origin != r->peer_id)
+    } else if (p.up_to > known && p.origin != r->peer_id) {
       rc = stage(r, l, &p, bytes + 2, len - 2, used, n);
+      if (rc == REPLIC_OK && at->held == REPLIC_ECLOCKSKEW) replic__release(l, at);
+    }
   }
   sqlite3_free(skewed);
   sqlite3_free(used);

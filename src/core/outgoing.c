@@ -64,7 +64,7 @@ static int encode_patch(void *ctx, const replic__patch *p) {
 static void note_hole(replic *r, uint32_t origin, int64_t from, int64_t up_to) {
   replic__entry *entry = replic__vector_entry(r, origin);
   if (!entry || up_to <= entry->pruned.floor) return;
-  entry->pruned.floor = up_to; /* on disk with the next batch, or found again */
+  entry->pruned.floor = up_to; /* on disk with the next heartbeat */
   replic__event(r, (replic_event){.kind = REPLIC_EVENT_ERROR, .code = REPLIC_ENOTFOUND},
                 "the log has no patches %u.%lld to %lld any more: they were deleted with { unsafe: "
                 "true }, so peers that lack them will not get what they set",

@@ -605,7 +605,11 @@ int replic_tick(replic *r) {
       l->ack_due = 1;
     }
   }
-  return replic__tick_jump(r);
+  int rc = replic__tick_jump(r);
+  if (rc != REPLIC_OK || !replic__vector_is_pruned_anew(r)) return rc;
+  replic__savepoint save;
+  rc = replic__savepoint_open(r, r->peer_id, &save); /* so that the commit stores it */
+  return rc == REPLIC_OK ? replic__savepoint_end(r, &save, rc) : rc;
 }
 
 int replic__sync_open(replic *r) {

@@ -80,6 +80,12 @@ static int is_pruned_anew(const replic__entry *entry) {
   return now->floor != then->floor || now->cursor != then->cursor || now->missing != then->missing;
 }
 
+int replic__vector_is_pruned_anew(const replic *r) {
+  for (size_t i = 0; i < r->n_vector; i++)
+    if (is_pruned_anew(&r->vector[i])) return 1;
+  return 0;
+}
+
 int replic__vector_store(replic *r) {
   int rc = replic__prepare(
       r,
