@@ -683,6 +683,36 @@ static void a_peer_restarts_in_the_middle(void) {
   }
 }
 
+/* Beats `n` times without a frame from the other side; whether the link is still there. */
+static bool outlives(peer *p, int w, int n, bool in_parts) {
+  for (int beat = 0; beat < n && p->cluster->wires[w].open[0]; beat++) {
+    p->cluster->now_ms += 1000;
+    if (in_parts) peer_receive(p, p->cluster->wires[w].number, "", 0);
+    tick(p);
+  }
+  return p->cluster->wires[w].open[0];
+}
+
+static void a_part_of_a_frame_is_a_sign_of_life(void) {
+  cluster *c = cluster_start(2, T);
+  int w = wire_open(c, 0, 1);
+  cluster_settle(c);
+  CHECK(outlives(&c->peers[0], w, 60, true));
+  CHECK(!outlives(&c->peers[0], w, 11, false));
+}
+
+/* Or the wall clock was set forward: then nobody could be heard in the time that seems to have
+ * passed. */
+static void who_did_not_run_takes_nobody_for_silent(void) {
+  cluster *c = cluster_start(2, T);
+  int w = wire_open(c, 0, 1);
+  cluster_settle(c);
+  tick(&c->peers[0]);
+  c->now_ms += 3600000;
+  CHECK(outlives(&c->peers[0], w, 10, false));
+  CHECK(!outlives(&c->peers[0], w, 2, false));
+}
+
 static void a_silent_link_is_closed(void) {
   cluster *c = cluster_start(2, T);
   int w = wire_open(c, 0, 1);
@@ -1095,6 +1125,8 @@ int main(int argc, char **argv) {
       TEST(a_value_that_does_not_fit_is_held),
       TEST(a_migration_between_two_links),
       TEST(of_two_links_one_stands_by),
+      TEST(a_part_of_a_frame_is_a_sign_of_life),
+      TEST(who_did_not_run_takes_nobody_for_silent),
       TEST(two_links_in_opposite_order),
       TEST(tracing_tells_what_happens),
       TEST(the_vector_is_told_as_it_moves),
