@@ -1,0 +1,23 @@
+// Which counters have been seen: each datagram of a session is taken once (RFC 6479's window: a ring
+// of bits behind the highest counter). What is older than the window counts as seen.
+
+const SIZE = 8192
+
+export class ReplayWindow {
+  #seen = new Uint8Array(SIZE)
+  highest = 0 // counters begin at 1
+
+  /** Whether a counter is new; from then on it is not. */
+  take(counter) {
+    if (counter <= this.highest - SIZE || counter < 1) return false
+    if (counter > this.highest) {
+      const from = Math.max(this.highest + 1, counter - SIZE + 1)
+      for (let skipped = from; skipped < counter; skipped++) this.#seen[skipped % SIZE] = 0
+      this.highest = counter
+    } else if (this.#seen[counter % SIZE]) {
+      return false
+    }
+    this.#seen[counter % SIZE] = 1
+    return true
+  }
+}
