@@ -13,7 +13,6 @@ import * as scenarios from './scenarios.js'
 import { Stage } from './stage.js'
 
 const AS_IT_COMES = {} // the defaults of replic-sqlite
-const SLOW = { options: { sliceBytes: 16 * 1024 } } // a frame must pass within linkTimeoutMs
 const seconds = (n) => () => delay(n * 1000)
 const NETWORK = 'network'
 const ROOT = 'root'
@@ -61,11 +60,10 @@ const STORIES = [
     scenarios.slowLine,
     '64 kbit/s, and a backlog',
     {
-      backlog: 3000,
+      backlog: 6000,
       line: { kbit: 64 },
       during: seconds(60),
       writes: { perSecond: 10 },
-      like: SLOW,
     },
   ],
   [scenarios.stopped, 'SIGSTOP, 3 × 15 s', { times: 3, during: seconds(15) }],
