@@ -11,8 +11,7 @@
 //                                                                   up to 80 bytes, tag(16) or zeros
 //
 // A tag is HMAC-SHA-256 over all that precedes it, cut to 16 bytes; without a secret there is none.
-// docs/protocol.md, "Over UDP", tells the meaning, and why each answer of a handshake is smaller than
-// its question.
+// handshake.js has the order of the handshake; each answer in it is smaller than its question.
 
 import { createHmac, createSecretKey, hkdfSync, timingSafeEqual } from 'node:crypto'
 
