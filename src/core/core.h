@@ -255,9 +255,10 @@ int replic__guard(void *ctx, int action, const char *a, const char *b, const cha
 int replic__guard_exec(replic *r, int mode, const char *sql, size_t len, const replic_param *params,
                        size_t n_params, int many, int64_t *changes, int64_t *rowid);
 
-int replic__identity_open(replic *r);     /* lock; reads the witness */
-int replic__identity_settle(replic *r);   /* who am I? needs the vector and a transaction */
-void replic__identity_witness(replic *r); /* after each commit: the last own sequence */
+int replic__identity_open(replic *r);   /* lock; reads the witness */
+int replic__identity_settle(replic *r); /* who am I? needs the vector and a transaction */
+/* After each commit: the last own sequence, which may lag. A failure: the peerId is not kept. */
+int replic__identity_witness(replic *r);
 void replic__identity_close(replic *r);
 
 /* ---- error.c ----------------------------------------------------------------------------------------------- */

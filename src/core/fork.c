@@ -178,18 +178,36 @@ int replic__was_dropped(const replic *r, uint32_t origin, int64_t sequence, int6
 
 /* ---- healing, at open ---- */
 
+typedef struct history {
+  uint32_t origin;
+  probe common;
+  int64_t parted;
+  int64_t issued, last; /* issued anew up to here, of so many */
+  int64_t clock;        /* of the next one; 0: not known yet */
+} history;
+
 typedef struct healing {
   replic *r;
   replic_position to; /* what this peer has issued anew */
+  int64_t pruned;     /* no patch that is stamped later has been pruned here */
+  history *histories;
+  size_t n;
+  history *at;   /* whose patches are issued at present, */
+  int64_t limit; /* as long as they are not stamped later */
 } healing;
 
 static int issue_anew(void *ctx, const replic__patch *p) {
   healing *h = ctx;
   replic *r = h->r;
   int duplicate;
+  h->at->clock = p->patched_at;
+  if (p->patched_at > h->limit) return SQLITE_DONE;
+  h->at->issued = p->sequence;
+  /* Of patches with one clock the greater peerId wins. Where the new one is the lesser, others that
+   * were superseded here, and are gone, would win everywhere else. */
+  int64_t patched_at = p->patched_at + (r->peer_id < p->origin && p->patched_at <= h->pruned);
+  if (patched_at > h->to.patched_at) h->to.patched_at = patched_at;
   h->to.sequence++;
-  /* within an origin clocks never fall; they do not here either, unless several origins forked */
-  if (p->patched_at > h->to.patched_at) h->to.patched_at = p->patched_at;
   replic__patch anew = *p;
   anew.origin = r->peer_id;
   anew.sequence = h->to.sequence;
@@ -199,6 +217,28 @@ static int issue_anew(void *ctx, const replic__patch *p) {
   if (rc == REPLIC_OK) rc = replic__merge_again(r, &anew);
   r->counters.forks_healed++;
   return rc;
+}
+
+/* A merge of the histories in the order of their clocks, as within an origin these never fall. */
+static int issue_all(healing *h) {
+  for (;;) {
+    h->at = NULL;
+    h->limit = REPLIC_MAX_CLOCK;
+    for (size_t i = 0; i < h->n; i++) {
+      history *one = &h->histories[i];
+      if (one->issued >= one->last) continue;
+      if (!h->at || one->clock < h->at->clock) {
+        if (h->at) h->limit = h->at->clock;
+        h->at = one;
+      } else if (one->clock < h->limit) {
+        h->limit = one->clock;
+      }
+    }
+    if (!h->at) return REPLIC_OK;
+    int rc = replic__log_read(h->r, h->at->origin, h->at->issued, h->at->last, issue_anew, h);
+    if (rc == REPLIC_OK) h->at->issued = h->at->last;
+    if (rc != REPLIC_OK && rc != SQLITE_DONE) return rc;
+  }
 }
 
 static int count_patch(void *ctx, const replic__patch *p) {
@@ -219,43 +259,74 @@ static int drop(replic *r, uint32_t origin, int64_t parted) {
   return rc;
 }
 
-static int heal_origin(healing *h, uint32_t origin, const probe *common, int64_t parted) {
-  replic *r = h->r;
-  int64_t kept = 0, last = replic__vector_sequence(r, origin);
-  if (last <= common->sequence) return REPLIC_OK;
-  int rc = drop(r, origin, parted);
-  if (rc == REPLIC_OK) rc = replic__log_read(r, origin, common->sequence, last, issue_anew, h);
-  if (rc == REPLIC_OK) rc = replic__log_read(r, origin, 0, common->sequence, count_patch, &kept);
-  replic__entry *entry = replic__vector_entry(r, origin);
+/* The vector goes back to what is common. */
+static int set_back(replic *r, const history *one) {
+  int64_t kept = 0, common = one->common.sequence;
+  int rc = replic__log_read(r, one->origin, 0, common, count_patch, &kept);
   if (rc != REPLIC_OK) return rc;
+  replic__entry *entry = replic__vector_entry(r, one->origin);
   replic__pruned *pruned = &entry->pruned;
-  entry->now.sequence = common->sequence;
-  entry->now.patched_at = common->patched_at;
-  if (pruned->floor > common->sequence) pruned->floor = common->sequence;
-  if (pruned->cursor > common->sequence) pruned->cursor = common->sequence;
-  pruned->missing = common->sequence - kept;
+  entry->now.sequence = common;
+  entry->now.patched_at = one->common.patched_at;
+  if (pruned->floor > common) pruned->floor = common;
+  if (pruned->cursor > common) pruned->cursor = common;
+  pruned->missing = common - kept;
   return REPLIC_OK;
 }
 
-int replic__fork_heal(replic *r) {
+static int read_histories(healing *h) {
+  replic *r = h->r;
   sqlite3_stmt *stmt = NULL;
-  healing h = {r, replic__vector_entry(r, r->peer_id)->now};
-  int rc = replic__merge_mode(r, 1);
-  if (rc == REPLIC_OK)
-    rc = replic__prepare(
-        r, "SELECT origin, common, patchedAt, parted FROM main._replic_forks ORDER BY origin",
-        &stmt);
+  int rc = replic__prepare(
+      r, "SELECT origin, common, patchedAt, parted FROM main._replic_forks ORDER BY origin", &stmt);
   while (rc == REPLIC_OK && (rc = sqlite3_step(stmt)) == SQLITE_ROW) {
-    probe common = {sqlite3_column_int64(stmt, 1), sqlite3_column_int64(stmt, 2)};
-    rc = heal_origin(&h, (uint32_t)sqlite3_column_int64(stmt, 0), &common,
-                     sqlite3_column_int64(stmt, 3));
+    rc = REPLIC_OK;
+    history one = {.origin = (uint32_t)sqlite3_column_int64(stmt, 0),
+                   .common = {sqlite3_column_int64(stmt, 1), sqlite3_column_int64(stmt, 2)},
+                   .parted = sqlite3_column_int64(stmt, 3)};
+    one.issued = one.common.sequence;
+    one.last = replic__vector_sequence(r, one.origin);
+    if (one.last <= one.issued) continue;
+    history *grown = sqlite3_realloc64(h->histories, (h->n + 1) * sizeof *grown);
+    rc = grown ? REPLIC_OK : SQLITE_NOMEM;
+    if (!grown) break;
+    h->histories = grown;
+    h->histories[h->n++] = one;
   }
   if (rc == SQLITE_DONE) rc = REPLIC_OK;
   rc = replic__fail_db(r, rc);
   sqlite3_finalize(stmt);
+  return rc;
+}
+
+/* The latest stamp that retention has reached. */
+static int find_pruned(healing *h) {
+  for (size_t i = 0; i < h->r->n_vector; i++) {
+    const replic__entry *entry = &h->r->vector[i];
+    int64_t low, high, cursor = entry->pruned.cursor;
+    if (!entry->pruned.floor) continue;
+    int rc = replic__log_bounds(h->r, entry->now.origin, cursor, &low, &high);
+    if (rc != REPLIC_OK) return rc;
+    if (high > entry->now.patched_at) high = entry->now.patched_at;
+    if (high > h->pruned) h->pruned = high;
+  }
+  return REPLIC_OK;
+}
+
+int replic__fork_heal(replic *r) {
+  healing h = {.r = r, .to = replic__vector_entry(r, r->peer_id)->now};
+  int rc = replic__merge_mode(r, 1);
+  if (rc == REPLIC_OK) rc = find_pruned(&h);
+  if (rc == REPLIC_OK) rc = read_histories(&h);
+  for (size_t i = 0; rc == REPLIC_OK && i < h.n; i++)
+    rc = drop(r, h.histories[i].origin, h.histories[i].parted);
+  if (rc == REPLIC_OK) rc = issue_all(&h);
+  for (size_t i = 0; rc == REPLIC_OK && i < h.n; i++) rc = set_back(r, &h.histories[i]);
+  sqlite3_free(h.histories);
+  if (rc != REPLIC_OK) return rc;
   replic__entry *self = replic__vector_entry(r, r->peer_id);
   self->now.sequence = h.to.sequence;
   self->now.patched_at = h.to.patched_at;
-  if (rc == REPLIC_OK) rc = replic__exec(r, "DELETE FROM main._replic_forks");
+  rc = replic__exec(r, "DELETE FROM main._replic_forks");
   return rc == REPLIC_OK ? replic__vector_store(r) : rc;
 }

@@ -124,23 +124,28 @@ int replic__identity_settle(replic *r) {
   return rc;
 }
 
-void replic__identity_witness(replic *r) {
+int replic__identity_witness(replic *r) {
   replic__identity *id = r->identity;
-  int64_t issued = replic__vector_sequence(r, r->peer_id);
-  if (id->peer_id == r->peer_id && id->sequence == issued) return;
+  int64_t issued = replic__vector_entry(r, r->peer_id)->committed.sequence;
+  if (id->peer_id == r->peer_id && id->sequence == issued) return REPLIC_OK;
   unsigned char bytes[WITNESS_LEN] = "REPLICID";
   write_le(bytes + 8, 4, r->peer_id);
   write_le(bytes + 16, 8, (uint64_t)issued);
-  int rc = id->file->pMethods->xWrite(id->file, bytes, WITNESS_LEN, 0);
+  int rc = SQLITE_OK;
+  if (id->peer_id != r->peer_id) /* should the next write end in its midst: no sequence is led */
+    rc = id->file->pMethods->xWrite(id->file, "\0\0\0\0\0\0\0", 8, 16);
+  if (rc == SQLITE_OK) rc = id->file->pMethods->xWrite(id->file, bytes, WITNESS_LEN, 0);
   if (rc == SQLITE_OK && id->peer_id != r->peer_id)
     rc = id->file->pMethods->xSync(id->file, SQLITE_SYNC_NORMAL);
   if (rc != SQLITE_OK) { /* lagging is allowed; the next commit tries again */
     replic__event(r, (replic_event){.kind = REPLIC_EVENT_ERROR, .code = rc},
                   "%s: cannot be written (%s)", id->name, sqlite3_errstr(rc));
-    return;
+    if (id->peer_id == r->peer_id) return REPLIC_OK;
+    return replic__fail(r, rc, "%s: cannot be written (%s)", id->name, sqlite3_errstr(rc));
   }
   id->peer_id = r->peer_id;
   id->sequence = issued;
+  return REPLIC_OK;
 }
 
 void replic__identity_close(replic *r) {

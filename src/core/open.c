@@ -152,10 +152,11 @@ static int set_up(replic *r) {
   if (rc == REPLIC_OK) rc = replic__jump_load(r);
   if (rc == REPLIC_OK && r->is_new_peer && r->config.peer_id) rc = replic__fork_heal(r);
   if (rc == REPLIC_OK) rc = replic__fork_load(r);
-  if (rc != REPLIC_OK) return rc;
-  replic__identity_witness(r); /* first: a crash in between must not make this file look copied */
-  rc = replic__exec(r, "COMMIT");
+  /* first: a crash in between must not make this file look copied */
+  if (rc == REPLIC_OK) rc = replic__identity_witness(r);
+  if (rc == REPLIC_OK) rc = replic__exec(r, "COMMIT");
   if (rc == REPLIC_OK) replic__vector_settle(r);
+  if (rc == REPLIC_OK) rc = replic__identity_witness(r); /* what fork.c has issued */
   r->clock_committed = r->clock;
   /* what a killed process had written to the WAL and not synced counts as committed now (I4) */
   return rc == REPLIC_OK ? replic__exec(r, "PRAGMA wal_checkpoint") : rc;

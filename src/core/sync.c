@@ -345,16 +345,8 @@ static int on_hello(replic *r, link *l, replic__reader *in) {
   int64_t wall = replic__get_clock(in);
   size_t n = replic__get_count(in, 3);
   if (in->failed) return replic__malformed(r, l, "HELLO");
-  if (peer == r->peer_id) {
-    l->fork_origin = instance == r->config.new_peer_id ? 0 : peer; /* 0: it is this very peer */
-    l->peer = peer;
-    return replic__fail(r, REPLIC_EPEER,
-                        "the other side has this peer's own peerId %u: every peer needs its own. "
-                        "If a file was copied together with its -replic file, open one of the two "
-                        "with a new peerId",
-                        peer);
-  }
-  if ((l->expected && peer != l->expected) || (l->peer && peer != l->peer))
+  int own = peer == r->peer_id;
+  if (!own && ((l->expected && peer != l->expected) || (l->peer && peer != l->peer)))
     return replic__fail(r, REPLIC_EPEER, "peer %u was expected, and peer %u answered",
                         l->peer ? l->peer : l->expected, peer);
   l->peer = peer;
@@ -363,11 +355,19 @@ static int on_hello(replic *r, link *l, replic__reader *in) {
     replic_position theirs = {replic__get_origin(in, &last), replic__get_sequence(in),
                               replic__get_clock(in)};
     if (in->failed) return replic__malformed(r, l, "HELLO");
-    int rc = replic__check_fork(r, l, &theirs);
-    if (rc != REPLIC_OK) return rc;
     position *at = replic__position(l, theirs.origin);
     if (!at) return SQLITE_NOMEM;
-    replic__learn(r, l, at, theirs.sequence);
+    replic__learn(r, l, at, theirs.sequence); /* of a fork, too: FORK begins at what both have */
+    int rc = own ? REPLIC_OK : replic__check_fork(r, l, &theirs);
+    if (rc != REPLIC_OK) return rc;
+  }
+  if (own) {
+    l->fork_origin = instance == r->config.new_peer_id ? 0 : peer; /* 0: it is this very peer */
+    return replic__fail(r, REPLIC_EPEER,
+                        "the other side has this peer's own peerId %u: every peer needs its own. "
+                        "If a file was copied together with its -replic file, open one of the two "
+                        "with a new peerId",
+                        peer);
   }
   int rc = get_direct(in, l, replic__get_count(in, 1));
   if (rc != REPLIC_OK || in->failed || in->at != in->end)
@@ -585,13 +585,13 @@ int replic_tick(replic *r) {
     link *l = s->links[i];
     if (l->closing) continue;
     if (deaf || r->now_ms < l->last_in_ms) l->last_in_ms = r->now_ms;
-    if (r->now_ms - l->last_in_ms > r->config.link_timeout_ms) {
+    if (l->fork_text) {
+      replic__tick_fork(r, l);
+    } else if (r->now_ms - l->last_in_ms > r->config.link_timeout_ms) {
       char *text = sqlite3_mprintf("peer %u was silent for more than linkTimeoutMs (%lld)", l->peer,
                                    r->config.link_timeout_ms);
       replic__refuse(r, l, REPLIC_ETIMEOUT, text ? text : "silent");
       sqlite3_free(text);
-    } else if (l->fork_text) {
-      replic__tick_fork(r, l);
     } else if (!l->ready) {
       send_hello(r, l, 1);
     } else {

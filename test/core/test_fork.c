@@ -1,0 +1,735 @@
+/* test_fork.c - two histories under one peerId: they are found wherever they meet, both sides learn
+ * where they part, and a file that is opened with a new peerId issues anew what only it has, so
+ * that nothing is lost and everybody has the same. */
+#include <stdio.h>
+#include <string.h>
+
+#include "core.h"
+#include "frames.h"
+#include "memvfs.h"
+
+#define CLOCK                                                                                      \
+  "_patchedAt INTEGER NOT NULL, _sequenceId INTEGER NOT NULL, _peerId INTEGER NOT NULL, _nulls "   \
+  "TEXT, "
+#define T                                                                                          \
+  "CREATE TABLE t(id INTEGER PRIMARY KEY, a, b); CREATE TABLE t_patches(" CLOCK "id INTEGER, a, "  \
+  "b);"
+
+enum { ALL = 1000000 };
+
+static void put(peer *p, int64_t id, const char *column, int64_t value) {
+  upsert(p, "t", ROW({"id", v_int(id)}, {column, v_int(value)}));
+  p->cluster->now_ms++;
+}
+
+static void put_many(peer *p, int64_t first, int n, int64_t value) {
+  for (int i = 0; i < n; i++) put(p, first + i, "a", value);
+}
+
+static void copy_file(const char *from, const char *to) {
+  FILE *in = fopen(from, "rb");
+  remove(to);
+  if (!in) return;
+  FILE *out = fopen(to, "wb");
+  char data[4096];
+  CHECK(out);
+  for (size_t n; (n = fread(data, 1, sizeof data, in)) > 0;) CHECK(fwrite(data, 1, n, out) == n);
+  fclose(in);
+  CHECK(fclose(out) == 0);
+}
+
+/* Of a peer that is down: all that belongs to it, to another place or back. */
+static void copy_files(const char *from, const char *to) {
+  static const char *const SUFFIXES[] = {"", "-wal", "-replic"};
+  for (size_t i = 0; i < COUNT(SUFFIXES); i++)
+    copy_file(test_format("%s%s", from, SUFFIXES[i]), test_format("%s%s", to, SUFFIXES[i]));
+}
+
+/* The peer is stopped, copied with all its files, and both go on. */
+static peer *fork_peer(peer *p) {
+  peer *copy = cluster_add(p->cluster);
+  peer_stop(p);
+  copy_files(p->config.path, copy->config.path);
+  peer_start(p);
+  peer_start(copy);
+  CHECK_INT(copy->id, p->id);
+  return copy;
+}
+
+/* What somebody does who has read the error: the file is opened with a new peerId. */
+static void open_as(peer *p, uint32_t id) {
+  peer_stop(p);
+  p->config.peer_id = id;
+  peer_start(p);
+  CHECK_INT(p->id, id);
+  CHECK(replic_is_new_peer(p->r));
+}
+
+/* "origin: common, parted" of all forks that are noted. */
+static char *noted(peer *p) {
+  return sql_text(peer_sql(p), "SELECT coalesce(group_concat(origin || ': ' || common || ', ' || "
+                               "parted, '; '), '') FROM _replic_forks");
+}
+
+static void check_refused(const peer *p, int code) {
+  CHECK_INT(event_last(p, REPLIC_EVENT_LINK_CLOSE)->code, code);
+  CHECK_CONTAINS(event_last(p, REPLIC_EVENT_LINK_CLOSE)->text, "new peerId");
+}
+
+static replic_counters counters_of(const peer *p) {
+  replic_counters counters;
+  replic_get_counters(p->r, &counters);
+  return counters;
+}
+
+/* All running peers have the same, and memory is disk. */
+static void check_same(cluster *c) {
+  cluster_settle(c);
+  cluster_same(c, "t");
+  for (int i = 0; i < c->n_peers; i++) {
+    peer *p = &c->peers[i];
+    if (!p->r) continue;
+    CHECK_INT(replic_log_rows(p->r), sql_int(peer_sql(p), "SELECT count(*) FROM t_patches"));
+    CHECK_INT(sql_int(peer_sql(p), "SELECT count(*) FROM t_patches JOIN _replic_vector ON origin = "
+                                   "_peerId WHERE _sequenceId > sequence"),
+              0);
+    CHECK_TEXT(sql_text(peer_sql(p), "PRAGMA integrity_check"), "ok");
+  }
+}
+
+/* ---- found ---- */
+
+/* The copy writes as much, more, less, nothing; and not even the original writes. */
+static const int WRITES[][2] = {{2, 2}, {2, 4}, {3, 1}, {2, 0}, {0, 2}, {0, 0}, {90, 70}, {1, 99}};
+
+/* The two copies themselves meet. */
+static void copies_that_meet_know_where_they_part(void) {
+  for (size_t i = 0; i < COUNT(WRITES); i++) {
+    test_note("case %zu", i);
+    cluster *c = cluster_start(1, T);
+    peer *p = &c->peers[0];
+    put_many(p, 0, 3, 0);
+    peer *copy = fork_peer(p);
+    put_many(p, 3, WRITES[i][0], 1);
+    put_many(copy, 3, WRITES[i][1], 2);
+    wire_open(c, 0, 1);
+    cluster_deliver(c);
+    int least = WRITES[i][0] < WRITES[i][1] ? WRITES[i][0] : WRITES[i][1];
+    for (int k = 0; k < 2; k++) {
+      check_refused(&c->peers[k], REPLIC_EPEER);
+      int64_t common = sql_int(peer_sql(&c->peers[k]), "SELECT common FROM _replic_forks");
+      CHECK(common <= 3 && common >= (i < 6 ? 3 : 0)); /* or a lower bound of it */
+      int64_t parted = sql_int(peer_sql(&c->peers[k]), "SELECT parted FROM _replic_forks");
+      if (least > 0)
+        CHECK_INT(parted > common, 1);
+      else if (WRITES[i][k] > 0)
+        CHECK_INT(parted, 4); /* which the other one never had */
+    }
+    CHECK_INT(peer_at(p, 101), 3 + WRITES[i][0]); /* nobody has taken anything */
+    CHECK_INT(peer_at(copy, 101), 3 + WRITES[i][1]);
+    test_release();
+  }
+}
+
+/* A third peer knows one history, and meets the other one. */
+static void a_third_peer_finds_the_fork(void) {
+  for (size_t i = 0; i < COUNT(WRITES); i++) {
+    if (!WRITES[i][0] || !WRITES[i][1]) continue;
+    test_note("case %zu", i);
+    cluster *c = cluster_start(2, T);
+    peer *p = &c->peers[0], *witness = &c->peers[1];
+    put_many(p, 0, 3, 0);
+    peer *copy = fork_peer(p);
+    put_many(p, 3, WRITES[i][0], 1);
+    put_many(copy, 3, WRITES[i][1], 2);
+    wire_open(c, 0, 1);
+    cluster_deliver(c);
+    CHECK_INT(peer_at(witness, 101), 3 + WRITES[i][0]);
+    wire_open(c, 2, 1);
+    cluster_deliver(c);
+    for (int k = 1; k < 3; k++) {
+      check_refused(&c->peers[k], REPLIC_EFORK);
+      CHECK_CONTAINS(event_last(&c->peers[k], REPLIC_EVENT_LINK_CLOSE)->text, "101");
+      int64_t common = sql_int(peer_sql(&c->peers[k]), "SELECT common FROM _replic_forks");
+      CHECK(common <= 3 && common >= (i < 6 ? 3 : 0));
+      CHECK(sql_int(peer_sql(&c->peers[k]), "SELECT parted FROM _replic_forks") > common);
+    }
+    CHECK_INT(peer_at(witness, 101), 3 + WRITES[i][0]);
+    CHECK_INT(event_count(p, REPLIC_EVENT_LINK_CLOSE), 0); /* and goes on with the one it knows */
+    put(p, 99, "a", 1);
+    cluster_deliver(c);
+    CHECK_INT(peer_at(witness, 101), 4 + WRITES[i][0]);
+    test_release();
+  }
+}
+
+/* Far from the origin, and only in the middle of a link's life. */
+static void a_fork_that_arrives_later_is_found(void) {
+  cluster *c = cluster_start(4, T);
+  peer *p = &c->peers[0];
+  put_many(p, 0, 3, 0);
+  wire_open(c, 0, 1);
+  cluster_deliver(c);
+  peer *copy = fork_peer(p); /* index 4 */
+  wire_open(c, 1, 2);
+  wire_open(c, 2, 3);
+  cluster_deliver(c);
+  put_many(p, 3, 3, 1);
+  put_many(copy, 3, 4, 2);
+  int w = wire_open(c, 4, 3); /* 3 has the common part, and gets 2's of the copy */
+  cluster_deliver(c);
+  CHECK_INT(peer_at(&c->peers[2], 101), 7);
+  wire_cut(c, w);
+  wire_open(c, 0, 1); /* which the copy's history has reached by now */
+  cluster_deliver(c);
+  check_refused(p, REPLIC_EFORK);
+  check_refused(&c->peers[1], REPLIC_EFORK);
+  CHECK_TEXT(noted(p), "101: 3, 4");
+}
+
+/* A FORK that is lost is sent again at every heartbeat; where none ever comes, patience ends. */
+static void a_fork_that_is_lost(void) {
+  for (int answers = 0; answers < 2; answers++) {
+    cluster *c = cluster_start(2, T);
+    peer *p = &c->peers[0], *witness = &c->peers[1];
+    put_many(p, 0, 3, 0);
+    peer *copy = fork_peer(p);
+    put_many(p, 3, 2, 1);
+    put_many(copy, 3, 2, 2);
+    wire_open(c, 0, 1);
+    cluster_deliver(c);
+    int w = wire_open(c, 2, 1);
+    int lost = 0;
+    for (int beat = 0; beat < 14 && c->wires[w].open[0]; beat++) {
+      for (int side = 0; side < 2; side++)
+        while (c->wires[w].to[side].n > 0) {
+          bool is_fork = c->wires[w].to[side].packets[0].data[1] == FORK;
+          if (is_fork && (!answers || lost < 6)) {
+            wire_drop(c, w, side, 0);
+            lost++;
+          } else {
+            wire_deliver(c, w, side, 0);
+          }
+        }
+      CHECK_INT(event_count(copy, REPLIC_EVENT_LINK_CLOSE), c->wires[w].open[0] ? 0 : 1);
+      c->now_ms += 1000;
+      for (int i = 0; i < 3; i++) tick(&c->peers[i]);
+    }
+    cluster_deliver(c);
+    check_refused(copy, REPLIC_EFORK);
+    check_refused(witness, REPLIC_EFORK);
+    CHECK(lost >= 6);
+    if (answers)
+      CHECK(lost < 9);
+    else
+      CHECK(lost > 15);
+    CHECK_INT(peer_at(witness, 101), 5);
+    test_release();
+  }
+}
+
+/* ---- healed ---- */
+
+/* Both histories, and somebody else's writes between them; whoever is opened anew, nothing is lost,
+ * and each cell is what was written last. */
+static void opened_with_a_new_id_it_issues_anew(void) {
+  for (int who = 0; who < 2; who++) {
+    for (uint32_t id = 50; id < 300; id += 200) { /* below and above the old one */
+      test_note("file %d becomes %lu", who, (unsigned long)id);
+      cluster *c = cluster_start(2, T);
+      peer *p = &c->peers[0], *other = &c->peers[1];
+      wire_open(c, 0, 1);
+      put_many(p, 0, 4, 0);
+      cluster_settle(c);
+      peer *copy = fork_peer(p), *again = who ? copy : p;
+      put(p, 0, "a", 1);
+      put(copy, 0, "a", 2);
+      put(copy, 1, "a", 3);
+      put(p, 1, "a", 4);
+      put(p, 1, "b", 5);
+      put(copy, 2, "a", 6);
+      put(other, 2, "a", 7); /* later than both copies' */
+      put(other, 3, "a", 8);
+      put(p, 3, "a", 9);
+      put(copy, 9, "a", 10); /* this row is nowhere else */
+      wire_open(c, 0, 1);
+      wire_open(c, 2, 1);
+      cluster_deliver(c);
+      check_refused(copy, REPLIC_EFORK);
+      wire_open(c, 0, 2);
+      cluster_deliver(c);
+      check_refused(p, REPLIC_EPEER); /* so both know where they part */
+      const int64_t clocks = sql_int(peer_sql(again), "SELECT sum(_patchedAt) FROM t_patches");
+      open_as(again, id);
+      CHECK_INT(peer_at(again, 101), 4);
+      CHECK_INT(peer_at(again, id), 4);
+      CHECK_INT(counters_of(again).forks_healed, 4);
+      CHECK_INT(sql_int(peer_sql(again), "SELECT sum(_patchedAt) FROM t_patches"), clocks);
+      CHECK_TEXT(noted(again), "");
+      if (who == 0) { /* the one that keeps its id has to be known to its peer */
+        open_as(other, 400);
+        wire_open(c, 2, 1);
+      } else {
+        wire_open(c, 0, 1);
+      }
+      wire_open(c, again->index, 1);
+      check_same(c);
+      CHECK_TEXT(peer_dump(p, "t"), "i0|i2|n\ni1|i4|i5\ni2|i7|n\ni3|i9|n\ni9|i10|n\n");
+      put(again, 4, "a", 11);
+      put(copy, 5, "b", 12);
+      put(p, 5, "b", 13);
+      check_same(c);
+      CHECK_INT(sql_int(peer_sql(other), "SELECT b FROM t WHERE id = 5"), 13);
+      for (int i = 0; i < c->n_peers; i++) /* and after a restart nothing is done again */
+        peer_stop(&c->peers[i]);
+      for (int i = 0; i < c->n_peers; i++) {
+        peer_start(&c->peers[i]);
+        CHECK(!replic_is_new_peer(c->peers[i].r));
+        CHECK_INT(counters_of(&c->peers[i]).forks_healed, 0);
+      }
+      cluster_same(c, "t");
+      test_release();
+    }
+  }
+}
+
+/* A file that is moved later goes on as a new peer by itself: that is no reason to issue anything
+ * anew. */
+static void only_an_id_of_the_applications_heals(void) {
+  cluster *c = cluster_start(1, T);
+  peer *p = &c->peers[0];
+  put_many(p, 0, 3, 0);
+  peer *copy = fork_peer(p);
+  put_many(p, 3, 2, 1);
+  put_many(copy, 3, 2, 2);
+  wire_open(c, 0, 1);
+  cluster_deliver(c);
+  CHECK_TEXT(noted(copy), "101: 3, 4");
+  peer_stop(copy);
+  remove(test_format("%s-replic", copy->config.path));
+  copy->config.new_peer_id = 150;
+  peer_start(copy);
+  CHECK_INT(copy->id, 150);
+  CHECK_INT(peer_at(copy, 101), 5);
+  CHECK_INT(counters_of(copy).forks_healed, 0);
+  CHECK_TEXT(noted(copy), "101: 3, 4");
+  wire_open(c, 0, 1); /* they still differ */
+  cluster_deliver(c);
+  check_refused(copy, REPLIC_EFORK);
+  open_as(copy, 160);
+  CHECK_INT(peer_at(copy, 160), 2);
+  wire_open(c, 0, 1);
+  check_same(c);
+}
+
+/* Retention goes on while nobody notices: the copy prunes what its own patches supersede, and those
+ * of one moment are on the same side of each other afterwards. */
+static void pruned_in_between(void) {
+  for (uint32_t id = 90; id < 400; id += 17) { /* below, between and above the others */
+    test_note("as %lu", (unsigned long)id);
+    cluster *c = cluster_new();
+    for (int i = 0; i < 2; i++) {
+      peer *p = cluster_add(c);
+      p->config.peer_id = i ? 150 : 200;
+      peer_start(p);
+      CHECK_OK(p->r, try_migrate(p, 1, T, ""));
+    }
+    peer *p = &c->peers[0], *other = &c->peers[1];
+    wire_open(c, 0, 1);
+    put_many(p, 0, 3, 0);
+    cluster_settle(c);
+    peer *copy = fork_peer(p);
+    put(copy, 0, "a", 2);
+    upsert(other, "t", ROW({"id", v_int(1)}, {"a", v_int(3)}));
+    upsert(copy, "t", ROW({"id", v_int(1)}, {"a", v_int(4)})); /* at the same moment */
+    c->now_ms++;
+    put(other, 2, "a", 5);
+    put(copy, 2, "a", 6);
+    int w = wire_open(c, 2, 1);
+    while (c->wires[w].to[0].n + c->wires[w].to[1].n >
+           0) /* the other's come here, not ours there */
+      for (int side = 0; side < 2; side++)
+        if (c->wires[w].to[side].n > 0) {
+          bool ours = side == 1 && c->wires[w].to[1].packets[0].data[1] == PATCHES;
+          if (ours)
+            wire_drop(c, w, 1, 0);
+          else
+            wire_deliver(c, w, side, 0);
+        }
+    wire_cut(c, w);
+    CHECK_INT(peer_at(copy, 150), 2);
+    CHECK_INT(peer_at(other, 200), 3);
+    CHECK_INT(peer_compact(copy, c->now_ms, ALL).removed, 5);
+    CHECK_INT(sql_int(peer_sql(copy), "SELECT count(*) FROM t_patches WHERE _peerId = 150"), 0);
+    put(p, 7, "a", 1);
+    wire_open(c, 0, 2);
+    cluster_deliver(c);
+    check_refused(copy, REPLIC_EPEER);
+    open_as(copy, id);
+    wire_open(c, 0, 1);
+    wire_open(c, 2, 1);
+    check_same(c);
+    CHECK_TEXT(peer_dump(p, "t"), "i0|i2|n\ni1|i4|n\ni2|i6|n\ni7|i1|n\n");
+    for (int i = 0; i < 3; i++) peer_compact(&c->peers[i], c->now_ms, ALL);
+    put(p, 7, "b", 9);
+    check_same(c);
+    test_release();
+  }
+}
+
+/* Two peers were put back to a backup, each with its witness; a third one holds what both have
+ * lost. Under a new peerId it issues anew the patches of both, in the order of their clocks. */
+static void two_histories_that_parted(void) {
+  cluster *c = cluster_start(3, T);
+  peer *p = &c->peers[0], *q = &c->peers[1], *third = &c->peers[2];
+  put(p, 0, "a", 0);
+  put(q, 0, "b", 0);
+  wire_open(c, 0, 1);
+  wire_open(c, 0, 2);
+  cluster_settle(c);
+  peer_stop(p);
+  peer_stop(q);
+  copy_files(p->config.path, test_path("p"));
+  copy_files(q->config.path, test_path("q"));
+  peer_start(p);
+  peer_start(q);
+  wire_open(c, 0, 2);
+  wire_open(c, 1, 2);
+  for (int i = 1; i <= 6; i++) put(i % 2 ? p : q, 1, "a", i); /* in turns, the last one is of q */
+  for (int i = 1; i <= 5; i++) put(i % 2 ? p : q, 2, "a", i); /* of p */
+  put(q, 3, "a", 7);
+  put(p, 3, "a", 8);
+  cluster_deliver(c);
+  peer_stop(p);
+  peer_stop(q);
+  copy_files(test_path("p"), p->config.path);
+  copy_files(test_path("q"), q->config.path);
+  peer_start(p);
+  peer_start(q);
+  put(p, 4, "a", 9);
+  put(q, 5, "a", 10);
+  wire_open(c, 0, 2);
+  wire_open(c, 1, 2);
+  cluster_deliver(c);
+  CHECK_TEXT(noted(third), "101: 1, 2; 102: 1, 2");
+  char *before = peer_dump(third, "t");
+  open_as(third, 90);
+  CHECK_TEXT(peer_dump(third, "t"), before);
+  CHECK_INT(peer_at(third, 90), 13);
+  CHECK_INT(sql_int(peer_sql(third), "SELECT count(*) FROM t_patches a JOIN t_patches b ON "
+                                     "b._sequenceId = a._sequenceId + 1 AND b._peerId = a._peerId "
+                                     "WHERE b._patchedAt <= a._patchedAt"),
+            0); /* each has its own clock */
+  wire_open(c, 0, 2);
+  wire_open(c, 1, 2);
+  check_same(c);
+  CHECK_TEXT(peer_dump(p, "t"), "i0|i0|i0\ni1|i6|n\ni2|i5|n\ni3|i8|n\ni4|i9|n\ni5|i10|n\n");
+}
+
+/* ---- a backup of both files ---- */
+
+/* The witness was restored with the database, so nothing local tells. Whoever has the lost tail
+ * does. */
+static void a_backup_of_both_files(void) {
+  for (int writes = 0; writes < 2; writes++) {
+    test_note("case %d", writes);
+    cluster *c = cluster_start(2, T);
+    peer *p = &c->peers[0];
+    put_many(p, 0, 3, 0);
+    peer_stop(p);
+    copy_files(p->config.path, test_path("backup"));
+    peer_start(p);
+    wire_open(c, 0, 1);
+    put_many(p, 3, 3, 1); /* the tail */
+    cluster_deliver(c);
+    peer_stop(p);
+    copy_files(test_path("backup"), p->config.path);
+    peer_start(p);
+    CHECK_INT(p->id, 101);
+    CHECK_INT(peer_at(p, 101), 3);
+    if (writes) put_many(p, 4, 4, 2);
+    wire_open(c, 0, 1);
+    cluster_deliver(c);
+    for (int i = 0; i < 2; i++) check_refused(&c->peers[i], REPLIC_EFORK);
+    CHECK_TEXT(noted(p), writes ? "101: 3, 4" : "101: 3, 0");
+    peer_stop(p);
+    peer_start(p); /* as it was: refused again */
+    wire_open(c, 0, 1);
+    cluster_deliver(c);
+    check_refused(p, REPLIC_EFORK);
+    open_as(p, 300);
+    CHECK_INT(peer_at(p, 300), writes ? 4 : 0);
+    wire_open(c, 0, 1);
+    check_same(c);
+    CHECK_INT(peer_at(p, 101), 6);
+    CHECK_INT(sql_int(peer_sql(p), "SELECT count(*) FROM t"), writes ? 8 : 6);
+    put(p, 20, "a", 3);
+    check_same(c);
+    test_release();
+  }
+}
+
+/* ---- contamination ---- */
+
+/* X has the one history, Y the other; neither has made it. */
+static void others_that_hold_one_history_each(void) {
+  cluster *c = cluster_start(3, T);
+  peer *p = &c->peers[0], *x = &c->peers[1], *y = &c->peers[2];
+  wire_open(c, 0, 1);
+  wire_open(c, 0, 2);
+  put_many(p, 0, 3, 0);
+  cluster_settle(c);
+  peer *copy = fork_peer(p); /* index 3; its links have ended */
+  put_many(p, 3, 3, 1);
+  put_many(copy, 3, 4, 2);
+  wire_open(c, 0, 1);
+  wire_open(c, 3, 2);
+  cluster_deliver(c);
+  put(x, 20, "a", 3);
+  put(y, 21, "a", 4);
+  wire_open(c, 1, 2);
+  cluster_deliver(c);
+  check_refused(x, REPLIC_EFORK);
+  check_refused(y, REPLIC_EFORK);
+  CHECK_INT(peer_at(x, 101), 6);
+  CHECK_INT(peer_at(y, 101), 7);
+  CHECK_INT(peer_at(x, 103) + peer_at(y, 102), 0); /* nothing else either: the link is refused */
+  peer_stop(p);                                    /* its file is lost; X has what it wrote */
+  open_as(x, 201);
+  CHECK_INT(peer_at(x, 101), 3);
+  CHECK_INT(peer_at(x, 201), 3);
+  wire_open(c, 1, 2);
+  check_same(c);
+  CHECK_INT(peer_at(x, 101), 7);
+  CHECK_INT(sql_int(peer_sql(y), "SELECT count(*) FROM t"), 9);
+  /* now the lost file is found: its history was given up, and it is told */
+  peer_start(p);
+  wire_open(c, 0, 1);
+  cluster_deliver(c);
+  check_refused(p, REPLIC_EFORK);
+  check_refused(x, REPLIC_EFORK);
+  open_as(p, 202);
+  wire_open(c, 0, 1);
+  check_same(c);
+  CHECK_INT(sql_int(peer_sql(p), "SELECT count(*) FROM t"), 9); /* it has brought nothing new */
+}
+
+/* Who has given a history up does not take it again, by whatever way it comes: also not after a
+ * restart, also not by a jump. */
+static void what_was_given_up_is_not_taken_again(void) {
+  enum { PATCHES_BRING_IT, HELLO_NAMES_IT, A_JUMP_BRINGS_IT, N };
+  for (int how = 0; how < N; how++) {
+    test_note("case %d", how);
+    cluster *c = cluster_start(3, T);
+    peer *p = &c->peers[0], *x = &c->peers[1];
+    wire_open(c, 0, 1);
+    put_many(p, 0, 3, 0);
+    cluster_deliver(c);
+    peer *copy = fork_peer(p);
+    put_many(copy, 2, 3, 2);
+    put(p, 1, "a", 1);
+    for (int i = 0; i < 2 && how != HELLO_NAMES_IT; i++) put(p, 0, "a", 1);
+    int64_t last = peer_at(p, 101);
+    wire_open(c, 0, 1); /* X has 101.4 of the original, and perhaps 5 and 6 */
+    cluster_deliver(c);
+    wire_open(c, 3, 0);
+    cluster_deliver(c);
+    open_as(p, 201); /* gives the original's up */
+    CHECK_INT(peer_at(p, 101), 3);
+    peer_stop(p);
+    peer_start(p);
+    if (how == A_JUMP_BRINGS_IT) {
+      peer_compact(x, c->now_ms, ALL);
+      CHECK_TEXT(sql_text(peer_sql(x), "SELECT floor FROM _replic_vector"), "5");
+    }
+    CHECK_INT(peer_at(x, 101), last);
+    wire_open(c, 0, 1);
+    cluster_deliver(c);
+    check_refused(p, REPLIC_EFORK);
+    check_refused(x, REPLIC_EFORK);
+    CHECK_INT(peer_at(p, 101), 3);
+    open_as(x, 202);
+    wire_open(c, 0, 1);
+    wire_open(c, 3, 0);
+    peer_stop(&c->peers[2]);
+    check_same(c);
+    CHECK_TEXT(peer_dump(x, "t"), test_format("i0|i%d|n\ni1|i1|n\ni2|i2|n\ni3|i2|n\ni4|i2|n\n",
+                                              how != HELLO_NAMES_IT));
+    test_release();
+  }
+}
+
+/* Of all that is said about one origin the lowest common sequence counts. */
+static void the_least_that_is_common_is_noted(void) {
+  cluster *c = cluster_start(1, T);
+  peer *p = &c->peers[0];
+  put_many(p, 0, 5, 0);
+  static const int COMMON[] = {3, 2, 4, 0, 1};
+  static const char *const NOTED[] = {"101: 3, 4", "101: 2, 3", "101: 2, 3", "101: 0, 1",
+                                      "101: 0, 1"};
+  for (size_t i = 0; i < COUNT(COMMON); i++) {
+    int w = wire_open_test(c, 0);
+    play(c, w, hello_frame(900, c->now_ms, NULL, 0));
+    replic_position probes[5];
+    for (int k = 0; k < 5; k++)
+      probes[k] = (replic_position){0, k + 1, c->now_ms - 5 + k + (k >= COMMON[i] ? 1 : 0)};
+    play(c, w, fork_frame(101, 5, probes, 5));
+    CHECK_TEXT(noted(p), NOTED[i]);
+    CHECK_INT(event_last(p, REPLIC_EVENT_LINK_CLOSE)->code, REPLIC_EFORK);
+  }
+  int w = wire_open_test(c, 0); /* of an origin that nobody here has heard of */
+  play(c, w, hello_frame(900, c->now_ms, NULL, 0));
+  play(c, w, fork_frame(777, 5, &(replic_position){0, 1, 1}, 1));
+  CHECK(c->wires[w].open[0]);
+  CHECK_TEXT(noted(p), "101: 0, 1");
+}
+
+/* ---- two that live ---- */
+
+/* A hub sees two processes with one peerId, which have not even written: both are refused. */
+static void two_live_peers_with_one_id(void) {
+  cluster *c = cluster_start(2, T);
+  peer *hub = &c->peers[0];
+  put_many(&c->peers[1], 0, 3, 0);
+  wire_open(c, 0, 1);
+  cluster_settle(c);
+  peer *copy = fork_peer(&c->peers[1]);
+  copy->config.new_peer_id = 77; /* drawn anew at every open */
+  peer_stop(copy);
+  peer_start(copy);
+  wire_open(c, 0, 1);
+  cluster_deliver(c);
+  cluster_beat(c, 2);
+  CHECK_INT(event_count(hub, REPLIC_EVENT_LINK_CLOSE), 0);
+  wire_open(c, 0, 2);
+  cluster_beat(c, 2);
+  CHECK_INT(replic_link_count(hub->r), 0);
+  CHECK_INT(event_count(hub, REPLIC_EVENT_LINK_CLOSE), 2);
+  check_refused(&c->peers[1], REPLIC_EPEER);
+  check_refused(copy, REPLIC_EPEER);
+}
+
+/* A process that starts anew while the hub still holds the old link to it is no second one. */
+static void a_restart_is_no_second_process(void) {
+  cluster *c = cluster_start(1, T);
+  peer *p = &c->peers[0];
+  int old = wire_open_test(c, 0);
+  play(c, old, hello_of(900, 1, c->now_ms, NULL, 0));
+  for (int beat = 0; beat < 3; beat++) {
+    c->now_ms += 1000;
+    bytes *ack = ack_frame(c->now_ms);
+    for (int i = 0; i < 4; i++) add_varint(ack, 0);
+    play(c, old, ack);
+    tick(p);
+  }
+  int fresh = wire_open_test(c, 0); /* it has restarted; the old link is only half dead */
+  c->now_ms += 2000;
+  play(c, fresh, hello_of(900, 2, c->now_ms, NULL, 0));
+  bytes *late = ack_frame(c->now_ms - 1500); /* was on its way all the time */
+  for (int i = 0; i < 4; i++) add_varint(late, 0);
+  play(c, old, late);
+  CHECK_INT(event_count(p, REPLIC_EVENT_LINK_CLOSE), 0);
+  for (int beat = 0; beat < 11; beat++) {
+    c->now_ms += 1000;
+    bytes *ack = ack_frame(c->now_ms);
+    for (int i = 0; i < 4; i++) add_varint(ack, 0);
+    play(c, fresh, ack);
+    tick(p);
+  }
+  CHECK_INT(event_count(p, REPLIC_EVENT_LINK_CLOSE), 1); /* of the old one, which fell silent */
+  CHECK_INT(event_last(p, REPLIC_EVENT_LINK_CLOSE)->code, REPLIC_ETIMEOUT);
+  CHECK_INT(event_last(p, REPLIC_EVENT_LINK_CLOSE)->link, c->wires[old].number);
+  CHECK(c->wires[fresh].open[0]);
+  int third = wire_open_test(c, 0); /* but if the one that was there says something later … */
+  play(c, third, hello_of(900, 3, c->now_ms, NULL, 0));
+  c->now_ms += 1000;
+  bytes *ack = ack_frame(c->now_ms);
+  for (int i = 0; i < 4; i++) add_varint(ack, 0);
+  play(c, fresh, ack);
+  CHECK_INT(replic_link_count(p->r), 0);
+  CHECK_INT(event_last(p, REPLIC_EVENT_LINK_CLOSE)->code, REPLIC_EPEER);
+}
+
+/* The same process on a second link is none either. */
+static void two_links_of_one_process(void) {
+  cluster *c = cluster_start(2, T);
+  wire_open(c, 0, 1);
+  wire_open(c, 0, 1);
+  cluster_beat(c, 5);
+  CHECK_INT(replic_link_count(c->peers[0].r), 2);
+}
+
+/* ---- crashes ---- */
+
+/* The healing open ends at any change of the disk, by a kill or a power cut; the next one, with the
+ * same peerId, does it. */
+static void a_crash_while_it_heals(void) {
+  memvfs_install();
+  rng g = {(uint64_t)env_number("SEED", 1)};
+  int n = 1;
+  for (bool failed = true; failed; n++) {
+    memvfs_reset();
+    test_note("change %d", n);
+    cluster *c = cluster_start(2, T);
+    peer *p = &c->peers[0], *copy = &c->peers[1];
+    put_many(p, 0, 3, 0);
+    peer_stop(p);
+    peer_stop(copy);
+    static const char *const SUFFIXES[] = {"", "-wal", "-replic"};
+    for (size_t i = 0; i < COUNT(SUFFIXES); i++)
+      memvfs_copy(test_format("%s%s", p->config.path, SUFFIXES[i]),
+                  test_format("%s%s", copy->config.path, SUFFIXES[i]));
+    peer_start(p);
+    peer_start(copy);
+    put_many(p, 3, 3, 1);
+    put_many(copy, 2, 3, 2);
+    wire_open(c, 0, 1);
+    cluster_deliver(c);
+    peer_stop(copy);
+    peer_stop(p);
+    copy->config.peer_id = 300;
+    copy->config.normal_durability = 0;
+    memvfs_arm(0, n, true);
+    int rc = peer_try_start(copy);
+    failed = memvfs_has_failed(0);
+    if (failed) memvfs_freeze(0);
+    replic_close(copy->r);
+    copy->r = NULL;
+    memvfs_thaw(0);
+    if (!failed) CHECK_INT(rc, REPLIC_OK);
+    if (failed && n % 2) memvfs_cut_power(0, &g);
+    peer_start(copy);
+    CHECK_INT(copy->id, 300);
+    CHECK_INT(peer_at(copy, 101), 3);
+    CHECK_INT(peer_at(copy, 300), 3);
+    peer_start(p);
+    wire_open(c, 0, 1);
+    check_same(c);
+    CHECK_TEXT(peer_dump(p, "t"), "i0|i0|n\ni1|i0|n\ni2|i2|n\ni3|i2|n\ni4|i2|n\ni5|i1|n\n");
+    test_release();
+  }
+  CHECK(n > 8);
+  memvfs_uninstall();
+}
+
+int main(int argc, char **argv) {
+  static const test TESTS[] = {
+      TEST(copies_that_meet_know_where_they_part),
+      TEST(a_third_peer_finds_the_fork),
+      TEST(a_fork_that_arrives_later_is_found),
+      TEST(a_fork_that_is_lost),
+      TEST(opened_with_a_new_id_it_issues_anew),
+      TEST(only_an_id_of_the_applications_heals),
+      TEST(pruned_in_between),
+      TEST(two_histories_that_parted),
+      TEST(a_backup_of_both_files),
+      TEST(others_that_hold_one_history_each),
+      TEST(what_was_given_up_is_not_taken_again),
+      TEST(the_least_that_is_common_is_noted),
+      TEST(two_live_peers_with_one_id),
+      TEST(a_restart_is_no_second_process),
+      TEST(two_links_of_one_process),
+      TEST(a_crash_while_it_heals),
+  };
+  return run_tests(argc, argv, TESTS, COUNT(TESTS));
+}
