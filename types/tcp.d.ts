@@ -37,8 +37,8 @@ export interface Connection {
 }
 
 /**
- * Accepts connections from other peers over TCP. Neither encrypted nor authenticated: for networks that are
- * trusted. Rejects with REPLIC_USAGE, REPLIC_CLOSED, or the system's own error (EADDRINUSE, EACCES, ...).
+ * Accepts connections from other peers over TCP. Not encrypted, and authenticated only where the replicas have a
+ * `secret`. Rejects with REPLIC_USAGE, REPLIC_CLOSED, or the system's own error (EADDRINUSE, EACCES, ...).
  */
 export function listen(db: Replica, options?: ListenOptions): Promise<Listener>
 
