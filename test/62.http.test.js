@@ -29,6 +29,10 @@ import {
   until,
 } from './helpers.js'
 import { startProxy } from './proxy.js'
+import { contract } from './transport/contract.js'
+import { adapter } from './transport/http.js'
+
+contract(adapter)
 
 const TYPE = 'application/vnd.replic-sqlite'
 const replicas = (n, options) =>
@@ -514,6 +518,26 @@ describe('a client', () => {
     await replicate(a, b)
     expect(n).toBeGreaterThan(6)
     expect([states(a), states(b)]).toEqual([['12 ready'], ['11 ready']])
+  })
+
+  it('polls for a shorter time where a proxy cuts polls, then for longer again', async () => {
+    const [a, b] = await replicas(2, { heartbeatMs: 60_000, linkTimeoutMs: 600_000 })
+    const handle = handler(b)
+    const polls = []
+    const url = await answering((res, req) => {
+      const ms = Number(req.headers['replic-poll'] ?? 0)
+      if (ms > 0) polls.push(ms)
+      return ms > 120 ? plain(504, '')(res) : handle(req, res)
+    })
+    await link(a, b, url)
+    const longer = () => polls.findIndex((ms, i) => i > 0 && ms > 120)
+    await until(() => longer() > 0 && polls.length > longer() + 1)
+    expect(polls.slice(0, 2)).toEqual([20_000, 100])
+    expect(polls[longer()]).toBeLessThan(130)
+    expect(polls[longer() + 1]).toBe(100)
+    expect([states(a), states(b)]).toEqual([['12 ready'], ['11 ready']])
+    await Promise.all([a.upsert('note', { id: 1, text: 'a' }), b.upsert('note', { id: 2 })])
+    await converged(a, b)
   })
 
   it('begins a new session when its own is gone, as after a restart', async () => {

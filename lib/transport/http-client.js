@@ -76,8 +76,8 @@ export class ClientSession extends Session {
     }
   }
 
-  // One request, again and again until it is answered or the session given up. What came twice is
-  // harmless, and what the other side could not answer with waits there for the next request.
+  // One request, again and again until it is answered or the session given up: what comes twice is
+  // harmless. Of a poll that failed the next one does as well: what it was to bring waits there.
   async #exchange(extra, body) {
     const isPoll = extra['replic-poll'] !== undefined
     while (this.readyState === 1 && !(isPoll && this.#isEnding)) {
@@ -93,6 +93,7 @@ export class ClientSession extends Session {
         if (!isTransient(error) || ++this.#failures > MAX_FAILURES) return this.fail(error)
         if (isPoll) this.#shorten(performance.now() - begin)
         await this.#pause()
+        if (isPoll) return // the next one may be shorter
       }
     }
   }

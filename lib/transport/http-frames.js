@@ -49,10 +49,13 @@ export class Session extends EventEmitter {
 
   /** A reader of one body that came in. */
   reader() {
-    return new BodyReader(this.#maxFrame, (frame, piece) => {
+    const progress = () => this.emit('progress')
+    const take = (frame, piece) => {
       const whole = piece ? this.#assembly.add(piece, frame) : frame
-      if (whole && this.readyState === 1) this.emit('message', whole)
-    })
+      if (!whole) progress()
+      else if (this.readyState === 1) this.emit('message', whole)
+    }
+    return new BodyReader(this.#maxFrame, take, progress)
   }
 
   send(frame) {
@@ -160,15 +163,17 @@ function uint32s(...numbers) {
 class BodyReader {
   #maxFrame
   #emit
+  #progress
   #chunks = []
   #have = 0 // bytes in them
   #need = LENGTH_BYTES
   #next = (bytes) => this.#length(bytes)
 
-  /** `emit(bytes, piece)`: of a piece, { number, length, at }. */
-  constructor(maxFrameBytes, emit) {
+  /** `emit(bytes, piece)`: of a piece, { number, length, at }. `progress()`: a part of one came in. */
+  constructor(maxFrameBytes, emit, progress) {
     this.#maxFrame = maxFrameBytes
     this.#emit = emit
+    this.#progress = progress
   }
 
   /** Throws REPLIC_PROTOCOL. */
@@ -178,7 +183,7 @@ class BodyReader {
       rest = rest.subarray(part.length)
       this.#chunks.push(part)
       this.#have += part.length
-      if (this.#have < this.#need) return
+      if (this.#have < this.#need) return this.#progress()
       const whole = this.#chunks.length === 1 ? part : Buffer.concat(this.#chunks)
       this.#chunks = []
       this.#have = 0

@@ -91,10 +91,11 @@ export class Server {
     try {
       await this.#read(session, request, signal)
       if (request.header('replic-end') !== undefined) session.ended()
-      else await session.resumed()
+      else await session.resumed() // the client sends no more until this is answered
       if (kind === 'poll') await session.fetch(Math.min(Number(asked) || 0, this.pollMs), signal)
-      if (session.readyState === 1) signal.throwIfAborted()
-      return frames(session, {})
+      if (session.readyState === 3) return frames(session)
+      signal.throwIfAborted()
+      return kind === 'poll' ? frames(session) : response(200, { 'content-type': CONTENT_TYPE })
     } finally {
       done()
     }
@@ -188,7 +189,8 @@ class ServerSession extends Session {
   }
 }
 
-function frames(session, headers) {
+// Frames go with one response after the other, never with two at once: so they stay in order.
+function frames(session, headers = {}) {
   const isLast = session.isEnding || session.readyState === 3
   const end = isLast ? { 'replic-end': '1' } : {}
   const body = session.takeBody()
@@ -196,7 +198,7 @@ function frames(session, headers) {
   return response(200, { 'content-type': CONTENT_TYPE, ...headers, ...end }, body, sent)
 }
 
-function response(status, headers, body, sent) {
+function response(status, headers, body = Buffer.alloc(0), sent = undefined) {
   const common = { 'cache-control': 'no-store, no-transform', 'content-length': `${body.length}` }
   return { status, headers: { ...common, ...headers }, body, sent }
 }
