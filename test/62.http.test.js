@@ -8,6 +8,7 @@ import { createServer } from 'node:http'
 import { createServer as createSecureServer } from 'node:https'
 import { connect as netConnect } from 'node:net'
 import { join } from 'node:path'
+import { execPath } from 'node:process'
 import { fileURLToPath } from 'node:url'
 import express from 'express'
 import express4 from 'express-4'
@@ -147,6 +148,21 @@ describe('two peers', () => {
       code: 0,
       signal: null,
       stdout: 'as expected\n',
+      stderr: '',
+    })
+  })
+
+  it('the example: Express with routes of its own, and who may link', async () => {
+    const main = fileURLToPath(new URL('../examples/http/main.js', import.meta.url))
+    expect(await runProcess(execPath, [main])).toEqual({
+      code: 0,
+      signal: null,
+      stdout: `at the server: [ { id: 'a', text: 'written at the peer' } ]
+at the peer: [
+  { id: 'a', text: 'written at the peer' },
+  { id: 'b', text: 'posted to the server' }
+]
+`,
       stderr: '',
     })
   })
