@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core.h"
 #include "query.h"
 
 #define CLOCK                                                                                      \
@@ -24,8 +25,10 @@
 static int64_t countdown; /* the call that fails; 0: none */
 static bool for_good;     /* and all after it */
 static bool has_failed;
+static bool paused; /* while peer 1 is at work */
 
 bool fault_hits(void) {
+  if (paused) return false;
   if (has_failed && for_good) return true;
   if (countdown == 0 || --countdown > 0) return false;
   return has_failed = true;
@@ -309,6 +312,138 @@ static int run_sums(cluster *c) {
   return rc;
 }
 
+/* ---- retention, jumps, forks ---- */
+
+static void put_row(peer *p, int64_t id, const char *v) {
+  upsert(p, "t", ROW({"id", v_int(id)}, {"v", v_text(v)}));
+  upsert(p, "r",
+         ROW({"k", v_text(v)}, {"j", v_blob("b", 1)}, {"must", v_text("m")}, {"v", v_text(v)}));
+  p->cluster->now_ms++;
+}
+
+static void prune(peer *p) {
+  CHECK(peer_compact(p, peer_now(p) + 1000, 1000).done);
+}
+
+static void prepare_compaction(cluster *c) {
+  for (int i = 0; i < 6; i++) put_row(&c->peers[i % 2], i % 3 / 2, "same");
+  cluster_settle(c);
+}
+
+static int call_compact(peer *p) {
+  replic_compaction done = {0};
+  int rc = REPLIC_OK; /* in two slices of one batch */
+  for (int i = 0; rc == REPLIC_OK && i < 2; i++)
+    rc = replic_compact(p->r, peer_now(p) + 1000, i ? 1000 : 5, &done);
+  return rc;
+}
+
+static int run_compaction(cluster *c) {
+  return batch(c, call_compact);
+}
+
+static void check_compacted(cluster *c) {
+  prune(&c->peers[1]);
+  CHECK(replic_log_rows(c->peers[0].r) < 8);
+  CHECK_INT(replic_log_rows(c->peers[0].r), replic_log_rows(c->peers[1].r));
+}
+
+/* Peer `source` has what it has pruned, the other one nothing; a link comes up. */
+static void prepare_jump(cluster *c, int source) {
+  wire_cut(c, 0);
+  for (int i = 0; i < 12; i++) put_row(&c->peers[source], i % 4, i % 2 ? "odd" : "even");
+  prune(&c->peers[source]);
+  for (int i = 0; i < 2; i++) c->peers[i].r->config.slice_bytes = 100;
+  wire_open(c, 0, 1);
+}
+
+static void prepare_jump_here(cluster *c) {
+  prepare_jump(c, 1);
+}
+
+static void prepare_jump_there(cluster *c) {
+  prepare_jump(c, 0);
+}
+
+/* Frames in both directions until there are none; only peer 0 is unlucky. */
+static int run_jump(cluster *c) {
+  int result = REPLIC_OK;
+  for (bool moved = true; moved;) {
+    int rc = run_receive(c);
+    if (result == REPLIC_OK) result = rc;
+    moved = false;
+    paused = true;
+    for (int w = 0; w < c->n_wires; w++) {
+      for (; c->wires[w].to[1].n > 0; moved = true) wire_deliver(c, w, 1, 0);
+    }
+    paused = false;
+  }
+  return result;
+}
+
+static void check_jumped(cluster *c) {
+  for (int i = 0; i < 2; i++)
+    CHECK_INT(sql_int(peer_sql(&c->peers[i]), "SELECT count(*) FROM t"), 4);
+  prune(&c->peers[0]);
+  prune(&c->peers[1]);
+  cluster_beat(c, 1);
+  for (int i = 0; i < 2; i++)
+    CHECK_INT(sql_int(peer_sql(&c->peers[i]), "SELECT count(*) FROM _replic_staged"), 0);
+}
+
+static void copy_files(const char *from, const char *to) {
+  static const char *const SUFFIXES[] = {"", "-wal", "-replic"};
+  for (size_t i = 0; i < COUNT(SUFFIXES); i++) {
+    FILE *in = fopen(test_format("%s%s", from, SUFFIXES[i]), "rb");
+    remove(test_format("%s%s", to, SUFFIXES[i]));
+    if (!in) continue;
+    FILE *out = fopen(test_format("%s%s", to, SUFFIXES[i]), "wb");
+    char data[4096];
+    for (size_t n; (n = fread(data, 1, sizeof data, in)) > 0;) CHECK(fwrite(data, 1, n, out) == n);
+    fclose(in);
+    CHECK(fclose(out) == 0);
+  }
+}
+
+/* Peer 0 was put back to a backup of all its files, and has written since; both know where the
+ * histories part, and it is about to be opened with a new peerId. */
+static void prepare_fork(cluster *c) {
+  peer *p = &c->peers[0];
+  put_row(p, 0, "common");
+  cluster_settle(c);
+  peer_stop(p);
+  copy_files(p->config.path, test_path("backup"));
+  peer_start(p);
+  wire_open(c, 0, 1);
+  put_row(p, 1, "lost");
+  cluster_settle(c);
+  peer_stop(p);
+  copy_files(test_path("backup"), p->config.path);
+  peer_start(p);
+  put_row(p, 2, "written since");
+  put_row(p, 2, "again");
+  prune(p);
+  wire_open(c, 0, 1);
+  cluster_deliver(c);
+  CHECK_INT(event_last(p, REPLIC_EVENT_LINK_CLOSE)->code, REPLIC_EFORK);
+  peer_stop(p);
+  p->config.peer_id = 301;
+}
+
+static void check_healed(cluster *c) {
+  CHECK_INT(peer_at(&c->peers[1], 301), 4);
+  CHECK_INT(peer_at(&c->peers[0], 101), 4);
+  CHECK_TEXT(sql_text(peer_sql(&c->peers[1]), "SELECT group_concat(v) FROM (SELECT v FROM t ORDER "
+                                              "BY id)"),
+             "common,lost,again");
+  prune(&c->peers[0]);
+  prune(&c->peers[1]);
+}
+
+const work FAULT_COMPACTION = {prepare_compaction, run_compaction, check_compacted};
+const work FAULT_JUMP = {prepare_jump_here, run_jump, check_jumped};
+const work FAULT_SOURCE = {prepare_jump_there, run_jump, check_jumped};
+const work FAULT_HEALING = {prepare_fork, run_open, check_healed};
 const work FAULT_WRITE = {prepare_nothing, run_write, check_written};
 const work FAULT_DELETION = {prepare_row, run_delete, check_deleted};
 const work FAULT_RECEIVE = {prepare_receive, run_receive, check_received};
@@ -323,12 +458,22 @@ const work FAULT_OPENING = {prepare_stopped, run_open, check_same_peer};
 /* ---- one round, and all of them ---- */
 
 static void check_memory_is_disk(peer *p) {
-  for (uint32_t origin = 101; origin <= 102; origin++) {
-    char *count = test_format("SELECT (SELECT count(*) FROM t_patches WHERE _peerId = %lu) + "
-                              "(SELECT count(*) FROM r_patches WHERE "
-                              "_peerId = %lu)",
-                              (unsigned long)origin, (unsigned long)origin);
-    CHECK_INT(sql_int(peer_sql(p), count), peer_at(p, origin));
+  for (size_t i = 0; i < p->r->n_vector; i++) {
+    const replic__entry *entry = &p->r->vector[i];
+    unsigned long origin = entry->now.origin;
+    CHECK_INT(sql_int(peer_sql(p),
+                      test_format("SELECT (SELECT count(*) FROM t_patches WHERE _peerId = %lu) + "
+                                  "(SELECT count(*) FROM r_patches WHERE _peerId = %lu)",
+                                  origin, origin)),
+              entry->now.sequence - entry->pruned.missing);
+    CHECK_TEXT(sql_text(peer_sql(p),
+                        test_format("SELECT coalesce((SELECT sequence || ' ' || floor || ' ' || "
+                                    "cursor || ' ' || missing FROM _replic_vector WHERE origin = "
+                                    "%lu), '0 0 0 0')",
+                                    origin)),
+               test_format("%lld %lld %lld %lld", (long long)entry->now.sequence,
+                           (long long)entry->pruned.floor, (long long)entry->pruned.cursor,
+                           (long long)entry->pruned.missing));
   }
 }
 
@@ -336,8 +481,11 @@ static void check_memory_is_disk(peer *p) {
 static void settle(cluster *c) {
   for (int beat = 0; beat < 14; beat++) {
     bool equal = true;
-    for (uint32_t origin = 101; origin <= 102; origin++)
-      equal = equal && peer_at(&c->peers[0], origin) == peer_at(&c->peers[1], origin);
+    for (int i = 0; i < 2; i++) {
+      const replic_position *vector = replic_vector(c->peers[i].r);
+      for (size_t k = 0; k < replic_vector_count(c->peers[i].r); k++)
+        equal = equal && peer_at(&c->peers[!i], vector[k].origin) == vector[k].sequence;
+    }
     if (equal) return;
     cluster_beat(c, 1);
   }
@@ -374,6 +522,7 @@ static bool fail_once(const fault_kind *kind, const work *work, int64_t n, bool 
     CHECK_OK(p->r, work->run(c)); /* now it can be done */
   }
   check_memory_is_disk(p);
+  p->id = replic_peer_id(p->r);
   if (replic_link_count(p->r) == 0) wire_open(c, 0, 1);
   cluster_deliver(c);
   settle(c);

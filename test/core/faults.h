@@ -16,7 +16,8 @@ typedef struct work {
 } work;
 
 extern const work FAULT_WRITE, FAULT_DELETION, FAULT_RECEIVE, FAULT_LINK, FAULT_HEARTBEAT,
-    FAULT_SQL, FAULT_MIGRATION, FAULT_OPENING, FAULT_BACKUP, FAULT_SUMS;
+    FAULT_SQL, FAULT_MIGRATION, FAULT_OPENING, FAULT_BACKUP, FAULT_SUMS, FAULT_COMPACTION,
+    FAULT_JUMP, FAULT_SOURCE, FAULT_HEALING;
 
 typedef struct fault_kind {
   const char *what;            /* for messages: "allocation" */

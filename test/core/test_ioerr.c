@@ -182,6 +182,22 @@ static void sums_of_a_snapshot(void) {
   fault_everywhere(&INPUT_OUTPUT, &FAULT_SUMS, 1);
 }
 
+static void retention(void) {
+  fault_everywhere(&INPUT_OUTPUT, &FAULT_COMPACTION, 1);
+}
+
+static void a_jump(void) {
+  fault_everywhere(&INPUT_OUTPUT, &FAULT_JUMP, 1);
+}
+
+static void the_source_of_a_jump(void) {
+  fault_everywhere(&INPUT_OUTPUT, &FAULT_SOURCE, 1);
+}
+
+static void a_fork_that_is_healed(void) {
+  fault_everywhere(&INPUT_OUTPUT, &FAULT_HEALING, 1);
+}
+
 int main(int argc, char **argv) {
   static const test TESTS[] = {
       TEST(a_write),
@@ -193,6 +209,10 @@ int main(int argc, char **argv) {
       TEST(opening),
       TEST(a_backup),
       TEST(sums_of_a_snapshot),
+      TEST(retention),
+      TEST(a_jump),
+      TEST(the_source_of_a_jump),
+      TEST(a_fork_that_is_healed),
   };
   install_shim();
   return run_tests(argc, argv, TESTS, COUNT(TESTS));

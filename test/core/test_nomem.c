@@ -81,13 +81,38 @@ static void sums_of_a_snapshot(void) {
   fault_everywhere(&ALLOCATION, &FAULT_SUMS, 1);
 }
 
+static void retention(void) {
+  fault_everywhere(&ALLOCATION, &FAULT_COMPACTION, 4);
+}
+
+static void a_jump(void) {
+  fault_everywhere(&ALLOCATION, &FAULT_JUMP, 6);
+}
+
+static void the_source_of_a_jump(void) {
+  fault_everywhere(&ALLOCATION, &FAULT_SOURCE, 1);
+}
+
+static void a_fork_that_is_healed(void) {
+  fault_everywhere(&ALLOCATION, &FAULT_HEALING, 50);
+}
+
 int main(int argc, char **argv) {
   static const test TESTS[] = {
-      TEST(a_write),          TEST(a_deletion),
-      TEST(received_patches), TEST(a_link_that_comes_up),
-      TEST(heartbeats),       TEST(sql_of_the_application),
-      TEST(a_migration),      TEST(opening),
-      TEST(a_backup),         TEST(sums_of_a_snapshot),
+      TEST(a_write),
+      TEST(a_deletion),
+      TEST(received_patches),
+      TEST(a_link_that_comes_up),
+      TEST(heartbeats),
+      TEST(sql_of_the_application),
+      TEST(a_migration),
+      TEST(opening),
+      TEST(a_backup),
+      TEST(sums_of_a_snapshot),
+      TEST(retention),
+      TEST(a_jump),
+      TEST(the_source_of_a_jump),
+      TEST(a_fork_that_is_healed),
   };
   install_shim();
   return run_tests(argc, argv, TESTS, COUNT(TESTS));
