@@ -9,7 +9,6 @@ import * as scenarios from './chaos/scenarios.js'
 vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 })
 
 const writes = { perSecond: 300 }
-const KILLS = 36
 
 describe('processes', () => {
   it('that are stopped (SIGSTOP) are given up, and go on where they were (SIGCONT)', async () => {
@@ -17,14 +16,21 @@ describe('processes', () => {
     expect(faults).toBe(3)
   })
 
-  it('that are killed again and again (SIGKILL) lose nothing that they acknowledged', async () => {
-    const { faults } = await play(scenarios.killed, {
-      writes,
-      random: randomFrom(seed),
-      isEnough: (kills) => kills === KILLS,
-    })
-    expect(faults).toBe(KILLS)
-  })
+  it.each([
+    ['tcp', 36],
+    ['udp', 12],
+  ])(
+    'that are killed again and again (SIGKILL), over %s, lose nothing',
+    async (transport, times) => {
+      const { faults } = await play(scenarios.killed, {
+        writes,
+        random: randomFrom(seed),
+        isEnough: (kills) => kills === times,
+        like: { ...scenarios.FAST, transport },
+      })
+      expect(faults).toBe(times)
+    },
+  )
 })
 
 const mayMount = process.platform === 'linux' && process.getuid() === 0

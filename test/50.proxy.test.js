@@ -321,6 +321,14 @@ describe('peers whose lines', () => {
     expect(framesLost / frames).toBeLessThan(0.3)
   })
 
+  it('lose 20 % of all datagrams', async () => {
+    const like = { ...scenarios.FAST, transport: 'udp' }
+    const line = { loss: 0.2 }
+    const { frames, framesLost } = await play(scenarios.badLines, { ...settings, line, like })
+    expect(framesLost / frames).toBeGreaterThan(0.1)
+    expect(framesLost / frames).toBeLessThan(0.3)
+  })
+
   it('take 300 ± 200 ms', async () => {
     await play(scenarios.badLines, { ...settings, line: { delayMs: [100, 500] }, like: {} })
   })

@@ -7,9 +7,12 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Ledger } from './ledger.js'
 import { TcpProxy } from './proxy.js'
+import { UdpProxy } from './udp.js'
 
 const PEER = fileURLToPath(new URL('peer.js', import.meta.url))
 const PORT = 7000 // on a host of its own
+
+const PROXIES = { tcp: TcpProxy, udp: UdpProxy }
 
 /** Accepts the event that the link to `peer` is up. */
 export const isLinkUp = (peer) => (event) =>
@@ -38,7 +41,7 @@ class Peer extends EventEmitter {
   life = 0
   writes = null // the options it writes with; null: it does not
 
-  /** `given`: { index, peerId, path, seed, options, dial, listen, command }. `command` makes that of a process. */
+  /** `given`: { index, peerId, path, seed, options, transport, listen, dial, command }. `command` makes that of a process. */
   constructor(given, ledger) {
     super()
     this.setMaxListeners(0)
@@ -50,7 +53,7 @@ class Peer extends EventEmitter {
 
   /** Starts its process, the first time or again, on its file; links and writes as before. */
   async start() {
-    const { index, command, path, seed, peerId, listen, dial, options } = this.#given
+    const { index, command, path, seed, peerId, listen, dial, transport, options } = this.#given
     const [program, ...args] = command([process.execPath, PEER])
     this.life++
     this.#isExpectedToEnd = false
@@ -60,6 +63,7 @@ class Peer extends EventEmitter {
       path,
       listen,
       dial,
+      transport,
       life: this.life,
       seed: seed + 1000 * index,
       options: { ...options, peerId },
@@ -202,32 +206,45 @@ class Peer extends EventEmitter {
 /**
  * Several peers, with their files in `dir`, or where `paths` says. With a `network` (see netns.js) each is on
  * a host of its own; without, all are on this one, and every link leads through a proxy, whose lines have the
- * settings `line`. `options` are those of Replica.open(), `dial` those of connect().
+ * settings `line`. `transport`: tcp or udp. `options` are those of Replica.open(), `dial` those of connect().
  */
 export class Cluster extends EventEmitter {
   #network
   #seed
   #line
-  #proxies = new Map() // 'i-j' -> TcpProxy
+  #transport
+  #proxies = new Map() // 'i-j' -> proxy
   #healedMs
 
   peers
   ledger = new Ledger()
 
-  constructor({ size, dir, seed, network, line = {}, paths = {}, options, dial }) {
+  constructor({
+    size,
+    dir,
+    seed,
+    network,
+    line = {},
+    paths = {},
+    transport = 'tcp',
+    options,
+    dial,
+  }) {
     super()
     this.#network = network
     this.#seed = seed
     this.#line = line
+    this.#transport = transport
     this.peers = Array.from({ length: size }, (_, index) => {
       const given = {
         index,
         seed,
         options,
         dial,
+        transport,
         peerId: 11 + index,
         path: paths[index] ?? join(dir, `peer-${index}.db`),
-        listen: network ? { host: '0.0.0.0', port: PORT } : { port: 0 },
+        listen: network ? { host: '0.0.0.0', port: PORT } : { host: '127.0.0.1', port: 0 },
         command: (command) => network?.on(index, command) ?? command,
       }
       return new Peer(given, this.ledger)
@@ -266,7 +283,8 @@ export class Cluster extends EventEmitter {
     }
     if (this.#network) return target
     const seed = this.#seed + 10 * this.#proxies.size
-    const proxy = await TcpProxy.open({ target, seed, ...this.#line })
+    const { open } = PROXIES[this.#transport]
+    const proxy = await open({ target, seed, ...this.#line })
     this.#proxies.set(`${i}-${j}`, proxy)
     return proxy.address
   }

@@ -9,6 +9,7 @@ import { digestAll } from '../../examples/demo/digest.js'
 import { randomFrom } from '../../examples/demo/random.js'
 import { Replica } from '../../lib/index.js'
 import { connect, listen } from '../../lib/transport/tcp.js'
+import { bind, peer } from '../../lib/transport/udp.js'
 
 const REFUSALS = ['SQLITE_FULL', 'REPLIC_BUSY'] // what a write may be refused with, and go on
 const SHARED_ROWS = 32
@@ -79,26 +80,35 @@ const CELLS = SHARED_COLUMNS.map(
     ORDER BY _patchedAt DESC, _peerId DESC, _sequenceId DESC LIMIT 1)`,
 ).join(' UNION ALL ')
 
+// Both with { host, port }: one that others dial, and dialing one.
+const TRANSPORTS = {
+  tcp: { listen, dial: connect },
+  udp: {
+    listen: (db, { host, ...options }) => bind(db, { address: host, ...options }),
+    dial: (db, { host, ...options }) => peer(db, { address: host, ...options }),
+  },
+}
+
 let db
 let config
 let stopping = false
 let writing = Promise.resolve()
 
 const asks = {
-  /** Opens the file; listens, if it is to. */
+  /** Opens the file, and listens. */
   async open(given) {
     config = given
     db = await Replica.open(config.path, config.options)
     db.on('link', (event) => tell({ event: { name: 'link', ...event } }))
     db.on('error', ({ code, message }) => tell({ event: { name: 'error', code, message } }))
     await db.migrate(MIGRATIONS)
-    const listener = config.listen && (await listen(db, config.listen))
+    const listener = await TRANSPORTS[config.transport].listen(db, config.listen)
     const { peerId, vector } = db.status()
-    return { peerId, vector, port: listener?.address().port }
+    return { peerId, vector, port: listener.address().port }
   },
 
   link({ dials }) {
-    for (const dial of dials) connect(db, { ...config.dial, ...dial })
+    for (const dial of dials) TRANSPORTS[config.transport].dial(db, { ...config.dial, ...dial })
   },
 
   /**

@@ -1,5 +1,5 @@
 // npm run reliability [-- --seed N] [NAME ...]: the scenarios of the tests at full size, with the default
-// options: minutes instead of moments. All of them, or those whose names begin so. Prints a table; its
+// options: minutes instead of moments. All of them, or those whose name or title begins so. Prints a table; its
 // figures are in docs/reliability.md. Exit status: 0 if nothing was lost and all converged.
 
 import { randomInt } from 'node:crypto'
@@ -16,6 +16,13 @@ const AS_IT_COMES = {} // the defaults of replic-sqlite
 const seconds = (n) => () => delay(n * 1000)
 const NETWORK = 'network'
 const ROOT = 'root'
+
+const LOSSY = { line: { loss: 0.2 }, during: seconds(45) }
+const WILD = {
+  line: { loss: 0.2, duplicate: 0.2, delayMs: [100, 500], ordered: false },
+  during: seconds(45),
+}
+const UDP = { like: { transport: 'udp' } }
 
 const STORIES = [
   [
@@ -46,16 +53,9 @@ const STORIES = [
   [scenarios.lineDown, 'a line down for a minute', { during: seconds(60) }],
   [scenarios.forgotten, 'half-open connections, 3 × 15 s', { times: 3, during: seconds(15) }],
   [scenarios.oneWay, 'one direction stalled, 2 × 15 s', { times: 2, during: seconds(15) }],
-  [scenarios.badLines, '20 % of all frames lost', { line: { loss: 0.2 }, during: seconds(45) }],
+  [scenarios.badLines, '20 % of all frames lost', LOSSY],
   [scenarios.badLines, '300 ± 200 ms', { line: { delayMs: [100, 500] }, during: seconds(45) }],
-  [
-    scenarios.badLines,
-    '20 % lost, 20 % doubled, 300 ± 200 ms, any order',
-    {
-      line: { loss: 0.2, duplicate: 0.2, delayMs: [100, 500], ordered: false },
-      during: seconds(45),
-    },
-  ],
+  [scenarios.badLines, '20 % lost, 20 % doubled, 300 ± 200 ms, any order', WILD],
   [
     scenarios.slowLine,
     '64 kbit/s, and a backlog',
@@ -66,11 +66,19 @@ const STORIES = [
       writes: { perSecond: 10 },
     },
   ],
+  [scenarios.badLines, 'UDP: 20 % of all datagrams lost', { ...LOSSY, ...UDP }],
+  [
+    scenarios.badLines,
+    'UDP: 20 % lost, 20 % doubled, 300 ± 200 ms, any order',
+    { ...WILD, ...UDP },
+  ],
+  [scenarios.killed, 'UDP: kill -9 in a loop, for a minute', { isEnough: isOver(60), ...UDP }],
   [scenarios.stopped, 'SIGSTOP, 3 × 15 s', { times: 3, during: seconds(15) }],
   [scenarios.killed, 'kill -9 in a loop, for 3 minutes', { isEnough: isOver(180) }],
   [scenarios.diskFull, 'a disk full, 10 times', { times: 10, writes: { perSecond: 1000 } }, ROOT],
 ]
 
+// n seconds after it was first asked.
 function isOver(n) {
   let end
   return () => {
@@ -113,8 +121,9 @@ function row({ title, peers, faults, acked, patches, lost, problems, ...times })
 }
 
 function choose(names) {
-  const isChosen = (name) => names.length === 0 || names.some((begin) => name.startsWith(begin))
-  return STORIES.filter(([scenario]) => isChosen(scenario.name))
+  const begins = (text) => names.some((begin) => text.startsWith(begin))
+  if (names.length === 0) return STORIES
+  return STORIES.filter(([{ name }, title]) => begins(name) || begins(title))
 }
 
 /** Says which stories cannot be told here, and gives the others. */

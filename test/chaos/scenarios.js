@@ -7,7 +7,7 @@ import { isLinkDown, isLinkUp } from './cluster.js'
 import { TO_DIALER, TO_LISTENER } from './proxy.js'
 
 // What is waited for in a test is short.
-const FAST = {
+export const FAST = {
   options: { heartbeatMs: 100, linkTimeoutMs: 1000 },
   dial: { retryMinMs: 10, retryMaxMs: 200 },
 }

@@ -41,6 +41,21 @@ export class UdpProxy {
     for (const line of Object.values(this.lines)) line.set(settings)
   }
 
+  get target() {
+    return this.#target
+  }
+
+  /** Where datagrams lead from now on: the peer has been restarted on another port. */
+  retarget(target) {
+    this.#target = target
+  }
+
+  /** What became of the datagrams, over both directions. */
+  get counts() {
+    const [one, other] = Object.values(this.lines).map(({ counts }) => counts)
+    return Object.fromEntries(Object.entries(one).map(([name, n]) => [name, n + other[name]]))
+  }
+
   /** While it is cut, every datagram vanishes. */
   cut(value) {
     this.#cut = value
