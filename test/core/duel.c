@@ -167,6 +167,43 @@ static void attack_forged(duel *d, input *in) {
   attack(d, frame->data, frame->len);
 }
 
+/* Definitions that fit, that differ in a key, a type or a column, and of no table at all. */
+static void attack_definition(duel *d, input *in) {
+  static const struct {
+    const char *name;
+    size_t n_keys, n_fields;
+    const char *fields[8];
+  } TABLES[] = {
+      {"t", 1, 3, {"id", "INTEGER", "a", "TEXT", "b", "INTEGER"}},
+      {"T", 1, 2, {"ID", "integer", "A", "text"}},
+      {"t", 2, 3, {"id", "INTEGER", "a", "TEXT", "b", "INTEGER"}},
+      {"t", 1, 2, {"a", "TEXT", "id", "INTEGER"}},
+      {"t", 1, 2, {"id", "INTEGER", "a", "BLOB"}},
+      {"t", 1, 2, {"id", "INTEGER", "none", "TEXT"}},
+      {"t", 1, 3, {"id", "INTEGER", "a", "TEXT", "a", "TEXT"}},
+      {"t_patches", 1, 2, {"id", "INTEGER", "_peerId", "INTEGER"}},
+      {"s", 1, 3, {"k", "TEXT", "must", "TEXT", "n", "REAL"}},
+      {"", 1, 1, {"", ""}},
+  };
+  size_t i = next(in) % COUNT(TABLES);
+  int64_t sequence = 1 + next(in) % 4, now = d->c->now_ms, floor = sequence;
+  unsigned value = next(in);
+  bytes *schema =
+      schema_frame(1, TABLES[i].name, TABLES[i].n_keys, TABLES[i].n_fields, TABLES[i].fields);
+  replic_value values[4];
+  for (size_t k = 0; k < COUNT(values); k++)
+    values[k] = value >> k & 1 ? v_int(value) : k ? v_text("text") : v_blob("k", 1);
+  bytes *frames[] = {patches_frame(HOSTILE, sequence - 1, sequence),
+                     stage_frame(0, HOSTILE, 0, sequence, 1),
+                     jump_frame(&(replic_position){HOSTILE, sequence, now}, &floor, 1)};
+  add_patch(frames[0], 1, true, (uint64_t)now, 1, TABLES[i].n_keys, TABLES[i].n_fields, values);
+  add_patch(frames[1], sequence, true, (uint64_t)now, 1, TABLES[i].n_keys, TABLES[i].n_fields,
+            values);
+  attack(d, schema->data, schema->len);
+  for (size_t k = value & 64 ? 1 : 0; k < COUNT(frames); k++)
+    attack(d, frames[k]->data, frames[k]->len);
+}
+
 static void attack_changed(duel *d, input *in) {
   int side;
   size_t index;
@@ -214,6 +251,7 @@ static void play_one(duel *d, input *in) {
   case DUEL_RAW: attack_raw(d, in); break;
   case DUEL_CHANGED: attack_changed(d, in); break;
   case DUEL_FORGED: attack_forged(d, in); break;
+  case DUEL_DEFINE: attack_definition(d, in); break;
   case DUEL_COMPACT: compact(d, in); break;
   default: c->now_ms += 1000 * (int64_t)next(in); break;
   }

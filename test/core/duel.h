@@ -37,6 +37,8 @@ enum {             /* what a byte means, modulo DUEL_N; bytes that follow it */
                       */
        DUEL_FORGED,  /* type, then as many bytes as it has numbers, each the index of one that is at
                         some limit: a hostile frame with these numbers */
+       DUEL_DEFINE, /* definition, sequence, value: the hostile one defines a table, rightly or not,
+                       and sends one patch of it, as PATCHES and in pieces with a JUMP */
        DUEL_N
 };
 

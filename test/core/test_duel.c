@@ -184,6 +184,22 @@ static void seed_hostile_jumps(bytes *b) {
              "100");
 }
 
+/* Each definition, as patches and as pieces. */
+static void seed_hostile_definitions(bytes *b) {
+  add_ops(b, "001270");
+  for (unsigned definition = 0; definition < 10; definition++)
+    for (unsigned pieces = 0; pieces < 2; pieces++) {
+      add_u8(b, DUEL_DEFINE);
+      add_u8(b, definition);
+      add_u8(b, 0);
+      add_u8(b, 1 + 64 * pieces);
+      add_ops(b, "4"
+                 "70");
+    }
+  add_ops(b, "110"
+             "100");
+}
+
 static const struct seed {
   const char *name;
   void (*write)(bytes *b);
@@ -193,7 +209,8 @@ static const struct seed {
              {"hostile-claims", seed_hostile_claims},
              {"jump", seed_jump},
              {"broken-jump", seed_broken_jump},
-             {"hostile-jumps", seed_hostile_jumps}};
+             {"hostile-jumps", seed_hostile_jumps},
+             {"hostile-definitions", seed_hostile_definitions}};
 
 static void seeds_converge(void) {
   for (size_t i = 0; i < COUNT(SEEDS); i++) {
