@@ -279,66 +279,77 @@ static void compaction_of_larger_sets(void) {
   COMPACTED(4, "0@10 a1 b1", "1@20 d9", "2@15 a2", "0@25 a3", "2@30 d2");
 }
 
+enum { N_RANDOM = 80, N_RANDOM_ORIGINS = 4 };
+static const model_column RANDOM_COLUMNS[] = {{"id", true, false, "n"},
+                                              {"a", false, false, "n"},
+                                              {"b", false, false, "n"},
+                                              {"c", false, false, "n"}};
+static const model_table RANDOM_TABLE = {"t", COUNT(RANDOM_COLUMNS), RANDOM_COLUMNS};
+
+/* Frames of one patch each, in the order of their clocks within an origin; the model learns them.
+ */
+static void random_patches(rng *g, model *m, const bytes **frames) {
+  int64_t sequences[N_RANDOM_ORIGINS] = {0}, clocks[N_RANDOM_ORIGINS] = {0};
+  for (int i = 0; i < N_RANDOM; i++) {
+    uint32_t o = rng_below(g, N_RANDOM_ORIGINS);
+    clocks[o] += 1 + rng_below(g, 8);
+    cell row[5] = {{"id", v_int(rng_below(g, 3))}};
+    replic_value values[4] = {row[0].value};
+    for (size_t k = 1, cells = 1; k < 4; k++) {
+      if (rng_chance(g, 60)) continue;
+      values[k] = rng_chance(g, 20) ? v_null() : v_int(i);
+      row[cells++] = (cell){RANDOM_COLUMNS[k].name, values[k]};
+    }
+    bytes *frame = patches_frame(1000 + o, sequences[o], sequences[o] + 1);
+    sequences[o]++;
+    add_patch(frame, 1, true, (uint64_t)clocks[o], 1, 1, 4, values);
+    model_add(m, &RANDOM_TABLE, 1000 + o, sequences[o], clocks[o], row);
+    frames[i] = frame;
+  }
+}
+
+/* In the end exactly what wins is left. */
+static void check_what_is_left(peer *p, const model *m) {
+  bool *wins = test_alloc(m->n);
+  model_check(m, &RANDOM_TABLE, p);
+  model_fold(m, &RANDOM_TABLE, NULL, 0, wins);
+  for (size_t i = 0; i < m->n; i++)
+    CHECK_INT(sql_int(peer_sql(p), test_format("SELECT count(*) FROM t_patches WHERE _peerId = "
+                                               "%lu AND _sequenceId = %lld",
+                                               (unsigned long)m->patches[i].origin,
+                                               (long long)m->patches[i].sequence)),
+              wins[i]);
+  check_memory_is_disk(p);
+}
+
 /* Many patches of a few rows, in any order, with slices of any size in between. */
 static void random_histories(void) {
-  enum { N = 80, ORIGINS = 4 };
   static const char *const FIELDS[] = {"id", "INTEGER", "a", "", "b", "", "c", ""};
-  static const model_column COLUMNS[] = {{"id", true, false, "n"},
-                                         {"a", false, false, "n"},
-                                         {"b", false, false, "n"},
-                                         {"c", false, false, "n"}};
-  static const model_table TABLE = {"t", COUNT(COLUMNS), COLUMNS};
   int64_t seed = env_number("SEED", 1);
   for (int64_t round = 0, n = env_number("ROUNDS", 25); round < n; round++) {
     test_note("SEED=%lld", (long long)(seed + round));
     rng g = {(uint64_t)(seed + round)};
     cluster *c = cluster_start(1, T);
     peer *p = &c->peers[0];
-    p->r->config.early_bytes = 1 << 20;
     int w = wire_open_test(c, 0);
     play(c, w, hello_frame(900, c->now_ms, NULL, 0));
     play(c, w, schema_frame(1, "t", 1, 4, FIELDS));
     model m = {0};
-    const bytes *frames[N];
-    int64_t sequences[ORIGINS] = {0}, clocks[ORIGINS] = {0};
-    for (int i = 0; i < N; i++) {
-      uint32_t o = rng_below(&g, ORIGINS);
-      clocks[o] += 1 + rng_below(&g, 8);
-      cell row[5] = {{"id", v_int(rng_below(&g, 3))}};
-      replic_value values[4] = {row[0].value};
-      for (size_t k = 1, cells = 1; k < 4; k++) {
-        if (rng_chance(&g, 60)) continue;
-        values[k] = rng_chance(&g, 20) ? v_null() : v_int(i);
-        row[cells++] = (cell){COLUMNS[k].name, values[k]};
-      }
-      bytes *frame = patches_frame(1000 + o, sequences[o], sequences[o] + 1);
-      sequences[o]++;
-      add_patch(frame, 1, true, (uint64_t)clocks[o], 1, 1, 4, values);
-      model_add(&m, &TABLE, 1000 + o, sequences[o], clocks[o], row);
-      frames[i] = frame;
-    }
+    const bytes *frames[N_RANDOM];
+    random_patches(&g, &m, frames);
     int64_t aged = 0;
-    for (int left = N; left > 0; left--) {
+    for (int left = N_RANDOM; left > 0; left--) {
       uint32_t i = rng_below(&g, rng_chance(&g, 70) && left > 5 ? 5 : (uint32_t)left);
       play(c, w, frames[i]);
       memmove(&frames[i], &frames[i + 1], (size_t)(left - 1 - (int)i) * sizeof *frames);
       if (rng_chance(&g, 40)) continue;
       aged = rng_chance(&g, 80) ? aged + rng_below(&g, 10) : rng_below(&g, 200);
       peer_compact(p, aged, 1 + rng_below(&g, 10));
-      model_check(&m, &TABLE, p);
+      model_check(&m, &RANDOM_TABLE, p);
       check_memory_is_disk(p);
     }
     CHECK(peer_compact(p, 1000, ALL).done);
-    model_check(&m, &TABLE, p);
-    bool *wins = test_alloc(m.n);
-    model_fold(&m, &TABLE, NULL, 0, wins);
-    for (size_t i = 0; i < m.n; i++)
-      CHECK_INT(sql_int(peer_sql(p), test_format("SELECT count(*) FROM t_patches WHERE _peerId = "
-                                                 "%lu AND _sequenceId = %lld",
-                                                 (unsigned long)m.patches[i].origin,
-                                                 (long long)m.patches[i].sequence)),
-                wins[i]);
-    check_memory_is_disk(p);
+    check_what_is_left(p, &m);
     test_release();
   }
 }
