@@ -264,14 +264,14 @@ int replic__on_jump(replic *r, link *l, const uint8_t *bytes, size_t len) {
     }
   }
   if (in.failed || (!n && in.at != in.end)) return replic__malformed(r, l, "JUMP");
-  int failed_lately = s->jump_failed_generation == s->generation &&
+  int failed_lately = s->jump_failed_link == l->id && s->jump_failed_generation == s->generation &&
                       s->jump_failed_ms <= r->now_ms &&
                       r->now_ms - s->jump_failed_ms < HELD_HEARTBEATS * r->config.heartbeat_ms;
   if (!below) { /* it has missed what it was told, as it offers what is not needed */
     for (size_t i = 0; i < l->n_at; i++) l->at[i].told = 0;
     l->ack_due = 1;
   }
-  if (!below || !choose_source(r, l) || failed_lately) return REPLIC_OK;
+  if (!below || failed_lately || !choose_source(r, l)) return REPLIC_OK;
   uint8_t *copy = sqlite3_malloc64(len);
   if (!copy) return SQLITE_NOMEM;
   memcpy(copy, bytes, len);
@@ -467,10 +467,10 @@ static void conclude_jump(replic *r, link *l, const jumping *j, int rc) {
     replic__jump_over(r->sync);
     return;
   }
-  sqlite3_free(r->sync->jump); /* the next one tries again */
-  r->sync->jump = NULL;
+  replic__jump_over(r->sync); /* another source may try now, and this one later */
   r->sync->jump_failed_ms = r->now_ms;
   r->sync->jump_failed_generation = r->sync->generation;
+  r->sync->jump_failed_link = l->id;
   if (at && replic__lies_in_data(rc))
     replic__hold(r, l, at, REPLIC_ESCHEMA, replic__vector_sequence(r, at->origin),
                  j->why ? j->why : replic_error_text(r));

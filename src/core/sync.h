@@ -102,8 +102,8 @@ struct replic__sync {
   int64_t jump_ms;    /* its last sign of life */
   uint8_t *jump;      /* its latest JUMP, which is not covered yet */
   size_t jump_len;
-  int64_t jump_failed_ms; /* what it holds could not be merged, under this schema */
-  uint32_t jump_failed_generation;
+  int64_t jump_failed_ms; /* what came over this link could not be merged, under this schema */
+  uint32_t jump_failed_generation, jump_failed_link;
   replic_position *dropped; /* patches of histories that were given up here (fork.c) */
   size_t n_dropped;
   int staged; /* there are rows in _replic_staged, or there were */

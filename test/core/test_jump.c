@@ -886,6 +886,39 @@ static void a_jump_waits_for_a_migration(void) {
   }
 }
 
+/* The one source has a table that is not known here, the other one does not know it either: that
+ * one helps as far as it can. */
+static void a_source_that_is_held_keeps_no_other_out(void) {
+  cluster *c = small_pieces(3, T);
+  peer *newer = &c->peers[0], *old = &c->peers[1], *q = &c->peers[2];
+  int between = wire_open(c, 0, 1);
+  put_rows(newer, 0, 10, 3);
+  cluster_deliver(c);
+  wire_cut(c, between);
+  CHECK_OK(newer->r, try_migrate(newer, 2, U, ""));
+  upsert(newer, "u", ROW({"id", v_int(1)}, {"w", v_text("w")}));
+  c->now_ms++;
+  prune(newer);
+  prune(old);
+  wire_open(c, 0, 2);
+  cluster_deliver(c);
+  CHECK_INT(peer_at(q, 101), 0);
+  CHECK_INT(event_last(q, REPLIC_EVENT_LINK_ERROR)->code, REPLIC_ESCHEMA);
+  wire_open(c, 1, 2);
+  cluster_beat(c, 4); /* the grace, as it is linked to the origin itself */
+  CHECK_INT(peer_at(q, 101), 30);
+  CHECK_TEXT(peer_dump(q, "t"), peer_dump(newer, "t"));
+  cluster_beat(c, 12);
+  CHECK_INT(event_count(q, REPLIC_EVENT_LINK_CLOSE), 0);
+  CHECK(info_of(q, 0).held != NULL);
+  CHECK_OK(q->r, try_migrate(q, 2, U, ""));
+  CHECK_OK(old->r, try_migrate(old, 2, U, ""));
+  cluster_settle(c);
+  CHECK_INT(peer_at(q, 101), 31);
+  cluster_beat(c, 1);
+  check_settled(c);
+}
+
 /* A value that this peer cannot hold: nothing of the jump is kept, the link goes on, and it is
  * tried again, but not with every frame. */
 static void a_value_that_does_not_fit_holds_the_jump(void) {
@@ -903,18 +936,24 @@ static void a_value_that_does_not_fit_holds_the_jump(void) {
   add_patch(frame, 2, true, 10, 1, 1, 3, good);
   add_patch(frame, 1, true, 10, 1, 1, 3, bad);
   play(c, w, frame);
+  int64_t before = sqlite3_total_changes64(p->r->db);
   play(c, w, jump_of_900(3, 20, 2));
+  int64_t attempt = sqlite3_total_changes64(p->r->db) - before; /* though it was undone */
+  CHECK(attempt > 0);
   CHECK_INT(peer_at(p, 900), 0);
   CHECK_TEXT(peer_dump(p, "t"), "");
   CHECK_INT(sql_int(peer_sql(p), "SELECT count(*) FROM t_patches"), 0);
   CHECK_INT(event_last(p, REPLIC_EVENT_LINK_ERROR)->code, REPLIC_ESCHEMA);
   CHECK_CONTAINS(info_of(p, 0).held, "cannot store TEXT value");
   put(p, 5, "a", 1);
+  before = sqlite3_total_changes64(p->r->db);
   for (int i = 0; i < 20; i++) {
     c->now_ms += 1000;
     play(c, w, jump_of_900(3, 20, 2));
     tick(p);
   }
+  int64_t attempts = (sqlite3_total_changes64(p->r->db) - before) / attempt;
+  CHECK(attempts >= 3 && attempts <= 5); /* one every five heartbeats */
   CHECK_INT(event_count(p, REPLIC_EVENT_LINK_ERROR), 1);
   CHECK_INT(event_count(p, REPLIC_EVENT_LINK_CLOSE), 0);
   CHECK_INT(staged(p), 1);
@@ -1157,6 +1196,7 @@ int main(int argc, char **argv) {
       TEST(huge_sums_are_no_danger),
       TEST(huge_claims_are_no_danger),
       TEST(a_jump_waits_for_a_migration),
+      TEST(a_source_that_is_held_keeps_no_other_out),
       TEST(a_value_that_does_not_fit_holds_the_jump),
       TEST(skew_within_a_piece_is_held),
       TEST(skew_of_the_vector_is_held),
