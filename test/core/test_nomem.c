@@ -74,11 +74,11 @@ static void opening(void) {
 }
 
 static void a_backup(void) {
-  fault_everywhere(&ALLOCATION, &FAULT_BACKUP, 1);
+  fault_everywhere(&ALLOCATION, &FAULT_BACKUP, 3);
 }
 
 static void sums_of_a_snapshot(void) {
-  fault_everywhere(&ALLOCATION, &FAULT_SUMS, 1);
+  fault_everywhere(&ALLOCATION, &FAULT_SUMS, 2);
 }
 
 static void retention(void) {
