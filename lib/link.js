@@ -18,7 +18,7 @@ const MiB = 1024 * 1024
 const PAUSE_ABOVE = 16 * MiB // bytes waiting for the core: more than that, and sockets are paused
 const END_MS = 2_000 // how long an ended connection may take to close before it is terminated
 const CONNECTING = 0
-const MAX_HELD = 64 // frames that wait for authorize()
+const MAX_HELD_BYTES = 4 * MiB // of frames that wait for authorize()
 const SIGN_OF_LIFE = new Uint8Array(0) // for the core: a part of a frame has come in
 
 /** All links of one replica. */
@@ -340,6 +340,7 @@ class Link {
   #isAuthorized
   #authorizing = false
   #held = [] // frames that wait for authorize()
+  #heldBytes = 0
 
   constructor(links, id, socket, info) {
     const { peerId = null, transport, address = null, isAccepted = false, onDown } = info
@@ -416,7 +417,8 @@ class Link {
     }
     if (isOfHandshake(bytes) || (this.#handshake && !this.#isInCore)) return this.#shake(bytes)
     if (this.#isAuthorized) return this.#links.receive(this, bytes)
-    if (this.#held.length < MAX_HELD) this.#held.push(bytes) // else lost, and repaired
+    this.#heldBytes += bytes.length
+    if (this.#heldBytes <= MAX_HELD_BYTES) this.#held.push(bytes) // else lost, and repaired
     const peerId = peerIdOfHello(bytes)
     if (peerId !== undefined) this.#authorize(peerId)
   }
@@ -468,7 +470,8 @@ class Link {
     const isOurs = error instanceof ReplicError
     const told = isOurs ? error : new ReplicError('REPLIC_AUTH', 'it could not be authorized')
     this.send(errorFrame(told))
-    this.end(isOurs ? error : new ReplicError('REPLIC_AUTH', error.message, { cause: error }))
+    const message = `authorize: ${error?.message ?? error}`
+    this.end(isOurs ? error : new ReplicError('REPLIC_AUTH', message, { cause: error }))
   }
 
   #failed(error) {

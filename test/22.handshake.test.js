@@ -4,8 +4,10 @@ import { EventEmitter } from 'node:events'
 import { inspect } from 'node:util'
 import { describe, expect, it } from 'vitest'
 import { Handshake } from '../lib/handshake.js'
+import { Links } from '../lib/link.js'
+import { DEFAULTS } from '../lib/options.js'
 import { connect, listen } from '../lib/transport/tcp.js'
-import { converged, eventOf, FAST, openReplica, rejects } from './helpers.js'
+import { converged, eventOf, FAST, openReplica, rejects, until } from './helpers.js'
 
 const SECRET = 'sixteen bytes or more'
 const CHALLENGE = 32
@@ -238,12 +240,41 @@ describe('replicas', () => {
     ['forgets to answer', () => {}],
     ['throws', () => expect.fail('out of order')],
     ['rejects', () => Promise.reject(new Error('out of order'))],
+    ['rejects with nothing', () => Promise.reject()],
+    ['throws a text', () => thrown('out of order')],
   ])('with authorize() that %s are refused on both sides', async (_, authorize) => {
     for (const secret of [SECRET, undefined]) {
       const { b, downs } = await dialing({ secret }, { secret, authorize })
       for (const { code } of await downs) expect(code).toBe('REPLIC_AUTH')
       expect(b.status().vector).toEqual({})
     }
+  })
+
+  // A stranger must not fill the memory while authorize() thinks.
+  it('keep little of what comes in while authorize() thinks', async () => {
+    let permit
+    const asked = new Promise((resolve) => {
+      permit = resolve
+    })
+    const taken = []
+    const native = {
+      linkOpen() {},
+      linkClose() {},
+      tick() {},
+      receive: (_, bytes) => taken.push(bytes),
+    }
+    const options = { ...DEFAULTS, authorize: () => asked }
+    const links = new Links(native, () => {}, options, 11)
+    const socket = Object.assign(new EventEmitter(), { send() {}, close() {} })
+    links.add(socket, { peerId: null, transport: 'test' })
+    socket.emit('message', Buffer.from([1, 1, 0, 12, 0]))
+    for (let i = 0; i < 40; i++) socket.emit('message', Buffer.alloc(1024 * 1024, 1))
+    permit(true)
+    await until(() => taken.length > 0)
+    const bytes = taken.reduce((sum, { length }) => sum + length, 0)
+    expect(taken[0]).toHaveLength(5)
+    expect(bytes).toBeLessThan(5 * 1024 * 1024)
+    links.stop()
   })
 
   it.each(['maxLinks', 'maxPendingLinks'])('accept no more than %s', async (limit) => {
@@ -288,6 +319,10 @@ describe('replicas', () => {
     expect(error.message).not.toMatch(/short/)
   })
 })
+
+const thrown = (what) => {
+  throw what
+}
 
 /** A stranger's connection to `db`, which listens unless a port is given. */
 async function listenTo(db, given) {

@@ -22,20 +22,11 @@ export const startNats = ({ maxPayload = 1024 * 1024 } = {}) =>
     return ['-a', '127.0.0.1', '-p', port, '-c', config]
   })
 
-/** Redis, or a Redis Cluster of one server. */
-export async function startRedis({ cluster = false } = {}) {
-  const busPort = cluster && (await freePort())
-  const server = await start('redis-server', /Ready to accept connections/, (port, dir) => {
-    const common = ['--bind', '127.0.0.1', '--port', port, '--dir', dir, '--save', '']
-    return cluster ? [...common, '--cluster-enabled', 'yes', '--cluster-port', busPort] : common
-  })
-  if (cluster) {
-    const args = ['-p', server.port, 'cluster', 'addslotsrange', '0', '16383']
-    const { stdout, error } = spawnSync('redis-cli', args)
-    if (error || `${stdout}`.trim() !== 'OK') throw error ?? new Error(`redis-cli: ${stdout}`)
-  }
-  return server
-}
+export const startRedis = () =>
+  start('redis-server', /Ready to accept connections/, (port, dir) => [
+    ...['--bind', '127.0.0.1', '--port', port],
+    ...['--dir', dir, '--save', ''],
+  ])
 
 /** { port, kill() at once, restart() on the same port, signal(name), close() }, once it is ready. */
 async function start(command, ready, argsOf) {

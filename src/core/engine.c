@@ -58,7 +58,11 @@ int replic__savepoint_open(replic *r, uint32_t origin, replic__savepoint *save) 
   int rc = r->open_tx ? REPLIC_OK : replic__run_kept(r, "BEGIN IMMEDIATE", &r->begin_sql);
   if (rc == REPLIC_OK && !r->open_tx) r->changes_before = sqlite3_total_changes64(r->db);
   if (rc == REPLIC_OK) r->open_tx = 1;
-  return rc == REPLIC_OK ? replic__run_kept(r, "SAVEPOINT call", &r->savepoint_sql) : rc;
+  if (rc == REPLIC_OK) rc = replic__run_kept(r, "SAVEPOINT call", &r->savepoint_sql);
+  if (rc == REPLIC_OK) return REPLIC_OK;
+  sqlite3_free(save->all); /* the caller ends no savepoint that was not opened */
+  save->all = NULL;
+  return rc;
 }
 
 /* Deferred foreign keys are due at the end of the call: at COMMIT they would fail its neighbours

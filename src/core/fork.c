@@ -1,3 +1,4 @@
+/* clang-format off */
 /* fork.c - two histories under one peerId, and the way back to one history each (DESIGN §3,
  * Identity).
  *
@@ -7,8 +8,10 @@
  * issued, or one (origin, sequence) with two clocks. Patches stop, and each side tells the other
  * what its history looks like:
  *
- *      A: 1 2 3 4 | 5a 6a           FORK of A:  6a 5a 4 3 …   (sequence, _patchedAt): the last
- * ones, B: 1 2 3 4 | 5b 6b 7b        FORK of B:  6b 5b 4 3 …   then at distances that double
+ *      A: 1 2 3 4 | 5a 6a           FORK of A:  6a 5a 4 3 …
+ *      B: 1 2 3 4 | 5b 6b 7b        FORK of B:  6b 5b 4 3 …
+ *
+ * as (sequence, _patchedAt): the last ones, then ones at distances that double; and how many it has.
  *
  * The greatest of them that both have is `common`, a lower bound of where the histories part, and
  * the least that differs is `parted`; they are kept in _replic_forks. Then both refuse the link
@@ -20,6 +23,7 @@
  * patch twice. The vector goes back to `common`, and what the other history has beyond it comes
  * from the peers. The patch at `parted` is remembered in _replic_dropped: whoever still brings that
  * history is refused, and so learns of it. */
+/* clang-format on */
 #include <string.h>
 
 #include "sync.h"

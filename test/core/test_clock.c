@@ -189,6 +189,11 @@ static void skew_beyond_the_limit_is_held_and_reported(void) {
                      *theirs = event_last(q, REPLIC_EVENT_LINK_ERROR);
   CHECK_INT(mine->code, REPLIC_ECLOCKSKEW);
   CHECK_INT(theirs->code, REPLIC_ECLOCKSKEW);
+  replic_counters counters[2];
+  replic_get_counters(p->r, &counters[0]);
+  replic_get_counters(q->r, &counters[1]);
+  CHECK_INT(counters[0].skew_refusals, 1);
+  CHECK_INT(counters[1].skew_refusals, 0);
   CHECK_INT(mine->peer, 102);
   CHECK_INT(theirs->peer, 101);
   CHECK_CONTAINS(mine->text, test_format("%lld", (long long)c->now_ms));

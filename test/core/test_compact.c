@@ -432,6 +432,26 @@ static void a_batch_that_is_undone_undoes_its_slice(void) {
   check_memory_is_disk(p);
 }
 
+/* Nothing is left behind by a slice that cannot even begin. */
+static void a_locked_file_delays_a_slice(void) {
+  cluster *c = cluster_start(1, T);
+  peer *p = &c->peers[0];
+  for (int i = 0; i < 4; i++) put(p, 1, "a", i);
+  sqlite3_busy_timeout(p->r->db, 0);
+  replic_compaction done;
+  int64_t held = 0;
+  for (int rounds = 0; rounds < 3; rounds++) {
+    sql_exec(peer_sql(p), "BEGIN IMMEDIATE");
+    peer_begin(p);
+    CHECK_CODE(p->r, replic_compact(p->r, c->now_ms - 1, ALL, &done), SQLITE_BUSY);
+    peer_rollback(p);
+    sql_exec(peer_sql(p), "COMMIT");
+    if (rounds == 1) held = sqlite3_memory_used();
+  }
+  CHECK_INT(sqlite3_memory_used(), held);
+  CHECK_INT(peer_compact(p, c->now_ms - 1, ALL).removed, 3); /* all but the newest */
+}
+
 static int refuse(void *context) {
   (void)context;
   return 1;
@@ -576,6 +596,7 @@ int main(int argc, char **argv) {
       TEST(the_clock_is_set_back_and_forth),
       TEST(a_row_that_waits_is_not_forgotten),
       TEST(late_patches_are_merged_as_if_nothing_were_gone),
+      TEST(a_locked_file_delays_a_slice),
       TEST(rows_that_are_gone_already),
   };
   return run_tests(argc, argv, TESTS, COUNT(TESTS));
