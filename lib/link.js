@@ -8,7 +8,7 @@
 // whole one may take longer than linkTimeoutMs), readyState (0: not open yet, then an 'open' event follows), cork()
 // and uncork() around the frames of one batch, pause() and resume(), and terminate(), which closes
 // without waiting. Where its transport has seen both sides prove the secret, it has isAuthenticated,
-// and peerId if that was proven too.
+// and peerId if that was proven too. What it knows of the other side, for authorize(), is in details.
 
 import { ReplicError, usage } from './errors.js'
 import { errorFrame, Handshake, isOfHandshake, peerIdOfHello, readError } from './handshake.js'
@@ -63,8 +63,9 @@ export class Links {
 
   /**
    * A new connection. `info`: { peerId (who must answer, or null), transport, address, isAccepted (and
-   * not dialed), details (for authorize()), onDown(link) }. Throws REPLIC_CLOSED after stop(), and
-   * REPLIC_BUSY where there are too many.
+   * not dialed), details (for authorize()), refusal (the error that the other side is told, and
+   * nothing else), onDown(link) }. Throws REPLIC_CLOSED after stop(), and REPLIC_BUSY where there are
+   * too many.
    */
   add(socket, info) {
     this.#check()
@@ -89,7 +90,10 @@ export class Links {
   roomError(isAccepted) {
     const { maxLinks, maxPendingLinks } = this.#options
     let pending = 0
-    if (isAccepted) for (const link of this.#links.values()) pending += link.isPending ? 1 : 0
+    if (isAccepted) {
+      for (const link of this.#links.values()) pending += link.isPending ? 1 : 0
+      for (const endpoint of this.#endpoints) pending += endpoint.pending ?? 0
+    }
     if (this.#links.size < maxLinks && pending < maxPendingLinks) return undefined
     if (isAccepted) this.refusals++
     const [what, limit] =
@@ -334,6 +338,7 @@ class Link {
   #down
   #isDown
   #details
+  #refusal
   #handshake
   #isInCore = false
   #hasProgressed = false // since the last heartbeat a part of a frame has come in
@@ -354,6 +359,7 @@ class Link {
     this.address = address
     this.isAccepted = isAccepted
     this.#details = info.details
+    this.#refusal = info.refusal
     this.#isAuthorized = !links.options.authorize
     this.#isDown = new Promise((resolve) => {
       this.#down = resolve
@@ -381,6 +387,7 @@ class Link {
   #opened() {
     if (this.#ending || this.#state !== 'connecting') return
     this.#state = 'opening'
+    if (this.#refusal) return this.#refuse(this.#refusal)
     const { secret } = this.#links.options
     if (this.#socket.isAuthenticated && this.#socket.peerId)
       return this.#proven(this.#socket.peerId)
@@ -453,7 +460,8 @@ class Link {
     this.#authorizing = true
     const { transport, address } = this
     try {
-      const info = { ...this.#details, transport, address, isAccepted: this.isAccepted }
+      const { details } = this.#socket
+      const info = { ...this.#details, ...details, transport, address, isAccepted: this.isAccepted }
       if (!(await this.#links.options.authorize(peerId, info))) {
         throw new ReplicError('REPLIC_AUTH', `peer ${peerId} is not authorized to link`)
       }

@@ -376,6 +376,22 @@ export interface ChangeEvent {
   remote: boolean
 }
 
+/** A certificate as Node's getPeerCertificate() gives it; more is in it than what is named here. */
+export interface Certificate {
+  /** As { CN: 'peer-7', O: 'Example' }. */
+  subject: { readonly [name: string]: string | string[] | undefined }
+  issuer: { readonly [name: string]: string | string[] | undefined }
+  /** As 'DNS:example.com, IP Address:192.0.2.1'. */
+  subjectaltname?: string | undefined
+  /** SHA-256 of the whole, as 'AB:CD:…'. */
+  fingerprint256: string
+  serialNumber: string
+  valid_from: string
+  valid_to: string
+  /** DER. */
+  raw: Uint8Array
+}
+
 /** What authorize() is told of a link. */
 export interface LinkRequest {
   /** As in status(). */
@@ -383,6 +399,15 @@ export interface LinkRequest {
   address: string | null
   /** The other side has dialed. */
   isAccepted: boolean
+  /** Over TLS: what the other side has shown. */
+  tls?: {
+    /** Its certificate is one that this side's `ca` trusts. */
+    isTrusted: boolean
+    /** null where it has shown none. */
+    certificate: Certificate | null
+    /** As 'TLSv1.3'. */
+    protocol: string | null
+  }
 }
 
 export interface LinkEvent {

@@ -1,4 +1,30 @@
+/// <reference types="node" />
+
+import type { ConnectionOptions, TlsOptions } from 'node:tls'
 import type { Replica } from './index.js'
+
+type Common =
+  | 'ca'
+  | 'cert'
+  | 'key'
+  | 'passphrase'
+  | 'pfx'
+  | 'crl'
+  | 'rejectUnauthorized'
+  | 'minVersion'
+  | 'maxVersion'
+  | 'ciphers'
+  | 'sigalgs'
+  | 'ecdhCurve'
+
+/** Options of node:tls. `cert` and `key`, or `pfx`, are needed; with a `ca`, say what `requestCert` is. */
+export type ListenTls = Pick<
+  TlsOptions,
+  Common | 'requestCert' | 'SNICallback' | 'dhparam' | 'honorCipherOrder'
+>
+
+/** Options of node:tls. */
+export type ConnectTls = Pick<ConnectionOptions, Common | 'servername' | 'checkServerIdentity'>
 
 export interface ListenOptions {
   /** 0 to 65535. Default 0: the system chooses, address() tells. */
@@ -7,6 +33,8 @@ export interface ListenOptions {
   host?: string | undefined
   /** Connections beyond this number are dropped. Default 1,000. */
   maxConnections?: number | undefined
+  /** Encrypt. Default: not encrypted. */
+  tls?: ListenTls | undefined
 }
 
 export interface Listener {
@@ -14,6 +42,11 @@ export interface Listener {
   address(): { address: string; family: string; port: number } | null
   /** Accepts no more, and ends what was accepted. */
   close(): Promise<void>
+  /**
+   * Other certificates, with all else in `tls` as before, for connections that are accepted from now on.
+   * Throws REPLIC_USAGE, also where `listen` was given no `tls`.
+   */
+  renew(tls: ListenTls): void
 }
 
 export interface ConnectOptions {
@@ -21,6 +54,8 @@ export interface ConnectOptions {
   port: number
   /** Default 127.0.0.1. */
   host?: string | undefined
+  /** Encrypt; `{}` trusts what Node trusts. Default: not encrypted. */
+  tls?: ConnectTls | undefined
   /** Who must answer; anyone else is refused with REPLIC_PEER. Default: whoever answers. */
   peerId?: number | undefined
   /** Least delay before dialing again, doubled with each failure, of which a random part is waited. Default 100 ms. */
@@ -37,8 +72,8 @@ export interface Connection {
 }
 
 /**
- * Accepts connections from other peers over TCP. Not encrypted, and authenticated only where the replicas have a
- * `secret`. Rejects with REPLIC_USAGE, REPLIC_CLOSED, or the system's own error (EADDRINUSE, EACCES, ...).
+ * Accepts connections from other peers over TCP, encrypted with `tls`. Authenticated only where the replicas have a
+ * `secret`, or `tls` has `requestCert`. Rejects with REPLIC_USAGE, REPLIC_CLOSED, or the system's own error (EADDRINUSE, EACCES, ...).
  */
 export function listen(db: Replica, options?: ListenOptions): Promise<Listener>
 

@@ -1,26 +1,45 @@
-// TCP. A stream begins with the six bytes "REPLIC" (so that whatever else dials this port is refused
+// TCP, and TLS over it. A stream begins with the six bytes "REPLIC" (so that whatever else dials this port is refused
 // at its first bytes); then each frame follows its length in bytes, four bytes, big-endian.
 
 import { EventEmitter } from 'node:events'
 import { createServer, isIPv6, connect as netConnect } from 'node:net'
-import { ReplicError } from '../errors.js'
+import { createServer as createTlsServer, connect as tlsConnect } from 'node:tls'
+import { ReplicError, usage } from '../errors.js'
 import { boolean, integer, milliseconds, peerId, readOptions, text } from '../options.js'
 import { linksOf } from '../replica.js'
+import {
+  connectTls,
+  explainAccepted,
+  explainDialed,
+  factsOf,
+  listenTls,
+  refusalOf,
+  tlsObject,
+} from './tls.js'
 
 const PREAMBLE = Buffer.from('REPLIC')
 const HEADER_BYTES = 4
+const NO_ROOM = 'it has no room, or listens with tls'
+const DISTRUST = "as one does that does not trust this side's certificate"
 const SLACK_BYTES = 2 * 1024 * 1024 // what a frame may be larger than maxFrameBytes, as in the core
 
 const LISTEN_DEFAULTS = Object.freeze({
   port: 0, // 0: the system chooses; address() tells
   host: '127.0.0.1',
   maxConnections: 1000, // further ones are dropped
+  tls: undefined, // options of node:tls; undefined: not encrypted
 })
-const LISTEN_CHECKS = { port: integer(0, 65535), host: text, maxConnections: integer(1, 1_000_000) }
+const LISTEN_CHECKS = {
+  port: integer(0, 65535),
+  host: text,
+  maxConnections: integer(1, 1_000_000),
+  tls: tlsObject,
+}
 
 const CONNECT_DEFAULTS = Object.freeze({
   port: undefined, // required
   host: '127.0.0.1',
+  tls: undefined, // options of node:tls; undefined: not encrypted
   peerId: undefined, // who must answer; undefined: whoever does
   retryMinMs: 100,
   retryMaxMs: 10_000,
@@ -29,6 +48,7 @@ const CONNECT_DEFAULTS = Object.freeze({
 const CONNECT_CHECKS = {
   port: integer(1, 65535),
   host: text,
+  tls: tlsObject,
   peerId,
   retryMinMs: milliseconds(1),
   retryMaxMs: milliseconds(1),
@@ -36,20 +56,25 @@ const CONNECT_CHECKS = {
 }
 
 /**
- * Accepts connections from other peers. Resolves once it listens, with { address(), close() }.
+ * Accepts connections from other peers. Resolves once it listens, with { address(), close(), renew(tls) };
+ * renew() is for listeners with TLS: later connections get another certificate.
  * Rejects with REPLIC_USAGE, REPLIC_CLOSED, or the system's own error (EADDRINUSE, EACCES, ...).
  */
 export async function listen(db, options) {
   const links = linksOf(db)
-  const { port, host, maxConnections } = readOptions(
+  const { port, host, maxConnections, tls } = readOptions(
     'listen',
     options,
     LISTEN_DEFAULTS,
     LISTEN_CHECKS,
   )
-  const listener = new Listener(links, maxConnections)
+  const listener = new Listener(links, maxConnections, tls && listenTls(tls))
   await listener.listen(port, host)
-  return { address: () => listener.address(), close: () => listener.close() }
+  return {
+    address: () => listener.address(),
+    close: () => listener.close(),
+    renew: (tls) => listener.renew(tls),
+  }
 }
 
 /**
@@ -59,16 +84,25 @@ export async function listen(db, options) {
  */
 export function connect(db, options) {
   const links = linksOf(db)
-  const { port, host, peerId, retryMinMs, retryMaxMs, unref } = readOptions(
+  const { port, host, tls, peerId, retryMinMs, retryMaxMs, unref } = readOptions(
     'connect',
     options,
     CONNECT_DEFAULTS,
     CONNECT_CHECKS,
   )
   if (port === undefined) throw new ReplicError('REPLIC_USAGE', 'connect: port is missing')
+  const address = join(host, port)
+  const { maxFrameBytes } = links.options
+  const secure = tls && connectTls(tls)
+  const dial = () => {
+    if (!secure) return new FrameSocket(netConnect({ port, host }), 'connect', maxFrameBytes)
+    const socket = tlsConnect({ ...secure, port, host })
+    const explain = (error) => explainDialed(error, socket, address)
+    return new FrameSocket(socket, 'secureConnect', maxFrameBytes, explain)
+  }
   const dialer = links.dial(
-    () => new FrameSocket(netConnect({ port, host }), 'dialing', links.options.maxFrameBytes),
-    { peerId, transport: 'tcp', address: join(host, port) },
+    dial,
+    { peerId, transport: tls ? 'tls' : 'tcp', address },
     { retryMinMs, retryMaxMs, unref },
   )
   return { close: () => dialer.close() }
@@ -77,12 +111,50 @@ export function connect(db, options) {
 class Listener {
   #links
   #server
+  #tls
+  #transport
   #accepted = new Set()
+  #handshakes = new Map() // address -> socket: of those whose TLS handshake is under way
 
-  constructor(links, maxConnections) {
+  constructor(links, maxConnections, tls) {
     this.#links = links
-    this.#server = createServer({ noDelay: true }, (socket) => this.#accept(socket))
+    this.#tls = tls
+    this.#transport = tls ? 'tls' : 'tcp'
+    if (tls) this.#secure()
+    else this.#server = createServer({ noDelay: true }, (socket) => this.#accept(socket))
     this.#server.maxConnections = maxConnections
+  }
+
+  // A certificate that is wanted is checked here, after the handshake, and not by node:tls, which ends
+  // the connection without a word: so the other side hears why.
+  #secure() {
+    const handshakeTimeout = this.#links.options.linkTimeoutMs
+    const options = { ...this.#tls, rejectUnauthorized: false, handshakeTimeout, noDelay: true }
+    this.#server = createTlsServer(options, (socket) => {
+      this.#handshakes.delete(addressOf(socket))
+      this.#accept(socket, refusalOf(socket, this.#tls))
+    })
+    this.#server.on('connection', (socket) => this.#shake(socket))
+    this.#server.on('tlsClientError', (error, socket) => {
+      const address = socket.remoteAddress ? addressOf(socket) : null
+      const reason = explainAccepted(error, handshakeTimeout)
+      socket.destroy()
+      if (!this.#links.stopped)
+        this.#links.turnedAway({ transport: this.#transport, address }, reason)
+    })
+  }
+
+  // Who has connected, and has to go through the handshake before there is a link.
+  #shake(socket) {
+    const address = addressOf(socket)
+    if (this.#links.stopped || this.#links.roomError(true)) return socket.destroy()
+    this.#handshakes.set(address, socket)
+    socket.on('close', () => this.#handshakes.delete(address))
+  }
+
+  /** Connections that are no links yet. */
+  get pending() {
+    return this.#handshakes.size
   }
 
   async listen(port, host) {
@@ -98,14 +170,15 @@ class Listener {
     }
   }
 
-  #accept(socket) {
+  #accept(socket, refusal) {
     if (this.#links.stopped) return socket.destroy()
-    const frames = new FrameSocket(socket, 'accepting', this.#links.options.maxFrameBytes)
+    const frames = new FrameSocket(socket, null, this.#links.options.maxFrameBytes)
     try {
       const link = this.#links.add(frames, {
-        transport: 'tcp',
-        address: join(socket.remoteAddress, socket.remotePort),
+        transport: this.#transport,
+        address: addressOf(socket),
         isAccepted: true,
+        refusal,
         onDown: () => this.#accepted.delete(link),
       })
       this.#accepted.add(link)
@@ -118,25 +191,40 @@ class Listener {
     return this.#server.address()
   }
 
+  /** Later connections get another certificate. Throws REPLIC_USAGE. */
+  renew(tls) {
+    if (!this.#tls) throw usage('renew: this listener has no tls')
+    this.#server.setSecureContext({ ...this.#tls, ...listenTls({ ...this.#tls, ...tls }) })
+  }
+
   /** Accepts no more. */
   stop() {
     this.#server.close()
+    for (const socket of this.#handshakes.values()) socket.destroy()
   }
 
   /** Accepts no more and ends what it accepted; resolves when all of it is gone. */
   async close() {
     this.#links.removeEndpoint(this)
-    this.#server.close()
+    this.stop()
     await Promise.all([...this.#accepted].map((link) => link.end()))
   }
 }
 
 const join = (host, port) => (isIPv6(host ?? '') ? `[${host}]:${port}` : `${host}:${port}`)
+const addressOf = ({ remoteAddress, remotePort }) => join(remoteAddress, remotePort)
+
+// The other side has gone before it said anything.
+const silent = (why) =>
+  Object.assign(new Error(`closed by the other side before it said anything: ${why}`), {
+    code: 'ECONNRESET',
+  })
 
 /** A stream as a socket of frames: 'open' once both sides may send, 'message' per frame. */
 class FrameSocket extends EventEmitter {
   #socket
   #maxBytes
+  #isDialed
   #closing = false
   #greeting = PREAMBLE.length // bytes of the other side's preamble still to come
   #chunks = [] // of a frame, or of its header, that has not arrived whole
@@ -145,15 +233,33 @@ class FrameSocket extends EventEmitter {
   #inHeader = true
   readyState = 0 // 1 once open, as a WebSocket has it
 
-  constructor(socket, side, maxFrameBytes) {
+  /**
+   * `opening`: the event after which a stream that is dialed is there, null where it was accepted.
+   * `explain(error)` gives what is told of an error.
+   */
+  constructor(socket, opening, maxFrameBytes, explain = (error) => error) {
     super()
     this.#socket = socket
     this.#maxBytes = maxFrameBytes + SLACK_BYTES
+    this.#isDialed = opening !== null
     socket.setNoDelay(true).setKeepAlive(true, 10_000)
-    socket.on('data', (chunk) => this.#data(chunk, side))
-    socket.on('error', (error) => this.emit('error', error))
-    socket.on('close', () => this.emit('close'))
-    if (side === 'dialing') socket.once('connect', () => this.#open())
+    socket.on('data', (chunk) => this.#data(chunk))
+    socket.on('error', (error) => this.emit('error', explain(error)))
+    socket.on('close', (hadError) => this.#closed(hadError))
+    if (this.#isDialed) socket.once(opening, () => this.#open())
+  }
+
+  /** What authorize() is told beyond the address. */
+  get details() {
+    return this.#socket.encrypted ? { tls: factsOf(this.#socket) } : undefined
+  }
+
+  #closed(hadError) {
+    if (this.#greeting > 0 && !this.#closing && !hadError) {
+      if (!this.#isDialed && this.#socket.encrypted) this.emit('error', silent(DISTRUST))
+      else if (this.#isDialed && this.readyState === 1) this.emit('error', silent(NO_ROOM))
+    }
+    this.emit('close')
   }
 
   #open() {
@@ -200,12 +306,12 @@ class FrameSocket extends EventEmitter {
     this.#socket.destroy()
   }
 
-  #data(chunk, side) {
+  #data(chunk) {
     let rest = chunk
     if (this.#greeting > 0) {
       rest = this.#greet(chunk)
       if (this.#greeting > 0 || this.#closing) return
-      if (side === 'accepting') this.#open()
+      if (!this.#isDialed) this.#open()
     }
     while (rest.length > 0 && !this.#closing) rest = this.#take(rest)
     if (this.#have > 0) this.emit('progress')

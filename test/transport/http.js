@@ -2,6 +2,7 @@
 
 import { EventEmitter, once } from 'node:events'
 import { createServer } from 'node:http'
+import { connect as netConnect } from 'node:net'
 import { connect, handler } from '../../lib/transport/http.js'
 import { openLine, openStranger } from './line.js'
 
@@ -38,7 +39,8 @@ export const adapter = {
     return { ...line, address: { port: line.port } }
   },
 
-  stranger: (address) => openStranger(address.port),
+  stranger: ({ port }) =>
+    openStranger(netConnect({ port, host: '127.0.0.1', noDelay: true }), 'connect'),
   dripping: {}, // test/62.http.test.js: a body that does not come
   garbage: {
     'what is no HTTP': Buffer.from('REPLIC\0\0\0\0'),

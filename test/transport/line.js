@@ -65,11 +65,10 @@ export async function openLine(port) {
   }
 }
 
-/** A connection of somebody who knows nothing of us: { write(bytes), ended, destroy() }. */
-export async function openStranger(port) {
-  const socket = connect({ port, host: '127.0.0.1', noDelay: true })
+/** A stream that somebody opens who knows nothing of us: { write(bytes), ended, destroy() }, after `ready`. */
+export async function openStranger(socket, ready) {
   const ended = new Promise((resolve) => socket.on('error', () => {}).on('close', resolve))
-  await Promise.race([once(socket, 'connect').catch(() => {}), ended])
+  await Promise.race([once(socket, ready).catch(() => {}), ended])
   socket.resume()
   return {
     write: (bytes) => !socket.destroyed && socket.write(bytes),

@@ -29,6 +29,9 @@ export async function opening(): Promise<void> {
   same<typeof db, Replica>(true)
   await Replica.open('app.db', { peerId: 7, durability: 'normal', readBigInts: true })
   await Replica.open('app.db', { maxPatchRetentionMs: Infinity })
+  await Replica.open('app.db', {
+    authorize: (peerId, { tls }) => tls?.certificate?.subject['CN'] === `peer-${peerId}`,
+  })
   // @ts-expect-error an unknown option
   await Replica.open('app.db', { peerID: 7 })
   // @ts-expect-error one of two words
@@ -135,6 +138,14 @@ export async function linking(
   same<ReturnType<typeof db.closeRemotePeer>, boolean>(true)
   const listener = await listen(db, { port: 0 })
   same<typeof listener, Listener>(true)
+  const secure = await listen(db, { tls: { key: 'x', cert: 'y', ca: ['z'], requestCert: true } })
+  secure.renew({ key: 'x', cert: 'y' })
+  connect(db, { port: 1, tls: {} })
+  connect(db, { port: 1, tls: { servername: 'example.com', rejectUnauthorized: false } })
+  // @ts-expect-error requestCert is the listener's
+  connect(db, { port: 1, tls: { requestCert: true } })
+  // @ts-expect-error no such option
+  await listen(db, { tls: { requestCerts: true } })
   const connection = connect(db, { port: listener.address()?.port ?? 0, peerId: 7 })
   same<typeof connection, Connection>(true)
   // @ts-expect-error the port is required
