@@ -59,3 +59,14 @@ export function load(root = ROOT) {
     cause && { cause },
   )
 }
+
+let loaded
+
+/** The addon, loaded once, which throws ReplicErrors. */
+export function addon() {
+  if (!loaded) {
+    loaded = load()
+    loaded.setErrorClass(ReplicError)
+  }
+  return loaded
+}

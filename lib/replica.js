@@ -2,6 +2,7 @@
 // back, and passes what each batch of the core leaves to whom it concerns. What decides about data is
 // in the core; what runs in the background is in the addon.
 
+import { AsyncLocalStorage } from 'node:async_hooks'
 import { randomInt } from 'node:crypto'
 import { EventEmitter } from 'node:events'
 import { statSync } from 'node:fs'
@@ -11,7 +12,7 @@ import { backup as copyTo } from './backup.js'
 import { load as loadRows } from './bulk.js'
 import { ReplicError, usage } from './errors.js'
 import { checkSocket, Links } from './link.js'
-import { load as loadAddon } from './load.js'
+import { addon } from './load.js'
 import { toMetrics } from './metrics.js'
 import { migrate as migrateSteps } from './migrate.js'
 import * as option from './options.js'
@@ -25,6 +26,10 @@ const UPSERT = 0 // kinds of changes, as the addon numbers them
 const DELETE = 1
 const EVENTS = ['change', 'link', 'synced', 'error']
 const PRIVATE = Symbol('Replica.open')
+
+// The replica whose migration a function belongs to that runs now.
+const migrating = new AsyncLocalStorage()
+let functionsUnderWay = 0
 
 const debug = debuglog('replic')
 const tracing = debug.enabled ?? /\breplic\b/i.test(process.env.NODE_DEBUG) // Bun has no `enabled`
@@ -81,6 +86,8 @@ export class Replica extends EventEmitter {
   #changingSchema = 0 // those of them that may change the schema
   #roomWaits = [] // load() and compact() waiting for a pending call to settle
   #migrating = Promise.resolve()
+  #inFunction = false // a step of a migration that is a function runs
+  #endFunction = () => {}
   #closing
   #flushing // a promise while close({ flushMs }) waits for acknowledgements
   #endFlush = () => {}
@@ -132,33 +139,107 @@ export class Replica extends EventEmitter {
   }
 
   /** Brings the schema to the last of `steps`, up or down; waits for a migrate() under way. */
-  async migrate(steps) {
-    this.#check()
-    const run = this.#migrating.then(async () => {
-      const sql = 'SELECT version, up, down FROM _replic_migrations ORDER BY version'
-      const stored = await this.all(sql)
-      return migrateSteps(steps, stored, async (version, script, down) => {
-        const { tables } = await this.#schemaCall(this.#native.migrate(version, script, down))
-        this.#setTables(tables)
-      })
-    })
+  async migrate(steps, options) {
+    this.#checkWriting('migrate')
+    const native = this.#native
+    const run = this.#migrating.then(() =>
+      migrateSteps(steps, options, {
+        stored: () =>
+          this.all('SELECT version, up, down, name, hash FROM _replic_migrations ORDER BY version'),
+        transaction: (commit, fn) => this.#schemaCall(this.#transaction(commit, fn)),
+        stepBegin: (...args) => native.stepBegin(...args),
+        stepRun: (...args) => native.stepRun(...args),
+        stepEnd: () => native.stepEnd(),
+        call: (fn) => this.#callFunction(fn),
+      }),
+    )
     this.#migrating = run.catch(() => {})
     return run
   }
 
-  async upsert(table, rows) {
+  // A transaction that other calls wait for, from its first call to its last.
+  async #transaction(commit, fn) {
     this.#check()
+    await this.#native.migrationBegin()
+    try {
+      await fn()
+    } catch (error) {
+      this.#setTables((await this.#native.migrationEnd(false)).tables)
+      throw error
+    }
+    this.#setTables((await this.#native.migrationEnd(commit)).tables)
+  }
+
+  // Runs fn(calls) as a part of the migration under way, until close() is called at the latest.
+  async #callFunction(fn) {
+    const ended = new Promise((_, reject) => {
+      this.#endFunction = () => reject(closed())
+    })
+    if (this.#state !== 'open') this.#endFunction()
+    this.#inFunction = true
+    functionsUnderWay++
+    try {
+      return await Promise.race([ended, migrating.run(this, fn, this.#stepCalls())])
+    } finally {
+      this.#inFunction = false
+      if (--functionsUnderWay === 0) migrating.disable() // it costs every promise of the process
+    }
+  }
+
+  // What a step that is a function can do. Everything but upsert and delete stays local.
+  #stepCalls() {
+    const native = this.#native
+    const read = (where, first) => async (sql, params, options) => {
+      const readBigInts = this.#readArguments(where, sql, params, options)
+      return toRows(await native.stepRead(sql, params, first, readBigInts))
+    }
+    const [get, all] = [read('tx.get', true), read('tx.all', false)]
+    return {
+      run: async (sql, params) => {
+        checkSql('tx.run', sql)
+        checkParams('tx.run', params)
+        return native.stepRun(sql, params, false)
+      },
+      exec: async (sql) => {
+        checkSql('tx.exec', sql)
+        const { changes } = await native.stepRun(sql, undefined, true)
+        return { changes }
+      },
+      get: async (...args) => (await get(...args))[0],
+      all,
+      upsert: async (table, rows) => {
+        await native.stepWrite(this.#upsertOp('tx.upsert', table, rows))
+      },
+      delete: async (table, key) => {
+        await native.stepWrite(this.#deleteOp('tx.delete', table, key))
+      },
+      patchesTable: async (table) => {
+        checkTable('tx.patchesTable', table)
+        return native.stepPatchesTable(table)
+      },
+    }
+  }
+
+  /** The DDL that the _patches table of `table` must have, by the table as it is now. */
+  async patchesTable(table) {
+    this.#checkWriting('patchesTable')
+    checkTable('patchesTable', table)
+    return this.#native.patchesTable(table)
+  }
+
+  async upsert(table, rows) {
+    this.#checkWriting('upsert')
     return this.#write(this.#upsertOp('upsert', table, rows))
   }
 
   async delete(table, key) {
-    this.#check()
+    this.#checkWriting('delete')
     return this.#write(this.#deleteOp('delete', table, key))
   }
 
   /** All changes of `fn(tx)` in one group: here and on every peer, all or nothing. */
   async batch(fn) {
-    this.#check()
+    this.#checkWriting('batch')
     if (typeof fn !== 'function')
       throw usage(`batch: a function is needed, not ${option.kindOf(fn)}`)
     const ops = []
@@ -182,7 +263,7 @@ export class Replica extends EventEmitter {
   }
 
   async load(table, rows, options) {
-    this.#check()
+    this.#checkWriting('load')
     if (typeof rows !== 'object' || !(rows?.[Symbol.asyncIterator] ?? rows?.[Symbol.iterator])) {
       throw usage(`load: rows must be iterable objects, not ${option.kindOf(rows)}`)
     }
@@ -209,7 +290,7 @@ export class Replica extends EventEmitter {
   }
 
   async run(sql, params, options) {
-    this.#check()
+    this.#checkWriting('run')
     checkSql('run', sql)
     checkParams('run', params)
     const { unsafe } = read('run', options, UNSAFE)
@@ -217,7 +298,7 @@ export class Replica extends EventEmitter {
   }
 
   async exec(sql, options) {
-    this.#check()
+    this.#checkWriting('exec')
     checkSql('exec', sql)
     const { unsafe } = read('exec', options, UNSAFE)
     return this.#schemaCall(this.#native.exec(sql, unsafe))
@@ -257,7 +338,7 @@ export class Replica extends EventEmitter {
 
   /** Retention at once, over all that is of age. */
   async compact(options) {
-    this.#check()
+    this.#checkWriting('compact')
     const { maxPatchRetentionMs, signal } = read('compact', options, COMPACT)
     const slice = (...args) => this.#whenRoom(() => this.#call(this.#native.compact(...args)))
     const outcome = await this.#retention.run(slice, maxPatchRetentionMs, signal)
@@ -321,7 +402,7 @@ export class Replica extends EventEmitter {
   }
 
   async explain(table) {
-    this.#check()
+    this.#checkWriting('explain')
     this.#checkNames('explain', table, [])
     return this.#native.explain(table)
   }
@@ -367,6 +448,7 @@ export class Replica extends EventEmitter {
     this.#verifier.stop(closed())
     this.#links.refuse()
     this.#waiters.fail(closed())
+    this.#endFunction()
     if (flush) {
       this.#flushing = this.#flush()
       await this.#flushing
@@ -515,7 +597,8 @@ export class Replica extends EventEmitter {
   #deleteOp(where, table, key) {
     const { columns, values } = flatten(where, [key])
     this.#checkNames(where, table, columns)
-    const wanted = this.#tables.get(table)?.key ?? columns // if unknown, the core decides
+    const known = this.#changingSchema > 0 ? undefined : this.#tables.get(table)
+    const wanted = known?.key ?? columns // if unknown, the core decides
     if (columns.length !== wanted.length || !wanted.every((name) => columns.includes(name))) {
       const names = wanted.join(', ')
       throw new ReplicError(
@@ -529,9 +612,7 @@ export class Replica extends EventEmitter {
   // The core checks names again, in its turn; here a misspelt one is answered with the right one. Not
   // while a call under way may change the schema: then only the core can know.
   #checkNames(where, table, columns) {
-    if (typeof table !== 'string') {
-      throw usage(`${where}: the table must be a string, not ${option.kindOf(table)}`)
-    }
+    checkTable(where, table)
     if (this.#changingSchema > 0) return
     const known = this.#tables.get(table)
     if (!known) {
@@ -589,10 +670,23 @@ export class Replica extends EventEmitter {
     if (this.#state !== 'open') throw closed()
   }
 
+  // What waits for the migration that it is called from would never return.
+  #checkWriting(where) {
+    this.#check()
+    if (this.#inFunction && migrating.getStore() === this) {
+      throw usage(`${where}: in a function of migrate(), use its tx`)
+    }
+  }
+
   #checkEvent(name) {
     if (EVENTS.includes(name)) return
     throw usage(`there is no event '${String(name)}'${option.nearest(String(name), EVENTS)}`)
   }
+}
+
+function checkTable(where, table) {
+  if (typeof table === 'string') return
+  throw usage(`${where}: the table must be a string, not ${option.kindOf(table)}`)
 }
 
 const sizeOf = (path) => statSync(path, { throwIfNoEntry: false })?.size ?? 0
@@ -628,13 +722,4 @@ const closeIsLate = (timeoutMs) =>
 function checkPeerId(where, peerId, more) {
   if (option.peerId.accepts(peerId)) return
   throw usage(`${where}: peerId must be ${option.peerId.wants}${more}, not ${String(peerId)}`)
-}
-
-let loaded
-function addon() {
-  if (!loaded) {
-    loaded = loadAddon()
-    loaded.setErrorClass(ReplicError)
-  }
-  return loaded
 }

@@ -32,6 +32,7 @@ const calls = {
   addRemotePeer: async (db) => db.addRemotePeer(null, new Socket()),
   closeRemotePeer: async (db) => db.closeRemotePeer(5),
   explain: (db) => db.explain('note'),
+  patchesTable: (db) => db.patchesTable('note'),
   verify: (db) =>
     db.verify().catch((error) => {
       if (error.code !== 'REPLIC_NOT_FOUND') throw error // nobody is linked

@@ -15,7 +15,7 @@ it('is imported', async () => {
   const result = await runProcess(execPath, ['--input-type=module', '-e', source], { cwd })
   expect(result).toEqual({
     ...ended,
-    stdout: 'METRICS_CONTENT_TYPE,ReplicError,Replica connect,listen\n',
+    stdout: 'METRICS_CONTENT_TYPE,ReplicError,Replica,patchesTable connect,listen\n',
   })
 })
 

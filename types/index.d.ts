@@ -114,12 +114,59 @@ export interface OpenOptions {
 }
 
 export interface Migration {
-  /** SQL that leads to this version, without transaction control. */
-  up: string
-  /** SQL that leads back. Kept in the database, so that an older application can step back. */
-  down?: string | undefined
-  /** For messages. */
+  /** SQL that leads to this version, without transaction control; or a function, for changes of data. */
+  up: string | ((tx: MigrationTransaction) => unknown)
+  /**
+   * What leads back. SQL is kept in the database, so that an older application, which does not know this
+   * step, can take it back. A function cannot be kept: only an application that has it can step back, with
+   * the option `to`.
+   */
+  down?: string | ((tx: MigrationTransaction) => unknown) | undefined
+  /** For messages. A function is known by it: the same name stands for the same function. */
   name?: string | undefined
+  /** Columns that the step renames: { 'table.column': 'table.newName' }. Peers on either side are understood. */
+  rename?: Record<string, string> | undefined
+}
+
+/**
+ * What a step that is a function does its work with: all in the step's transaction. A call that fails has
+ * changed nothing, and the function may go on. Calls that it does not wait for are waited for.
+ */
+export interface MigrationTransaction {
+  /** One statement; may change any table and the schema. What it changes stays on this peer. */
+  run(sql: string, params?: Params): Promise<RunResult>
+  /** Any number of statements, likewise. */
+  exec(sql: string): Promise<{ changes: number | bigint }>
+  get<R extends object = Row>(
+    sql: string,
+    params?: Params,
+    options?: ReadOptions,
+  ): Promise<R | undefined>
+  all<R extends object = Row>(sql: string, params?: Params, options?: ReadOptions): Promise<R[]>
+  /** Writes rows that are replicated, as Replica.upsert. */
+  upsert<R extends object = Row>(table: string, rows: R | readonly R[]): Promise<void>
+  /** Deletes a row on every peer, as Replica.delete. */
+  delete(table: string, key: Row): Promise<void>
+  /** The DDL of the _patches table of a table, as Replica.patchesTable. */
+  patchesTable(table: string): Promise<string>
+}
+
+export interface MigrateOptions {
+  /** The version to go to, at most the length of the list. Default: its length. */
+  to?: number | undefined
+  /** Take the texts of the list for what was applied under other ones; nothing of them runs. Default false. */
+  force?: boolean | undefined
+  /** Run everything in one transaction and undo it: tells what would be done, and finds what would fail. */
+  dryRun?: boolean | undefined
+}
+
+export interface PlannedStep {
+  version: number
+  /** 'note': only the text of an applied step is replaced (option `force`). */
+  direction: 'up' | 'down' | 'note'
+  name: string
+  /** null: a function, or nothing runs. */
+  sql: string | null
 }
 
 export interface ReadOptions {
@@ -440,6 +487,12 @@ export interface Events {
 }
 
 /**
+ * The DDL of the _patches table that belongs to a table, from its CREATE TABLE. Synchronous.
+ * Errors: REPLIC_USAGE (not exactly one CREATE TABLE), REPLIC_SCHEMA (no primary key), SQLITE_ERROR, ...
+ */
+export function patchesTable(createTable: string): string
+
+/**
  * One database file, replicated. All methods are asynchronous unless they return something else than a
  * promise. On a closed replica they reject (or throw) REPLIC_CLOSED. Wrong arguments are REPLIC_USAGE.
  */
@@ -455,10 +508,18 @@ export class Replica {
 
   /**
    * Brings the schema to the last of `steps`, up, or down with the scripts kept in the database. A position
-   * in the list is a version. Each step is one transaction; the ones before a failing one stay.
-   * Errors: REPLIC_MIGRATION, REPLIC_SCHEMA, REPLIC_TRANSACTION, SQLite's own.
+   * in the list is a version. Each step is one transaction; the ones before a failing one stay. Reads go on
+   * meanwhile; writes wait for the step under way. See docs/migrations.md.
+   * Errors: REPLIC_MIGRATION, REPLIC_SCHEMA, REPLIC_TRANSACTION, REPLIC_DIRECT_WRITE, SQLite's own.
    */
-  migrate(steps: readonly Migration[]): Promise<{ from: number; to: number }>
+  migrate(
+    steps: readonly Migration[],
+    options: MigrateOptions & { dryRun: true },
+  ): Promise<{ from: number; to: number; steps: PlannedStep[] }>
+  migrate(
+    steps: readonly Migration[],
+    options?: MigrateOptions,
+  ): Promise<{ from: number; to: number }>
 
   /**
    * Writes one row or many as one group: stored and replicated all or nothing. A row that exists is changed
@@ -577,6 +638,12 @@ export class Replica {
 
   /** The SQL that is executed for a replicated table. */
   explain(table: string): Promise<string>
+
+  /**
+   * The DDL that the _patches table of a table must have, by the table as it is now.
+   * Errors: REPLIC_UNKNOWN_TABLE, REPLIC_SCHEMA (it has no primary key).
+   */
+  patchesTable(table: string): Promise<string>
 
   on<E extends keyof Events>(name: E, listener: (...args: Events[E]) => void): this
   once<E extends keyof Events>(name: E, listener: (...args: Events[E]) => void): this

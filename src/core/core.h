@@ -1,13 +1,15 @@
 /* core.h - what the core's files share. Not for use outside src/core.
  *
  *   open.c      opening, closing, internal tables
- *   engine.c    batches, local writes, migrations            ┐
+ *   engine.c    batches, local writes                        ┐
  *   merge.c     one patch into log and table (I2)            │ decide
  *   log.c       the T_patches tables: append, read, fold     │ the
  *   schema.c    which tables are replicated                  │ data
  *   compact.c   which patches the log needs no more          │
  *   vector.c    what is applied (I1)                         │
  *   clock.c     the next _patchedAt                          ┘
+ *   migrate.c   steps of a migration
+ *   patches.c   the DDL of T_patches
  *   sync.c      links: who lacks what; the frames that say so
  *   outgoing.c  patches from the log to the links
  *   incoming.c  patches from the links to the log
@@ -28,6 +30,7 @@
 
 #include <sqlite3.h>
 
+#include "query.h"
 #include "replic.h"
 
 /* ---- schema ------------------------------------------------------------------------------------------------ */
@@ -209,9 +212,13 @@ struct replic {
   int open_tx; /* BEGIN has run: only a batch that touches the disk takes the write lock */
   int64_t changes_before; /* of sqlite3_total_changes64, at BEGIN */
   int swapped;            /* the schema was registered anew in this batch */
+  int64_t step;           /* the version whose step is under way in this batch, 0: none */
+  int step_kind;          /* REPLIC_STEP_… */
+  int stale;              /* the step has changed the schema, and it is not registered anew yet */
   int lost; /* SQLite rolled the batch's transaction back on its own: nothing more can be done in it
              */
-  int merging; /* CHECKs and foreign keys are off */
+  int merging;        /* CHECKs and foreign keys are off */
+  int64_t n_internal; /* tables of the engine's own; all are created at open */
   char *error;
   replic__auth auth;
   replic__identity *identity;
@@ -234,6 +241,12 @@ int replic__step(replic *r, sqlite3_stmt *stmt); /* runs to the end, resets; set
 int replic__int(replic *r, const char *sql, int64_t *out); /* one integer; 0 rows: 0 */
 /* Builds the schema aside, then swaps it in. */
 int replic__reload_schema(replic *r);
+/* migrate.c: the tables have just been registered as they are now, at the end of a step or of SQL
+ * that changes the schema; the transaction is open. What follows from a new schema belongs here. An
+ * error undoes the step, or the call. */
+int replic__schema_changed(replic *r);
+/* How many tables and views there are whose names begin with _replic_. */
+int replic__internal_count(replic *r, int64_t *count);
 /* A savepoint also remembers one vector entry, or all of them, the clock and the counters. */
 typedef struct replic__savepoint {
   replic_position position;
@@ -251,9 +264,20 @@ int replic__savepoint_end(replic *r, replic__savepoint *save, int rc);
 
 int replic__guard(void *ctx, int action, const char *a, const char *b, const char *db,
                   const char *trigger);
-/* Runs every statement of `sql` under `mode`; the text of a refusal or failure is set. */
-int replic__guard_exec(replic *r, int mode, const char *sql, size_t len, const replic_param *params,
-                       size_t n_params, int many, int64_t *changes, int64_t *rowid);
+/* SQL of the application's. What it is given is borrowed. */
+typedef struct replic__script {
+  int mode; /* AUTH_… */
+  int many; /* 1: all statements of the text; 0: exactly one */
+  const char *sql;
+  size_t len;
+  const replic_param *params;
+  size_t n_params;
+  replic_rows *rows; /* NULL: none are wanted. Else: only reads, and the first row has the names */
+  size_t max_rows;   /* of them, without the names */
+  int64_t changes, rowid; /* results */
+} replic__script;
+/* Runs it; the text of a refusal or failure is set. */
+int replic__guard_exec(replic *r, replic__script *script);
 
 int replic__identity_open(replic *r);   /* lock; reads the witness */
 int replic__identity_settle(replic *r); /* who am I? needs the vector and a transaction */

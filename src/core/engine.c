@@ -1,4 +1,4 @@
-/* engine.c - batches, local writes, migrations: what ties the parts together.
+/* engine.c - batches and local writes: what ties the parts together.
  *
  * A batch is one transaction. It begins on disk only when a call of it first touches the disk, so
  * a batch of mere acknowledgements takes no lock. Each call stands in a savepoint, which also
@@ -16,6 +16,7 @@ int replic__reload_schema(replic *r) {
   r->schema = fresh;
   r->auth.schema = fresh;
   r->swapped = 1;
+  r->stale = 0;
   replic__schema_free(old);
   replic__sync_schema_changed(r);
   return REPLIC_OK;
@@ -125,7 +126,8 @@ void replic_rollback(replic *r) {
   if (r->swapped && replic__reload_schema(r) != REPLIC_OK)
     replic__event(r, (replic_event){.kind = REPLIC_EVENT_ERROR, .code = REPLIC_ESCHEMA}, "%s",
                   replic_error_text(r));
-  r->in_batch = r->open_tx = r->swapped = r->lost = 0;
+  r->in_batch = r->open_tx = r->swapped = r->lost = r->stale = 0;
+  r->step = 0;
   sqlite3_free(r->error);
   r->error = text;
 }
@@ -143,6 +145,7 @@ int replic_commit(replic *r) {
   r->clock_committed = r->clock;
   if (r->open_tx) replic__vector_settle(r);
   r->in_batch = r->open_tx = r->swapped = 0;
+  r->step = 0;
   for (size_t i = 0; i < replic_table_count(r); i++) {
     replic__table *t = r->schema->tables[i];
     if (t->changed)
@@ -260,10 +263,12 @@ int replic_write(replic *r, const replic_change *changes, size_t n_changes, int6
   int rc = replic__savepoint_open(r, r->peer_id, &save);
   if (rc != REPLIC_OK) return rc;
   rc = replic__merge_mode(r, 0);
+  if (rc == REPLIC_OK && r->stale) rc = replic__reload_schema(r);
   group g = {replic__vector_entry(r, r->peer_id), replic__clock_next(&r->clock, r->now_ms), 0};
   for (size_t i = 0; rc == REPLIC_OK && i < n_changes; i++) rc = write_change(r, &changes[i], &g);
   r->counters.groups_written++;
   rc = replic__savepoint_end(r, &save, rc);
+  if (rc != REPLIC_OK && r->step) r->stale = 1; /* what registering had created is undone */
   if (rc == REPLIC_OK) *sequence = g.self->now.sequence;
   if (rc == REPLIC_OK)
     replic__trace(r, "written %u.%lld, clock %lld", r->peer_id, *sequence, g.patched_at);
@@ -278,56 +283,17 @@ int replic_run(replic *r, const char *sql, size_t len, int many, int unsafe,
   if (rc != REPLIC_OK) return rc;
   rc = replic__merge_mode(r, 0);
   r->auth.schema_changed = 0;
-  if (rc == REPLIC_OK)
-    rc = replic__guard_exec(r, unsafe ? AUTH_UNSAFE : AUTH_USER, sql, len, params, n_params, many,
-                            changes, rowid);
+  replic__script script = {.mode = unsafe ? AUTH_UNSAFE : AUTH_USER,
+                           .many = many,
+                           .sql = sql,
+                           .len = len,
+                           .params = params,
+                           .n_params = n_params};
+  if (rc == REPLIC_OK) rc = replic__guard_exec(r, &script);
   if (rc == REPLIC_OK) rc = check_deferred(r);
   if (rc == REPLIC_OK && r->auth.schema_changed) rc = replic__reload_schema(r);
+  if (rc == REPLIC_OK && r->auth.schema_changed) rc = replic__schema_changed(r);
+  *changes = script.changes;
+  *rowid = script.rowid;
   return replic__savepoint_end(r, &save, rc);
-}
-
-/* ---- migrations ---- */
-
-static int note_migration(replic *r, int64_t version, const char *sql, const char *down_of_step) {
-  int64_t last;
-  int rc = replic__int(r, "SELECT max(version) FROM main._replic_migrations", &last);
-  int64_t expected = down_of_step ? last + 1 : last;
-  if (rc == REPLIC_OK && version != expected)
-    return replic__fail(r, REPLIC_EMIGRATION,
-                        "the database is at version %lld, so version %lld cannot go %s", last,
-                        version, down_of_step ? "up" : "down");
-  sqlite3_stmt *stmt = NULL;
-  if (rc == REPLIC_OK)
-    rc = replic__prepare(
-        r,
-        down_of_step ? "INSERT INTO main._replic_migrations(version, up, down) VALUES(?1, ?2, ?3)"
-                     : "DELETE FROM main._replic_migrations WHERE version = ?1",
-        &stmt);
-  if (rc != REPLIC_OK) return rc;
-  sqlite3_bind_int64(stmt, 1, version);
-  if (down_of_step) {
-    sqlite3_bind_text(stmt, 2, sql, -1, SQLITE_STATIC);
-    sqlite3_bind_text(stmt, 3, down_of_step, -1, SQLITE_STATIC);
-  }
-  rc = replic__step(r, stmt);
-  sqlite3_finalize(stmt);
-  return rc;
-}
-
-int replic_migrate(replic *r, int64_t now_ms, int64_t version, const char *sql,
-                   const char *down_of_step) {
-  replic__savepoint save;
-  int64_t changes, rowid;
-  int rc = replic_begin(r, now_ms);
-  if (rc != REPLIC_OK) return rc;
-  rc = replic__savepoint_open(r, r->peer_id, &save);
-  if (rc == REPLIC_OK) rc = note_migration(r, version, sql, down_of_step);
-  if (rc == REPLIC_OK) rc = replic__merge_mode(r, 0);
-  if (rc == REPLIC_OK)
-    rc = replic__guard_exec(r, AUTH_MIGRATION, sql, strlen(sql), NULL, 0, 1, &changes, &rowid);
-  if (rc == REPLIC_OK) rc = replic__reload_schema(r);
-  if (rc == REPLIC_OK) rc = replic__savepoint_end(r, &save, rc);
-  if (rc == REPLIC_OK) return replic_commit(r);
-  replic_rollback(r);
-  return rc;
 }

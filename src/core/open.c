@@ -6,7 +6,11 @@
  *   _replic_staged      what a jump has brought so far, invisible (jump.c)
  *   _replic_forks       up to where two histories of an origin are one (fork.c)
  *   _replic_dropped     patches at which histories part that were given up here (fork.c)
- *   _replic_migrations  version, up, down  what was applied, and how to step back (engine.c) */
+ *   _replic_migrations  what was applied, and how to step back (migrate.c)
+ *   _replic_renames     columns that migrations have renamed (migrate.c)
+ *
+ * `layout` in _replic_meta counts their versions. An older one is brought up to date at open, in
+ * open's transaction, by UPGRADES; test/fixtures has files of every layout there was. */
 #include <string.h>
 
 #include "core.h"
@@ -14,7 +18,7 @@
 #define MIB (1024 * 1024)
 #define BUSY_TIMEOUT_MS                                                                            \
   5000           /* for other programs that have the file open; another Replica cannot */
-#define LAYOUT 1 /* of the internal tables */
+#define LAYOUT 2 /* of the internal tables */
 
 /* ---- small helpers over SQLite ---- */
 
@@ -98,6 +102,31 @@ static int open_database(replic *r) {
   return replic__identity_open(r);
 }
 
+/* From layout i + 1 to the next. Tables that are new altogether are created below. */
+static const char *const UPGRADES[] = {
+    "ALTER TABLE main._replic_migrations ADD COLUMN name TEXT NOT NULL DEFAULT '';"
+    "ALTER TABLE main._replic_migrations ADD COLUMN hash TEXT NOT NULL DEFAULT '';"
+    "ALTER TABLE main._replic_migrations ADD COLUMN rename TEXT NOT NULL DEFAULT '';"
+    "ALTER TABLE main._replic_migrations ADD COLUMN appliedAt INTEGER NOT NULL DEFAULT 0;",
+};
+
+static int upgrade_layout(replic *r) {
+  int64_t layout = 0;
+  int rc = replic__int(r, "SELECT value FROM main._replic_meta WHERE key = 'layout'", &layout);
+  if (rc == REPLIC_OK && (layout < 1 || layout > LAYOUT))
+    return replic__fail(
+        r, REPLIC_EVERSION,
+        "%s was written by a newer replic-sqlite (layout %lld, this one knows %d): update", r->path,
+        layout, LAYOUT);
+  if (rc != REPLIC_OK || layout == LAYOUT) return rc;
+  for (; rc == REPLIC_OK && layout < LAYOUT; layout++) rc = replic__exec(r, UPGRADES[layout - 1]);
+  char *sql =
+      sqlite3_mprintf("UPDATE main._replic_meta SET value = %d WHERE key = 'layout'", LAYOUT);
+  if (rc == REPLIC_OK) rc = sql ? replic__exec(r, sql) : SQLITE_NOMEM;
+  sqlite3_free(sql);
+  return rc;
+}
+
 static int set_up(replic *r) {
   sqlite3_stmt *stmt = NULL;
   int rc = replic__prepare(r, "SELECT encoding FROM pragma_encoding", &stmt);
@@ -135,17 +164,14 @@ static int set_up(replic *r) {
         "NOT NULL, patchedAt INTEGER NOT NULL, PRIMARY KEY(origin, sequence, patchedAt)) WITHOUT "
         "ROWID;"
         "CREATE TABLE IF NOT EXISTS main._replic_migrations(version INTEGER PRIMARY KEY, up TEXT "
-        "NOT NULL, "
-        "down TEXT NOT NULL);"
-        "INSERT OR IGNORE INTO main._replic_meta(key, value) VALUES('layout', 1)");
-  int64_t layout = 0;
-  if (rc == REPLIC_OK)
-    rc = replic__int(r, "SELECT value FROM main._replic_meta WHERE key = 'layout'", &layout);
-  if (rc == REPLIC_OK && layout != LAYOUT)
-    rc = replic__fail(
-        r, REPLIC_EVERSION,
-        "%s was written by a newer replic-sqlite (layout %lld, this one knows %d): update", r->path,
-        layout, LAYOUT);
+        "NOT NULL, down TEXT NOT NULL, name TEXT NOT NULL DEFAULT '', hash TEXT NOT NULL DEFAULT "
+        "'', rename TEXT NOT NULL DEFAULT '', appliedAt INTEGER NOT NULL DEFAULT 0);"
+        "CREATE TABLE IF NOT EXISTS main._replic_renames(version INTEGER NOT NULL, tableName TEXT "
+        "NOT NULL COLLATE NOCASE, oldColumn TEXT NOT NULL COLLATE NOCASE, newColumn TEXT NOT NULL "
+        "COLLATE NOCASE, PRIMARY KEY(version, tableName, oldColumn)) WITHOUT ROWID;"
+        "INSERT OR IGNORE INTO main._replic_meta(key, value) VALUES('layout', 2)");
+  if (rc == REPLIC_OK) rc = upgrade_layout(r);
+  if (rc == REPLIC_OK) rc = replic__internal_count(r, &r->n_internal);
   if (rc == REPLIC_OK) rc = replic__vector_load(r);
   if (rc == REPLIC_OK) rc = replic__identity_settle(r);
   if (rc == REPLIC_OK) rc = replic__reload_schema(r);

@@ -252,6 +252,14 @@ static void rows_put(replic_rows *rows, const void *bytes, size_t len) {
   rows->len += len;
 }
 
+static int append_text(replic_rows *rows, unsigned char type, const void *bytes, size_t len) {
+  if (rows_reserve(rows, 1 + sizeof len + len) != REPLIC_OK) return SQLITE_NOMEM;
+  rows_put(rows, &type, 1);
+  rows_put(rows, &len, sizeof len);
+  rows_put(rows, bytes, len);
+  return REPLIC_OK;
+}
+
 static int rows_append(replic_rows *rows, sqlite3_stmt *stmt, int column) {
   static const unsigned char TYPES[] = {/* by SQLITE_INTEGER … SQLITE_NULL */
                                         0,           REPLIC_INT,  REPLIC_REAL,
@@ -262,11 +270,7 @@ static int rows_append(replic_rows *rows, sqlite3_stmt *stmt, int column) {
                                             : sqlite3_column_blob(stmt, column);
     size_t len = (size_t)sqlite3_column_bytes(stmt, column);
     if (!bytes && (len || type == REPLIC_TEXT)) return SQLITE_NOMEM;
-    if (rows_reserve(rows, 1 + sizeof len + len) != REPLIC_OK) return SQLITE_NOMEM;
-    rows_put(rows, &type, 1);
-    rows_put(rows, &len, sizeof len);
-    rows_put(rows, bytes, len);
-    return REPLIC_OK;
+    return append_text(rows, type, bytes, len);
   }
   int64_t i = type == REPLIC_INT ? sqlite3_column_int64(stmt, column) : 0;
   double d = type == REPLIC_REAL ? sqlite3_column_double(stmt, column) : 0;
@@ -275,6 +279,25 @@ static int rows_append(replic_rows *rows, sqlite3_stmt *stmt, int column) {
   if (type == REPLIC_INT) rows_put(rows, &i, sizeof i);
   if (type == REPLIC_REAL) rows_put(rows, &d, sizeof d);
   return REPLIC_OK;
+}
+
+int replic__rows_add(replic_rows *rows, sqlite3_stmt *stmt) {
+  int rc = REPLIC_OK;
+  rows->n_columns = (size_t)sqlite3_column_count(stmt);
+  for (int i = 0; rc == REPLIC_OK && i < (int)rows->n_columns; i++) rc = rows_append(rows, stmt, i);
+  rows->n_rows += rc == REPLIC_OK;
+  return rc;
+}
+
+int replic__rows_add_names(replic_rows *rows, sqlite3_stmt *stmt) {
+  int rc = REPLIC_OK;
+  rows->n_columns = (size_t)sqlite3_column_count(stmt);
+  for (int i = 0; rc == REPLIC_OK && i < (int)rows->n_columns; i++) {
+    const char *name = sqlite3_column_name(stmt, i);
+    rc = name ? append_text(rows, REPLIC_TEXT, name, strlen(name)) : SQLITE_NOMEM;
+  }
+  rows->n_rows += rc == REPLIC_OK;
+  return rc;
 }
 
 int replic_reader_rows(replic_reader *reader, size_t max_rows, size_t max_bytes,
@@ -290,15 +313,14 @@ int replic_reader_rows(replic_reader *reader, size_t max_rows, size_t max_bytes,
       rows->done = 1;
       return REPLIC_OK;
     }
-    if (rc != SQLITE_ROW) rc = fail_prepare(reader, rc);
-    for (int i = 0; rc == SQLITE_ROW && i < (int)rows->n_columns; i++)
-      if (rows_append(rows, reader->current, i) != REPLIC_OK)
-        rc = replic__reader_fail_db(reader, SQLITE_NOMEM);
+    if (rc != SQLITE_ROW)
+      rc = fail_prepare(reader, rc);
+    else if (replic__rows_add(rows, reader->current) != REPLIC_OK)
+      rc = replic__reader_fail_db(reader, SQLITE_NOMEM);
     if (rc != SQLITE_ROW) {
       replic_reader_reset(reader);
       return rc;
     }
-    rows->n_rows++;
   }
   return REPLIC_OK;
 }

@@ -35,6 +35,10 @@ struct replic_reader {
 int replic__reader_fail(replic_reader *reader, int code, const char *format, ...);
 /* The same with SQLite's text. */
 int replic__reader_fail_db(replic_reader *reader, int code);
+/* Appends the current row of `stmt`, or the names of its columns as if they were one. SQLITE_NOMEM:
+ * `rows` must not be read. */
+int replic__rows_add(replic_rows *rows, sqlite3_stmt *stmt);
+int replic__rows_add_names(replic_rows *rows, sqlite3_stmt *stmt);
 /* Makes _replic_hash known. */
 int replic__digest_open(replic_reader *reader);
 /* Undoes a backup that is not complete. Never fails; without one it does nothing. */

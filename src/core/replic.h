@@ -14,7 +14,7 @@
  *       any of replic_write, replic_run, replic_receive, replic_link_open, replic_link_close,
  *       replic_tick
  *     replic_commit, replic_take_outbox      (any number of such batches)
- *     replic_migrate                         (between two batches)
+ *     replic_migrate, replic_migrate_step    (between two batches)
  *   replic_close
  *
  * One thread at a time: calls on one `replic` may come from different threads, but never two at
@@ -136,12 +136,64 @@ int replic_run(replic *r, const char *sql, size_t len, int many, int unsafe,
 
 /* ---- migrations and schema -------------------------------------------------------------------------------- */
 
-/* One migration step in a transaction of its own, outside a batch: runs `sql`, registers the tables
- * anew, notes it. going up:   down_of_step != NULL: stores (version, up = sql, down = down_of_step)
- * in _replic_migrations going down: down_of_step == NULL: `sql` is the stored down script of
- * `version`; its row is removed On failure the database and the registration are as before. */
+enum {
+  REPLIC_STEP_UP,   /* applies `version`, which must be the next one */
+  REPLIC_STEP_DOWN, /* takes it back: it must be the last one */
+  REPLIC_STEP_NOTE  /* only writes down anew what an applied version was; no SQL follows */
+};
+/* A step, as it is kept in _replic_migrations. Going down, of what follows `version` nothing
+ * counts. A text that is NULL is kept as "". */
+typedef struct replic_step {
+  int kind;
+  int64_t version; /* position in the list of migrations, from 1 */
+  const char *up, *down, *name, *hash;
+  /* Columns that the step renames: JSON, [["table", "old name", "new name"], …]. They are kept in
+   * _replic_renames(version, tableName, oldColumn, newColumn), also when the step is taken back,
+   * until another step takes its place. */
+  const char *renames;
+} replic_step;
+
+/* A step of a migration takes a batch of its own:
+ *   replic_begin
+ *     replic_step_begin
+ *       any of replic_step_run, replic_step_read, replic_write
+ *     replic_step_end          (several steps may follow each other)
+ *   replic_commit
+ * If any of these fails, or the step shall not be after all: replic_rollback, which leaves database
+ * and registration as they were. A failed run, read or write by itself leaves no trace; the step
+ * may go on.
+ *
+ * Errors: REPLIC_EMIGRATION (the version is not the next one or the last one; a column that is to
+ * be renamed is not there), REPLIC_EUSAGE (another step is under way). */
+int replic_step_begin(replic *r, const replic_step *step);
+/* SQL of the step: as replic_run, but may change the schema and the data of all tables except the
+ * engine's own. What it changes in replicated tables stays local. The text of an error names the
+ * statement. */
+int replic_step_run(replic *r, const char *sql, size_t len, int many, const replic_param *params,
+                    size_t n_params, int64_t *changes, int64_t *rowid);
+struct replic_rows; /* query.h */
+/* One statement that only reads, and sees what the step has done so far. Appends to `rows` the
+ * names of the columns, as if they were the first row, and then at most `max_rows` rows. */
+int replic_step_read(replic *r, const char *sql, size_t len, const replic_param *params,
+                     size_t n_params, size_t max_rows, struct replic_rows *rows);
+/* Registers the tables as they are now, with all checks. Errors: REPLIC_ESCHEMA, REPLIC_EMIGRATION
+ * (renames), REPLIC_EDIRECT (a table was given a name of the engine's). */
+int replic_step_end(replic *r);
+
+/* All of the above at once, for a step that is one SQL text. On failure everything is as before. */
+int replic_migrate_step(replic *r, int64_t now_ms, const replic_step *step, const char *sql);
+/* The same without names, hashes and renames. Going up: down_of_step != NULL, what takes the step
+ * back. Going down: down_of_step == NULL, and `sql` is the stored script. */
 int replic_migrate(replic *r, int64_t now_ms, int64_t version, const char *sql,
                    const char *down_of_step);
+
+/* The DDL that T_patches of table `table` must have. `*out`: caller frees with sqlite3_free. Inside
+ * a step or between batches. Errors: REPLIC_ETABLE, REPLIC_ESCHEMA (no primary key). */
+int replic_patches_table(replic *r, const char *table, char **out);
+/* The same of the one table that `create_table` creates, without a database. `*out` is the error
+ * text where the result is not REPLIC_OK; freed likewise. Errors: REPLIC_EUSAGE (it is no CREATE
+ * TABLE), REPLIC_ESCHEMA, SQLITE_… */
+int replic_patches_table_of(const char *create_table, char **out);
 
 typedef struct replic_column {
   const char *name;

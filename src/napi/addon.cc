@@ -6,6 +6,8 @@
 #include "connection.h"
 #include "cursor.h"
 #include "error.h"
+#include "replic.h"
+#include "values.h"
 
 static Napi::Value set_error_class(const Napi::CallbackInfo &info) {
   if (!info[0].IsFunction()) {
@@ -15,6 +17,22 @@ static Napi::Value set_error_class(const Napi::CallbackInfo &info) {
   }
   addon_data(info.Env()).error_class = Napi::Persistent(info[0].As<Napi::Function>());
   return info.Env().Undefined();
+}
+
+// (CREATE TABLE …) -> the DDL of its T_patches
+static Napi::Value patches_table(const Napi::CallbackInfo &info) {
+  Napi::Env env = info.Env();
+  Arena arena;
+  Failure failure;
+  char *text = nullptr;
+  const char *sql = read_string(env, info[0], "sql", arena, failure, nullptr);
+  if (env.IsExceptionPending()) return Napi::Value();
+  int code = sql ? replic_patches_table_of(sql, &text) : REPLIC_OK;
+  if (code != REPLIC_OK) failure.set(code, "patchesTable: %s", text ? text : "out of memory");
+  Napi::Value result = sql && !failure ? Napi::String::New(env, text) : Napi::Value();
+  sqlite3_free(text);
+  if (failure) napi_throw(env, failure.to_js(env));
+  return result;
 }
 
 static Napi::Array error_codes(Napi::Env env) {
@@ -37,6 +55,7 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("Connection", Connection::define(env));
   exports.Set("codes", error_codes(env));
   exports.Set("setErrorClass", Napi::Function::New(env, set_error_class, "setErrorClass"));
+  exports.Set("patchesTable", Napi::Function::New(env, patches_table, "patchesTable"));
   exports.Set("sqliteVersion", sqlite3_libversion());
   return exports;
 }

@@ -6,6 +6,7 @@
 #include "object.h"
 #include "queue.h"
 #include "read_jobs.h"
+#include "step_jobs.h"
 #include "write_jobs.h"
 
 const napi_type_tag Connection::TAG = {0x1f0e6b7c94d84a3d, 0xa2b85e0d63c1f974};
@@ -18,8 +19,16 @@ Napi::Function Connection::define(Napi::Env env) {
           checked_method<Connection, &Connection::write<ChangeJob>>("write"),
           checked_method<Connection, &Connection::write<RunJob>>("run"),
           checked_method<Connection, &Connection::write<ExecJob>>("exec"),
-          checked_method<Connection, &Connection::write<MigrateJob>>("migrate"),
           checked_method<Connection, &Connection::write<ExplainJob>>("explain"),
+          checked_method<Connection, &Connection::write<PatchesTableJob>>("patchesTable"),
+          checked_method<Connection, &Connection::migration_begin>("migrationBegin"),
+          checked_method<Connection, &Connection::step<StepBeginJob>>("stepBegin"),
+          checked_method<Connection, &Connection::step<StepRunJob>>("stepRun"),
+          checked_method<Connection, &Connection::step<StepReadJob>>("stepRead"),
+          checked_method<Connection, &Connection::step<ChangeJob>>("stepWrite"),
+          checked_method<Connection, &Connection::step<PatchesTableJob>>("stepPatchesTable"),
+          checked_method<Connection, &Connection::step<StepEndJob>>("stepEnd"),
+          checked_method<Connection, &Connection::step<MigrationEndJob>>("migrationEnd"),
           checked_method<Connection, &Connection::write<CompactJob>>("compact"),
           checked_method<Connection, &Connection::read<QueryJob>>("query"),
           checked_method<Connection, &Connection::open_cursor<CursorOpenJob>>("cursorOpen"),
@@ -137,6 +146,22 @@ template <typename J> Napi::Value Connection::write(const Napi::CallbackInfo &in
   J *job = new (std::nothrow) J;
   bool given = job && job->given(info);
   return state_->submit<WriteJob>(job, given, state_->writes);
+}
+
+// It has no arguments: nothing is to be read from `info`.
+Napi::Value Connection::migration_begin(const Napi::CallbackInfo &) {
+  return state_->submit<WriteJob>(new (std::nothrow) MigrationBeginJob, true, state_->writes);
+}
+
+// The calls of a migration are taken while the connection closes, too: that waits for its end.
+template <typename J> Napi::Value Connection::step(const Napi::CallbackInfo &info) {
+  J *job = new (std::nothrow) J;
+  bool given = job && job->given(info);
+  if (given && !state_->migrating)
+    job->failure.set(REPLIC_EUSAGE, "no migration is under way");
+  else if (job && !given)
+    job->failure.set(REPLIC_EUSAGE, "the arguments cannot be read"); // unless it says more
+  return state_->accept<WriteJob>(job, state_->steps);
 }
 
 template <typename J> Napi::Value Connection::read(const Napi::CallbackInfo &info) {

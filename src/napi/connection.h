@@ -19,8 +19,10 @@ public:
 private:
   Napi::Value open(const Napi::CallbackInfo &info);
   template <typename J> Napi::Value write(const Napi::CallbackInfo &info);
+  template <typename J> Napi::Value step(const Napi::CallbackInfo &info);
   template <typename J> Napi::Value read(const Napi::CallbackInfo &info);
   template <typename J> Napi::Value open_cursor(const Napi::CallbackInfo &info);
+  Napi::Value migration_begin(const Napi::CallbackInfo &info);
   Napi::Value link_open(const Napi::CallbackInfo &info);
   Napi::Value link_close(const Napi::CallbackInfo &info);
   Napi::Value link_message(const Napi::CallbackInfo &info);

@@ -93,7 +93,7 @@ void Batch::run() {
   bool was_open = state->core;
   free_list(spent);
   spent = nullptr;
-  if (jobs.first()->order() == WriteJob::Order::grouped)
+  if (!in_step && jobs.first()->order() == WriteJob::Order::grouped)
     run_transaction();
   else
     jobs.first()->run(*this);
@@ -255,12 +255,17 @@ void State::pump() {
 }
 
 void State::start_batch() {
-  WriteJob *first = writes.first();
+  WriteJob *first = migrating ? steps.first() : writes.first();
+  if (migrating && !first) return;
   bool has_frames = frames.first() && phase == Phase::open; // the core is gone once close has run
   if (first ? first->order() == WriteJob::Order::last && !reads.idle() : !has_frames) return;
   Batch *next = new (std::nothrow) Batch(this);
   if (!next) return;
-  if (first && first->order() != WriteJob::Order::grouped) {
+  if (migrating) {
+    next->in_step = true;
+    next->jobs.push(steps.pop());
+  } else if (first && first->order() != WriteJob::Order::grouped) {
+    migrating = first->order() == WriteJob::Order::opens;
     next->jobs.push(writes.pop());
   } else {
     take(writes, next->jobs, BATCH_BYTES);
@@ -331,6 +336,7 @@ void State::dispose() {
   spent = nullptr;
   writes.clear();
   frames.clear();
+  steps.clear();
   reads.discard();
   close_core();
 }

@@ -65,6 +65,7 @@ struct WriteJob : Job {
   enum class Order {
     grouped, // shares a transaction with its neighbours
     alone,   // outside of a transaction
+    opens,   // the same; from here on only State::steps run, until one of them ends it
     last,    // alone, when all reads have ended
   };
   WriteJob *next = nullptr; // in its JobList
@@ -83,6 +84,7 @@ protected:
 struct Batch : Work {
   using Work::Work;
   JobList<WriteJob> jobs;
+  bool in_step = false; // one job of State::steps
   Report report;
   Batch *spent = nullptr; // batches whose outboxes are to be freed
   void discard() override;
@@ -122,6 +124,8 @@ struct State {
   napi_ref on_batch = nullptr; // until all is closed
   JobList<WriteJob> writes;    // calls
   JobList<WriteJob> frames; // what links bring: received frames, their coming and going, heartbeats
+  JobList<WriteJob> steps;  // calls of the migration under way
+  bool migrating = false;   // from the start of its first job to the end of its last: step_jobs.h
   Batch *batch = nullptr;   // under way
   Batch *spent = nullptr;   // finished, their outboxes not freed yet
   bool tick_waits = false;

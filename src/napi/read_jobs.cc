@@ -1,5 +1,6 @@
 #include "read_jobs.h"
 
+#include <cstring>
 #include <filesystem>
 
 #include <sqlite3.h>
@@ -11,7 +12,7 @@ static const size_t CURSOR_BYTES = 4 << 20; // one next() brings no more rows wh
 
 // ---- rows ---------------------------------------------------------------------------------------
 
-RowsJob::~RowsJob() {
+RowsResult::~RowsResult() {
   replic_rows_free(&rows_);
 }
 
@@ -26,14 +27,29 @@ bool RowsJob::take_rows(Reader &reader, size_t max_rows, size_t max_bytes) {
   return names_ || failure.set_no_memory();
 }
 
+bool RowsResult::take_names(Arena &arena, Failure &failure) {
+  size_t at = 0;
+  names_ = arena.array<const char *>(rows_.n_columns);
+  for (; names_ && skip_ < rows_.n_columns; skip_++) {
+    replic_value name;
+    at = replic_rows_value(&rows_, at, &name);
+    char *copy = static_cast<char *>(arena.take(name.len + 1));
+    if (!copy) return failure.set_no_memory();
+    memcpy(copy, name.data, name.len);
+    copy[name.len] = 0;
+    names_[skip_] = copy;
+  }
+  return names_ || failure.set_no_memory();
+}
+
 // The value at offset `*at`, which is number `index`.
-napi_value RowsJob::next_to_js(napi_env env, size_t index, size_t *at) {
+napi_value RowsResult::next_to_js(napi_env env, size_t index, size_t *at, Failure &failure) {
   replic_value value;
   *at = replic_rows_value(&rows_, *at, &value);
   napi_value result = value_to_js(env, value, big_ints_);
   if (result) return result;
   const char *column = names_[index % rows_.n_columns];
-  size_t row = index / rows_.n_columns;
+  size_t row = (index - skip_) / rows_.n_columns;
   if (value.type == REPLIC_INT)
     failure.set(REPLIC_ERANGE,
                 "column %s of row %zu holds %lld, which a number cannot hold exactly: read it with "
@@ -47,15 +63,17 @@ napi_value RowsJob::next_to_js(napi_env env, size_t index, size_t *at) {
 
 // Appends all values to the array, many with one call of Array.prototype.push: fewer and cheaper
 // calls than setting them one by one.
-bool RowsJob::push_values(napi_env env, napi_value array) {
+bool RowsResult::push_values(napi_env env, napi_value array, Failure &failure) {
   static const size_t AT_ONCE = 1024;
   size_t count = rows_.n_rows * rows_.n_columns, offset = 0;
   napi_value values[AT_ONCE], push = addon_data(env).array_push.Value();
-  for (size_t done = 0; done < count;) {
+  replic_value name;
+  for (size_t i = 0; i < skip_; i++) offset = replic_rows_value(&rows_, offset, &name);
+  for (size_t done = skip_; done < count;) {
     Napi::HandleScope scope(env);
     size_t n = 0;
     for (; n < AT_ONCE && done < count; n++, done++) {
-      values[n] = next_to_js(env, done, &offset);
+      values[n] = next_to_js(env, done, &offset, failure);
       if (!values[n]) return false;
     }
     if (napi_call_function(env, array, push, n, values, nullptr) != napi_ok) return false;
@@ -63,11 +81,11 @@ bool RowsJob::push_values(napi_env env, napi_value array) {
   return true;
 }
 
-napi_value RowsJob::rows_to_js(napi_env env) {
+napi_value RowsResult::rows_to_js(napi_env env, Failure &failure) {
   Napi::Object result = Napi::Object::New(env);
   Napi::Array columns = Napi::Array::New(env), values = Napi::Array::New(env);
   for (uint32_t i = 0; i < rows_.n_columns; i++) columns.Set(i, names_[i]);
-  if (!push_values(env, values)) return nullptr;
+  if (!push_values(env, values, failure)) return nullptr;
   result.Set("columns", columns);
   result.Set("values", values);
   return result;
@@ -97,7 +115,7 @@ void QueryJob::run(Reader &reader) {
 }
 
 napi_value QueryJob::result(napi_env env) {
-  return rows_to_js(env);
+  return rows_to_js(env, failure);
 }
 
 // ---- cursors ------------------------------------------------------------------------------------
@@ -146,7 +164,7 @@ void CursorNextJob::run(Reader &reader) {
 }
 
 napi_value CursorNextJob::result(napi_env env) {
-  napi_value result = rows_to_js(env);
+  napi_value result = rows_to_js(env, failure);
   if (result) Napi::Object(env, result).Set("done", rows_.done != 0);
   return result;
 }

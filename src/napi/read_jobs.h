@@ -5,20 +5,33 @@
 
 #include "reader.h"
 
-// What results in rows.
-struct RowsJob : ReadJob {
-  ~RowsJob() override;
+// Rows, for whatever job results in some.
+class RowsResult {
+public:
+  RowsResult() = default;
+  RowsResult(const RowsResult &) = delete;
+  RowsResult &operator=(const RowsResult &) = delete;
+  ~RowsResult();
 
 protected:
-  bool take_rows(Reader &reader, size_t max_rows, size_t max_bytes);
-  napi_value rows_to_js(napi_env env); // { columns, values }; nullptr: JavaScript cannot hold them
+  // Where the first row holds the names of the columns, and is none. False: `failure` is set.
+  bool take_names(Arena &arena, Failure &failure);
+  // { columns, values }; nullptr: JavaScript cannot hold them, and `failure` says why, or an
+  // exception is pending.
+  napi_value rows_to_js(napi_env env, Failure &failure);
   replic_rows rows_ = {};
+  const char **names_ = nullptr; // rows_.n_columns
   bool big_ints_ = false;
 
 private:
-  bool push_values(napi_env env, napi_value array);
-  napi_value next_to_js(napi_env env, size_t index, size_t *at);
-  const char **names_ = nullptr; // rows_.n_columns
+  bool push_values(napi_env env, napi_value array, Failure &failure);
+  napi_value next_to_js(napi_env env, size_t index, size_t *at, Failure &failure);
+  size_t skip_ = 0; // values that are names
+};
+
+struct RowsJob : ReadJob, RowsResult {
+protected:
+  bool take_rows(Reader &reader, size_t max_rows, size_t max_bytes);
 };
 
 // A statement and its parameters.

@@ -177,43 +177,20 @@ napi_value SqlJob::result(napi_env env) {
 
 // ---- schema -------------------------------------------------------------------------------------
 
-bool MigrateJob::given(const Napi::CallbackInfo &info) {
-  napi_env env = info.Env();
-  if (napi_get_value_int64(env, info[0], &version_) != napi_ok)
-    return throw_type_error(env, "version must be a number");
-  sql_ = read_string(env, info[1], "the script of a migration", arena, failure, nullptr);
-  if (!sql_ || info[2].IsNull()) return sql_;
-  down_ = read_string(env, info[2], "the down script of a migration", arena, failure, nullptr);
-  return down_;
-}
-
-void MigrateJob::run(Batch &batch) {
-  replic *core = batch.state->core;
-  batch.report.tables_changed = true;
-  if (!check(batch, replic_migrate(core, wall_clock_ms(), version_, sql_, down_))) return;
-  if (!tables_.read(core)) failure.set_no_memory();
-}
-
-napi_value MigrateJob::result(napi_env env) {
-  Napi::Object result = Napi::Object::New(env);
-  result.Set("tables", tables_.to_js(env));
-  return result;
-}
-
-ExplainJob::~ExplainJob() {
+TextJob::~TextJob() {
   sqlite3_free(text_);
 }
 
-bool ExplainJob::given(const Napi::CallbackInfo &info) {
+bool TextJob::given(const Napi::CallbackInfo &info) {
   table_ = read_string(info.Env(), info[0], "table", arena, failure, nullptr);
   return table_;
 }
 
-void ExplainJob::run(Batch &batch) {
-  check(batch, replic_explain(batch.state->core, table_, &text_));
+void TextJob::run(Batch &batch) {
+  check(batch, call_(batch.state->core, table_, &text_));
 }
 
-napi_value ExplainJob::result(napi_env env) {
+napi_value TextJob::result(napi_env env) {
   return Napi::String::New(env, text_);
 }
 

@@ -47,15 +47,15 @@ struct SqlJob : WriteJob {
 protected:
   explicit SqlJob(bool many) : many_(many) {}
   bool given_sql(const Napi::CallbackInfo &info, Napi::Value unsafe);
+  const char *sql_ = nullptr;
+  size_t len_ = 0;
   replic_param *params_ = nullptr;
   size_t n_params_ = 0;
+  int64_t changes_ = 0, rowid_ = 0;
 
 private:
   const bool many_;
   bool unsafe_ = false;
-  const char *sql_ = nullptr;
-  size_t len_ = 0;
-  int64_t changes_ = 0, rowid_ = 0;
 };
 struct RunJob : SqlJob {
   RunJob() : SqlJob(false) {}
@@ -66,24 +66,9 @@ struct ExecJob : SqlJob {
   bool given(const Napi::CallbackInfo &info);
 };
 
-// (version, sql, down or null) -> { tables }
-struct MigrateJob : WriteJob {
-  bool given(const Napi::CallbackInfo &info);
-  Order order() const override {
-    return Order::alone;
-  }
-  void run(Batch &batch) override;
-  napi_value result(napi_env env) override;
-
-private:
-  int64_t version_ = 0;
-  const char *sql_ = nullptr, *down_ = nullptr;
-  Tables tables_;
-};
-
 // (table) -> SQL text
-struct ExplainJob : WriteJob {
-  ~ExplainJob() override;
+struct TextJob : WriteJob {
+  ~TextJob() override;
   bool given(const Napi::CallbackInfo &info);
   Order order() const override {
     return Order::alone;
@@ -91,9 +76,20 @@ struct ExplainJob : WriteJob {
   void run(Batch &batch) override;
   napi_value result(napi_env env) override;
 
+protected:
+  using Call = int (*)(replic *core, const char *table, char **out);
+  explicit TextJob(Call call) : call_(call) {}
+
 private:
+  const Call call_;
   const char *table_ = nullptr;
   char *text_ = nullptr; // sqlite3_malloc
+};
+struct ExplainJob : TextJob {
+  ExplainJob() : TextJob(replic_explain) {}
+};
+struct PatchesTableJob : TextJob {
+  PatchesTableJob() : TextJob(replic_patches_table) {}
 };
 
 // One slice of retention. (olderThanMs, maxPatches) -> { examined, removed, done }

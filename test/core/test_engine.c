@@ -986,7 +986,7 @@ static void a_layout_from_the_future_is_refused(void) {
   cluster *c = single();
   peer *p = &c->peers[0];
   peer_stop(p);
-  sql_exec(peer_sql(p), "UPDATE _replic_meta SET value = 2 WHERE key = 'layout'");
+  sql_exec(peer_sql(p), "UPDATE _replic_meta SET value = 99 WHERE key = 'layout'");
   CHECK_CODE(p->r, peer_try_start(p), REPLIC_EVERSION);
   CHECK_CONTAINS(replic_error_text(p->r), "update");
 }

@@ -1,0 +1,115 @@
+#include "step_jobs.h"
+
+#include <cstring>
+
+static napi_value undefined(napi_env env) {
+  return Napi::Env(env).Undefined();
+}
+
+// ---- the transaction ----------------------------------------------------------------------------
+
+// What waits may run now. Batch::finish has looked for it before this was known.
+static void go_on(State &state) {
+  state.migrating = false;
+  state.pump();
+}
+
+void MigrationBeginJob::run(Batch &batch) {
+  check(batch, replic_begin(batch.state->core, wall_clock_ms()));
+}
+
+void MigrationBeginJob::done(State &state) {
+  if (failure) go_on(state);
+}
+
+napi_value MigrationBeginJob::result(napi_env env) {
+  return undefined(env);
+}
+
+bool MigrationEndJob::given(const Napi::CallbackInfo &info) {
+  commit_ = info[0].ToBoolean();
+  return true;
+}
+
+void MigrationEndJob::run(Batch &batch) {
+  replic *core = batch.state->core;
+  batch.report.tables_changed = true;
+  if (commit_)
+    check(batch, replic_commit(core));
+  else
+    replic_rollback(core);
+  if (!failure && !tables_.read(core)) failure.set_no_memory();
+}
+
+void MigrationEndJob::done(State &state) {
+  go_on(state);
+}
+
+napi_value MigrationEndJob::result(napi_env env) {
+  Napi::Object result = Napi::Object::New(env);
+  result.Set("tables", tables_.to_js(env));
+  return result;
+}
+
+// ---- a step -------------------------------------------------------------------------------------
+
+bool StepBeginJob::given(const Napi::CallbackInfo &info) {
+  napi_env env = info.Env();
+  if (napi_get_value_int32(env, info[0], &step_.kind) != napi_ok ||
+      napi_get_value_int64(env, info[1], &step_.version) != napi_ok) {
+    napi_throw_type_error(env, nullptr, "kind and version must be numbers");
+    return false;
+  }
+  const char **const texts[] = {&step_.up, &step_.down, &step_.name, &step_.hash, &step_.renames};
+  for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+    *texts[i] = read_string(env, info[i + 2], "a text of a migration", arena, failure, nullptr);
+    if (!*texts[i]) return false;
+  }
+  return true;
+}
+
+void StepBeginJob::run(Batch &batch) {
+  check(batch, replic_step_begin(batch.state->core, &step_));
+}
+
+napi_value StepBeginJob::result(napi_env env) {
+  return undefined(env);
+}
+
+void StepEndJob::run(Batch &batch) {
+  check(batch, replic_step_end(batch.state->core));
+}
+
+napi_value StepEndJob::result(napi_env env) {
+  return undefined(env);
+}
+
+// ---- SQL ----------------------------------------------------------------------------------------
+
+bool StepRunJob::given(const Napi::CallbackInfo &info) {
+  all_ = info[2].ToBoolean();
+  return given_sql(info, info.Env().Undefined()) &&
+         read_params(info.Env(), info[1], arena, failure, &params_, &n_params_);
+}
+
+void StepRunJob::run(Batch &batch) {
+  check(batch, replic_step_run(batch.state->core, sql_, len_, all_, params_, n_params_, &changes_,
+                               &rowid_));
+}
+
+bool StepReadJob::given(const Napi::CallbackInfo &info) {
+  first_ = info[2].ToBoolean();
+  big_ints_ = info[3].ToBoolean();
+  sql_ = read_string(info.Env(), info[0], "sql", arena, failure, &len_);
+  return sql_ && read_params(info.Env(), info[1], arena, failure, &params_, &n_params_);
+}
+
+void StepReadJob::run(Batch &batch) {
+  if (check(batch, replic_step_read(batch.state->core, sql_, len_, params_, n_params_,
+                                    first_ ? 1 : SIZE_MAX, &rows_)))
+    take_names(arena, failure);
+}
+
+napi_value StepReadJob::result(napi_env env) {
+  return rows_to_js(env, failure);
+}

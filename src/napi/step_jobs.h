@@ -1,0 +1,78 @@
+// step_jobs.h - the calls of a migration, on the writing connection. given() as in write_jobs.h.
+//
+// A migration is a transaction that stays open from one job to the next: from MigrationBeginJob to
+// MigrationEndJob only jobs of State::steps run, one at a time; writes and frames wait in their
+// queues. Steps may be functions of the application's, so what comes next is known in JavaScript
+// only.
+#pragma once
+
+#include <napi.h>
+
+#include "queue.h"
+#include "read_jobs.h"
+#include "write_jobs.h"
+
+// () -> undefined
+struct MigrationBeginJob : WriteJob {
+  Order order() const override {
+    return Order::opens;
+  }
+  void run(Batch &batch) override;
+  void done(State &state) override;
+  napi_value result(napi_env env) override;
+};
+
+// (kind, version, up, down, name, hash, renames) -> undefined
+struct StepBeginJob : WriteJob {
+  bool given(const Napi::CallbackInfo &info);
+  void run(Batch &batch) override;
+  napi_value result(napi_env env) override;
+
+private:
+  replic_step step_ = {};
+};
+
+// (sql, params, many) -> { changes, lastInsertRowid }
+struct StepRunJob : SqlJob {
+  StepRunJob() : SqlJob(false) {}
+  bool given(const Napi::CallbackInfo &info);
+  void run(Batch &batch) override;
+
+private:
+  bool all_ = false;
+};
+
+// (sql, params, first, readBigInts) -> { columns, values }
+struct StepReadJob : WriteJob, RowsResult {
+  bool given(const Napi::CallbackInfo &info);
+  void run(Batch &batch) override;
+  napi_value result(napi_env env) override;
+
+private:
+  const char *sql_ = nullptr;
+  size_t len_ = 0;
+  replic_param *params_ = nullptr;
+  size_t n_params_ = 0;
+  bool first_ = false;
+};
+
+// () -> undefined
+struct StepEndJob : WriteJob {
+  bool given(const Napi::CallbackInfo &) {
+    return true;
+  }
+  void run(Batch &batch) override;
+  napi_value result(napi_env env) override;
+};
+
+// (commit) -> { tables }; false: all is undone
+struct MigrationEndJob : WriteJob {
+  bool given(const Napi::CallbackInfo &info);
+  void run(Batch &batch) override;
+  void done(State &state) override;
+  napi_value result(napi_env env) override;
+
+private:
+  bool commit_ = false;
+  Tables tables_;
+};
