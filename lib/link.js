@@ -6,9 +6,10 @@
 // A socket has send(bytes), close(), and 'message', 'close' and 'error' events, by on() or by
 // addEventListener(). It may have 'progress' events (a part of a frame has come in: over a slow line a
 // whole one may take longer than linkTimeoutMs), readyState (0: not open yet, then an 'open' event follows), cork()
-// and uncork() around the frames of one batch, pause() and resume(), and terminate(), which closes
-// without waiting. Where its transport has seen both sides prove the secret, it has isAuthenticated,
-// and peerId if that was proven too. What it knows of the other side, for authorize(), is in details.
+// and uncork() around the frames of one batch, pause() and resume(), terminate(), which closes without
+// waiting, and closeFor(error), which tells the other side why. Where its transport has seen both sides
+// prove the secret, it has isAuthenticated, and peerId if that was proven too. What it knows of the
+// other side, for authorize(), is in details.
 
 import { ReplicError, usage } from './errors.js'
 import { errorFrame, Handshake, isOfHandshake, peerIdOfHello, readError } from './handshake.js'
@@ -590,7 +591,8 @@ class Link {
     this.#timer = setTimeout(() => this.terminate(), END_MS).unref()
     try {
       this.#socket.resume?.() // a paused socket would not see the other side's end
-      this.#socket.close()
+      if (this.#socket.closeFor) this.#socket.closeFor(error)
+      else this.#socket.close()
     } catch (closing) {
       this.#failed(closing)
       this.terminate()
@@ -718,14 +720,15 @@ export function checkSocket(where, socket) {
   )
 }
 
-// Node's emitters give the data itself, browser-style sockets an event around it.
-function listen(socket, name, listener) {
+/** Node's emitters give the data itself, browser-style sockets an event around it. */
+export function listen(socket, name, listener) {
   if (typeof socket.on === 'function') return socket.on(name, listener)
   if (name === 'message') socket.binaryType = 'arraybuffer' // else a Blob may come
   socket.addEventListener(name, (event) => listener(event.data ?? event.error ?? event))
 }
 
-function asBytes(data) {
+/** A message as bytes; null if it is something else. */
+export function asBytes(data) {
   if (data instanceof Uint8Array) return data
   if (data instanceof ArrayBuffer) return new Uint8Array(data)
   if (Array.isArray(data) && data.every((part) => part instanceof Uint8Array)) {

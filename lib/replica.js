@@ -18,6 +18,7 @@ import { migrate as migrateSteps } from './migrate.js'
 import * as option from './options.js'
 import { Retention } from './retention.js'
 import { checkParams, checkSql, flatten, toRows } from './rows.js'
+import { FrameSocket, kindOfSocket } from './transport/websocket-frames.js'
 import { Verifier } from './verify.js'
 import { parseToken, Waiters } from './waiters.js'
 
@@ -53,6 +54,10 @@ const LOAD = {
 const BACKUP = {
   defaults: { progress: undefined, signal: undefined },
   checks: { progress: option.callback, signal: option.abortSignal },
+}
+const SOCKET = {
+  defaults: { onUnknownMessage: undefined },
+  checks: { onUnknownMessage: option.callback },
 }
 const WAIT = {
   defaults: { timeoutMs: 5_000, signal: undefined },
@@ -345,15 +350,19 @@ export class Replica extends EventEmitter {
     return { ...outcome, logRows: this.#native.figures().logRows }
   }
 
-  addRemotePeer(peerId, socket) {
+  addRemotePeer(peerId, socket, options) {
     this.#check()
     if (peerId !== null) checkPeerId('addRemotePeer', peerId, ', or null for whoever answers')
-    checkSocket('addRemotePeer', socket)
-    const link = this.#links.add(socket, {
-      peerId,
-      transport: socket.constructor?.name ?? 'socket',
-    })
-    return link.id
+    const { onUnknownMessage } = read('addRemotePeer', options, SOCKET)
+    const isWebSocket = kindOfSocket(socket) !== undefined
+    if (!isWebSocket) checkSocket('addRemotePeer', socket)
+    const full = this.#links.roomError(false)
+    if (full) throw full // before anything listens to it
+    const frames = isWebSocket
+      ? new FrameSocket(this.#links.options, onUnknownMessage).use(socket)
+      : socket
+    const transport = socket.constructor?.name ?? 'socket'
+    return this.#links.add(frames, { peerId, transport }).id
   }
 
   closeRemotePeer(peerId) {

@@ -283,7 +283,38 @@ export interface Transaction {
   delete<K extends object = Row>(table: string, key: K): void
 }
 
-/** A connection that carries whole messages as bytes, such as a WebSocket. */
+/** What is used of a WebSocket, of ws or of a browser's kind (undici's, Node's, Bun's). */
+export interface WebSocketLike {
+  binaryType: string
+  readonly readyState: number
+  readonly bufferedAmount: number
+  // biome-ignore lint/suspicious/noExplicitAny: each kind has options of its own
+  send(data: any): void
+  close(code?: number): void
+  // biome-ignore lint/suspicious/noExplicitAny: each kind has events of its own
+  addEventListener(name: any, listener: (event: any) => void): void
+}
+
+/** What is used of a socket of Bun.serve's, whose `websocket` is that of bunHandlers() of replic-sqlite/websocket. */
+export interface BunServerWebSocket {
+  readonly readyState: number
+  binaryType?: string | undefined
+  // biome-ignore lint/suspicious/noExplicitAny: Bun's types are stricter
+  send(data: any, compress?: boolean): number
+  close(code?: number): void
+  getBufferedAmount(): number
+}
+
+export interface SocketOptions {
+  /**
+   * Of a WebSocket: takes messages that are not ours, so that the application shares it. Default: such a message
+   * ends the link with REPLIC_PROTOCOL. See OnUnknownMessage of replic-sqlite/websocket.
+   */
+  // biome-ignore lint/suspicious/noExplicitAny: whichever kind of socket it is
+  onUnknownMessage?: ((message: string | Uint8Array, socket: any) => void) | undefined
+}
+
+/** A connection that carries whole messages as bytes. */
 export interface MessageSocket {
   send(data: Uint8Array): unknown
   close(): unknown
@@ -446,6 +477,7 @@ export interface LinkRequest {
   address: string | null
   /** The other side has dialed. */
   isAccepted: boolean
+<<<<<<< HEAD
   /** Over TLS: what the other side has shown. */
   tls?: {
     /** Its certificate is one that this side's `ca` trusts. */
@@ -455,6 +487,11 @@ export interface LinkRequest {
     /** As 'TLSv1.3'. */
     protocol: string | null
   }
+=======
+  /** What began it, where the other side has dialed over HTTP or WebSocket: a request with `url` and `headers`. */
+  // biome-ignore lint/suspicious/noExplicitAny: IncomingMessage, Request or FastifyRequest
+  request?: any
+>>>>>>> de6bc67 (WebSocket: dialed, and served by ws, Fastify and Bun; one socket can also serve the application)
 }
 
 export interface LinkEvent {
@@ -620,9 +657,14 @@ export class Replica {
 
   /**
    * Adds a connection to another peer. `peerId`: who must answer (else REPLIC_PEER), null for whoever does.
-   * The socket is this replica's until it closes. Returns the link's number. Synchronous.
+   * The socket is this replica's until it closes. Give it before a message may have come in. Returns the link's
+   * number. Throws REPLIC_USAGE, REPLIC_CLOSED, or REPLIC_BUSY where there is no room. Synchronous.
    */
-  addRemotePeer(peerId: number | null, socket: MessageSocket): number
+  addRemotePeer(
+    peerId: number | null,
+    socket: MessageSocket | WebSocketLike | BunServerWebSocket,
+    options?: SocketOptions,
+  ): number
 
   /** Ends all links with a peer, and dials it no more. Returns whether there were any. Synchronous. */
   closeRemotePeer(peerId: number): boolean

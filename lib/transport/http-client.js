@@ -223,7 +223,8 @@ const REMEDIES = {
   413: 'a proxy permits smaller requests only: set maxBodyBytes below its limit',
 }
 
-function refused(url, status, { location }, text) {
+/** The error of an answer that is not the one hoped for. */
+export function refused(url, status, { location }, text) {
   const code =
     CODES[status] ?? (status === 429 || status >= 500 ? 'REPLIC_BUSY' : 'REPLIC_PROTOCOL')
   const remedy =

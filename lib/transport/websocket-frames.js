@@ -1,0 +1,283 @@
+// A WebSocket as a socket of frames: that of the npm package ws, a browser's kind (undici's, Node's
+// and Bun's global), and what Bun.serve gives its handlers. One message is one frame; a frame that is
+// larger than PART_BYTES goes in parts, so that the other side sees over a slow line too that it comes
+// in, and no server's limit for messages stands in its way:
+//
+//   PART 34        version 1, type, bytes of a frame; another part follows
+//   LAST_PART 35   version 1, type, the last bytes of it
+//
+// A message that begins with version 1 and a type of ours is ours; every other one is the application's.
+
+import { EventEmitter } from 'node:events'
+import { ReplicError, usage } from '../errors.js'
+import { asBytes, listen } from '../link.js'
+
+const VERSION = 1
+const LAST_TYPE_OF_CORE = 11
+const FIRST_TYPE_OF_LIB = 32 // the handshake's two, and the two here
+const PART = 34
+const LAST_PART = 35
+const PART_HEADER = [PART, LAST_PART].map((type) => Buffer.from([VERSION, type]))
+const PART_BYTES = 64 * 1024
+const SLACK_BYTES = 2 * 1024 * 1024 // what a frame may be larger than maxFrameBytes, as in the core
+const END_MS = 2_000 // how long a socket that is no link's any more may take to close
+const CONNECTING = 0
+const CLOSED = 3
+
+/** The least that a server must permit a message to have. */
+export const LEAST_PAYLOAD = PART_HEADER[0].length + PART_BYTES
+
+/** The most bytes in a frame, of a replica with these options. */
+export const maxFrame = ({ maxFrameBytes }) => maxFrameBytes + SLACK_BYTES
+
+/** The most bytes that wait to be sent. What an honest other side leaves unread is less. */
+export const maxBuffered = (options) => options.windowBytes + maxFrame(options)
+
+// Codes of a close (RFC 6455, 7.4), as errors. A browser's kind of socket may only send 1000 and its
+// own ones, from 4000: those are ours plus 3000.
+const OWN = 3000
+const CODES = {
+  1002: 'REPLIC_PROTOCOL',
+  1003: 'REPLIC_PROTOCOL',
+  1007: 'REPLIC_PROTOCOL',
+  1008: 'REPLIC_AUTH',
+  1009: 'REPLIC_TOO_LARGE',
+  1011: 'REPLIC_BUSY',
+  1012: 'REPLIC_BUSY',
+  1013: 'REPLIC_BUSY',
+}
+const ORDERLY = [1000, 1005]
+const LOST = 1006
+
+function closeCode(error) {
+  const { code } = error ?? {}
+  if (!error) return 1000
+  if (code === 'REPLIC_PROTOCOL' || code === 'REPLIC_VERSION') return 1002
+  if (code === 'REPLIC_AUTH' || code === 'REPLIC_PEER' || code === 'REPLIC_FORK') return 1008
+  if (code === 'REPLIC_TOO_LARGE') return 1009
+  return code === 'REPLIC_BUSY' ? 1013 : 1011
+}
+
+function closeError(code, reason) {
+  if (ORDERLY.includes(code)) return undefined
+  if (code === LOST) {
+    return Object.assign(new Error('the connection failed, or was cut'), { code: 'ECONNRESET' })
+  }
+  const message = `the other side closed the connection: ${code}${reason && `, '${reason}'`}`
+  const known = CODES[code] ?? CODES[code - OWN]
+  return known ? new ReplicError(known, message) : new Error(message) // 1001: it goes away
+}
+
+/** What differs between the kinds of sockets. */
+const KINDS = {
+  ws: {
+    binaryType: 'nodebuffer',
+    send: (raw, bytes) => raw.send(bytes, { binary: true, compress: false }),
+    close: (raw, code) => raw.close(code),
+    buffered: (raw) => raw.bufferedAmount,
+  },
+  browser: {
+    binaryType: 'arraybuffer',
+    send: (raw, bytes) => raw.send(bytes),
+    close: (raw, code) => raw.close(code === 1000 ? code : code + OWN),
+    buffered: (raw) => raw.bufferedAmount,
+  },
+  bun: {
+    binaryType: 'nodebuffer',
+    send: (raw, bytes) => {
+      if (raw.send(bytes, false) !== 0 || raw.readyState === CLOSED) return
+      throw usage('Bun dropped a frame: its backpressureLimit is below that of bunHandlers()')
+    },
+    close: (raw, code) => raw.close(code),
+    buffered: (raw) => raw.getBufferedAmount(),
+  },
+}
+
+/** 'ws', 'browser' or 'bun'; undefined for what is no WebSocket. */
+export function kindOfSocket(raw) {
+  if (typeof raw?.readyState !== 'number' || typeof raw.binaryType !== 'string') return undefined
+  if (typeof raw.bufferedAmount !== 'number') {
+    return typeof raw.getBufferedAmount === 'function' ? 'bun' : undefined
+  }
+  return typeof raw.on === 'function' ? 'ws' : 'browser'
+}
+
+// Bun calls handlers of the server for all its sockets: what is linked is looked up here.
+const framesOfBun = new WeakMap()
+
+/** The FrameSocket of a socket of Bun.serve's, if it has one. */
+export const framesOf = (raw) => framesOfBun.get(raw)
+
+/** See the head of this file. Closes, errors and what is not ours come as events or calls back. */
+export class FrameSocket extends EventEmitter {
+  #raw
+  #kind
+  #maxFrame
+  #maxBuffered
+  #onUnknownMessage
+  #parts = [] // of a frame that is not whole yet
+  #partBytes = 0
+  #isEnding = false // by this side
+  #hasFailed = false
+  #isClosed = false
+
+  /** `options` of Replica.open(); `onUnknownMessage(message, socket)`, if there is one. */
+  constructor(options, onUnknownMessage) {
+    super()
+    this.#maxFrame = maxFrame(options)
+    this.#maxBuffered = maxBuffered(options)
+    this.#onUnknownMessage = onUnknownMessage
+  }
+
+  /** The WebSocket; undefined while it is being made. */
+  get raw() {
+    return this.#raw
+  }
+
+  get readyState() {
+    if (this.#isClosed) return CLOSED
+    return this.#raw?.readyState ?? CONNECTING
+  }
+
+  get isEnding() {
+    return this.#isEnding
+  }
+
+  /** Takes over a WebSocket, at once after it was made. */
+  use(raw) {
+    const name = kindOfSocket(raw)
+    this.#raw = raw
+    this.#kind = KINDS[name]
+    raw.binaryType = this.#kind.binaryType
+    if (name === 'bun') {
+      framesOfBun.set(raw, this)
+      return this
+    }
+    listen(raw, 'open', () => this.emit('open'))
+    if (name === 'ws') {
+      raw.on('message', (data, isBinary) => this.received(isBinary ? data : `${asBytes(data)}`))
+      raw.on('close', (code, reason) => this.closed(code, `${reason}`))
+    } else {
+      raw.addEventListener('message', ({ data }) => this.received(data))
+      raw.addEventListener('close', ({ code, reason }) => this.closed(code, reason))
+    }
+    listen(raw, 'error', (event) => {
+      const error = asError(event)
+      if (error) this.failed(error)
+    })
+    return this
+  }
+
+  /** A message has come in: a string, or bytes in any of their forms. */
+  received(data) {
+    if (this.#isEnding || this.#isClosed) return
+    const bytes = typeof data === 'string' ? null : asBytes(data)
+    if (this.#onUnknownMessage && !isOurs(bytes)) {
+      this.#onUnknownMessage(bytes ?? data, this.#raw)
+    } else if (bytes?.length + this.#partBytes > this.#maxFrame + PART_HEADER[0].length) {
+      this.#end(new ReplicError('REPLIC_TOO_LARGE', `a frame has at most ${this.#maxFrame} bytes`))
+    } else if (isOurs(bytes) && bytes[1] >= PART) {
+      this.#part(bytes)
+    } else {
+      this.emit('message', bytes ?? data)
+    }
+  }
+
+  #part(bytes) {
+    this.#parts.push(bytes.subarray(PART_HEADER[0].length))
+    this.#partBytes += bytes.length - PART_HEADER[0].length
+    if (bytes[1] === PART) return this.emit('progress')
+    const whole = Buffer.concat(this.#parts, this.#partBytes)
+    this.#parts = []
+    this.#partBytes = 0
+    this.emit('message', whole)
+  }
+
+  /** Something is wrong with it; 'close' follows, here or from the WebSocket. */
+  failed(error) {
+    if (this.#isEnding || this.#isClosed || this.#hasFailed) return
+    this.#hasFailed = true
+    this.emit('error', error)
+    if (!this.#raw) this.closed(LOST, '')
+  }
+
+  /** The WebSocket is closed. */
+  closed(code, reason) {
+    if (this.#isClosed) return
+    const error = this.#isEnding ? undefined : closeError(code, reason)
+    if (error) this.failed(error)
+    this.#isClosed = true
+    this.#parts = []
+    this.emit('close')
+  }
+
+  // The link is over at once, the connection as soon as the other side has answered.
+  #end(error) {
+    this.failed(error)
+    this.dismiss(closeCode(error))
+    this.closed()
+  }
+
+  /** Closes what is no link's, or not any more. */
+  dismiss(code) {
+    this.#isEnding = true
+    this.#kind.close(this.#raw, code)
+    setTimeout(() => this.#raw.terminate?.(), END_MS).unref()
+  }
+
+  /** A frame that finds too much waiting before it is lost, and repaired later. */
+  send(frame) {
+    if (this.readyState === CLOSED) return
+    if (this.#kind.buffered(this.#raw) + frame.length > this.#maxBuffered) return
+    if (frame.length <= PART_BYTES) return this.#kind.send(this.#raw, frame)
+    for (let at = 0; at < frame.length; at += PART_BYTES) {
+      const header = PART_HEADER[at + PART_BYTES < frame.length ? 0 : 1]
+      const part = frame.subarray(at, at + PART_BYTES)
+      this.#kind.send(this.#raw, Buffer.concat([header, part]))
+    }
+  }
+
+  pause() {
+    this.#raw.pause?.()
+  }
+
+  resume() {
+    this.#raw?.resume?.()
+  }
+
+  close() {
+    this.closeFor(undefined)
+  }
+
+  /** Closes, and says why. */
+  closeFor(error) {
+    this.#isEnding = true
+    if (this.#raw) this.#kind.close(this.#raw, closeCode(error))
+    else queueMicrotask(() => this.closed())
+  }
+
+  terminate() {
+    this.#isEnding = true
+    if (!this.#raw) queueMicrotask(() => this.closed())
+    else if (this.#raw.terminate) this.#raw.terminate()
+    else this.#kind.close(this.#raw, 1000)
+  }
+}
+
+const isOurs = (bytes) =>
+  bytes?.[0] === VERSION &&
+  bytes[1] >= 1 &&
+  bytes[1] <= LAST_PART &&
+  (bytes[1] <= LAST_TYPE_OF_CORE || bytes[1] >= FIRST_TYPE_OF_LIB)
+
+// What ws finds wrong has codes of its own; a browser's kind of event may say nothing, and then the
+// close that follows does.
+function asError(error) {
+  if (error?.code === 'WS_ERR_UNSUPPORTED_MESSAGE_LENGTH') {
+    return new ReplicError('REPLIC_TOO_LARGE', error.message, { cause: error })
+  }
+  if (`${error?.code}`.startsWith('WS_ERR_')) {
+    return new ReplicError('REPLIC_PROTOCOL', error.message, { cause: error })
+  }
+  return error instanceof Error && error.message ? error : undefined
+}

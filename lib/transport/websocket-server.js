@@ -1,0 +1,89 @@
+// The serving side of WebSocket: sockets that somebody has accepted become links.
+
+import { FrameSocket, framesOf, maxBuffered, maxFrame } from './websocket-frames.js'
+
+const GOING_AWAY = 1001
+const TRY_AGAIN_LATER = 1013
+const BUN_IDLE_S = 120 // as Bun has it by default; it pings before
+const BUN_PAYLOAD = 16 * 1024 * 1024 // the same
+
+/** All links of one handler. */
+export class Server {
+  #links
+  #onUnknownMessage
+  #accepted = new Set()
+  #isClosed = false
+
+  constructor(links, onUnknownMessage) {
+    this.#links = links
+    this.#onUnknownMessage = onUnknownMessage
+  }
+
+  get options() {
+    return this.#links.options
+  }
+
+  get isOpen() {
+    return !this.#isClosed && !this.#links.closing && !this.#links.stopped
+  }
+
+  /** Links a WebSocket that is open. `request`: with `headers` and `url`, for authorize(). */
+  accept(raw, request, address) {
+    const frames = new FrameSocket(this.options, this.#onUnknownMessage).use(raw)
+    if (!this.isOpen) return frames.dismiss(GOING_AWAY)
+    try {
+      const link = this.#links.add(frames, {
+        transport: 'websocket',
+        address,
+        isAccepted: true,
+        details: { request },
+        onDown: () => this.#accepted.delete(link),
+      })
+      this.#accepted.add(link)
+    } catch {
+      frames.dismiss(TRY_AGAIN_LATER) // no room, which status() counts
+    }
+  }
+
+  /** Accepts no more and ends what it accepted; resolves when all of it is gone. */
+  async close() {
+    this.#isClosed = true
+    await Promise.all([...this.#accepted].map((link) => link.end()))
+  }
+}
+
+/** What Bun keeps with a socket that upgrade() has made. */
+class Upgraded {
+  constructor(request) {
+    this.request = { url: request.url, headers: new Headers(request.headers) }
+  }
+}
+
+/** Returns whether it could upgrade the request; then nothing is to be answered. */
+export function upgradeBun(server, request, bun) {
+  return server.isOpen && bun.upgrade(request, { data: new Upgraded(request) })
+}
+
+/** Handlers for Bun.serve, before `others`, which has those of the application's own sockets. */
+export function handlersForBun(server, others = {}) {
+  const { maxPayloadLength = BUN_PAYLOAD, backpressureLimit = 0 } = others
+  return {
+    idleTimeout: BUN_IDLE_S,
+    perMessageDeflate: false,
+    ...others,
+    maxPayloadLength: Math.max(maxFrame(server.options), maxPayloadLength),
+    backpressureLimit: Math.max(maxBuffered(server.options), backpressureLimit),
+    open(raw) {
+      if (raw.data instanceof Upgraded) server.accept(raw, raw.data.request, raw.remoteAddress)
+      else return others.open?.(raw)
+    },
+    message(raw, data) {
+      const frames = framesOf(raw)
+      return frames ? frames.received(data) : others.message?.(raw, data)
+    },
+    close(raw, code, reason) {
+      const frames = framesOf(raw)
+      return frames ? frames.closed(code, reason) : others.close?.(raw, code, reason)
+    },
+  }
+}

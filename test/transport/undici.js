@@ -1,0 +1,14 @@
+// WebSocket as a browser has it, for the contract.
+
+import { WebSocket } from 'undici'
+import { adapter as ws } from './websocket.js'
+
+export const adapter = {
+  ...ws,
+  name: 'websocket, dialed by undici',
+  module: import.meta.url,
+  connect: (db, address, options) => ws.connect(db, address, { WebSocket, ...options }),
+  patches: 10_000,
+  drops: 50,
+  stranger: undefined, // nothing of it depends on who else dials
+}
