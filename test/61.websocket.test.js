@@ -254,7 +254,7 @@ describe('served', () => {
     const url = `wss://localhost:${await listening(server)}`
     const down = eventOf(a, 'link', isDown)
     const unknown = dial(a, url)
-    expect((await down).code).toBe('UNABLE_TO_VERIFY_LEAF_SIGNATURE')
+    expect((await down).code).toBe('SELF_SIGNED_CERT_IN_CHAIN')
     await unknown.close()
     await link(a, b, url, { tls: { ca, ...sign({ name: 'peer' }) } })
     await replicate(a, b)

@@ -477,7 +477,6 @@ export interface LinkRequest {
   address: string | null
   /** The other side has dialed. */
   isAccepted: boolean
-<<<<<<< HEAD
   /** Over TLS: what the other side has shown. */
   tls?: {
     /** Its certificate is one that this side's `ca` trusts. */
@@ -487,11 +486,9 @@ export interface LinkRequest {
     /** As 'TLSv1.3'. */
     protocol: string | null
   }
-=======
   /** What began it, where the other side has dialed over HTTP or WebSocket: a request with `url` and `headers`. */
   // biome-ignore lint/suspicious/noExplicitAny: IncomingMessage, Request or FastifyRequest
   request?: any
->>>>>>> de6bc67 (WebSocket: dialed, and served by ws, Fastify and Bun; one socket can also serve the application)
 }
 
 export interface LinkEvent {

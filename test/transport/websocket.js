@@ -1,6 +1,7 @@
 // WebSocket, for the contract.
 
 import { EventEmitter, once } from 'node:events'
+import { connect as netConnect } from 'node:net'
 import { WebSocket, WebSocketServer } from 'ws'
 import { attach, connect } from '../../lib/transport/websocket.js'
 import { openLine, openStranger } from './line.js'
@@ -42,7 +43,8 @@ export const adapter = {
     return { ...line, address: { port: line.port } }
   },
 
-  stranger: (address) => openStranger(address.port),
+  stranger: ({ port }) =>
+    openStranger(netConnect({ port, host: '127.0.0.1', noDelay: true }), 'connect'),
   dripping: { 'within a message': after('82fe100000000000'), nothing: after('') },
   garbage: {
     'what is no HTTP': Buffer.from('REPLIC\0\0\0\0'),
