@@ -140,6 +140,16 @@ describe('addRemotePeer takes a socket', () => {
     },
   )
 
+  it('that is closed already: the link ends at once', async () => {
+    const [a] = await replicas(1)
+    const { near, far } = await pair(WebSocket)
+    far.close()
+    await once(near, 'close')
+    const down = eventOf(a, 'link', isDown)
+    a.addRemotePeer(12, near)
+    expect(await down).toMatchObject({ peerId: 12, code: 'ECONNRESET' })
+  })
+
   it('and refuses what is none, and options that are none', async () => {
     const [a] = await replicas(1)
     await throws(() => a.addRemotePeer(12, {}), 'REPLIC_USAGE', 'send()')
@@ -185,6 +195,17 @@ describe('served', () => {
     await connection.close()
     expect(await down).toMatchObject({ code: null })
     expect([states(a), states(b)]).toEqual([[], []])
+  })
+
+  it('to undici, which sends headers too', async () => {
+    const hosts = []
+    const authorize = (_, { request }) => hosts.push(request.headers['x-test'])
+    const [b] = await replicas(1, { authorize })
+    const [a] = await replicas(1, { peerId: 12 })
+    const { server, url } = await serve()
+    attach(b, server)
+    await link(a, b, url, { WebSocket: UndiciWebSocket, headers: { 'x-test': 'yes' } })
+    expect(hosts).toEqual(['yes'])
   })
 
   it('on a path beside the application’s, by attach() and by handleUpgrade()', async () => {
@@ -345,7 +366,7 @@ describe('messages that are not ours', () => {
   })
 })
 
-/** A WebSocket of ws's kind that is none; keeps what it is told. */
+/** A WebSocket of ws's kind, or of a browser's, that is none; keeps what it is told. */
 class FakeSocket extends EventEmitter {
   readyState = 1
   binaryType = 'nodebuffer'
@@ -361,11 +382,20 @@ class FakeSocket extends EventEmitter {
   }
 }
 
+class FakeBrowserSocket extends EventTarget {
+  readyState = 1
+  binaryType = 'blob'
+  bufferedAmount = 0
+
+  deliver(bytes) {
+    this.dispatchEvent(Object.assign(new Event('message'), { data: Uint8Array.from(bytes).buffer }))
+  }
+}
+
 describe('frames', () => {
   const options = { maxFrameBytes: 1_000_000, windowBytes: 1000 }
   const most = 1_000_000 + 2 * 1024 * 1024
-  const socket = () => {
-    const raw = new FakeSocket()
+  const socket = (raw = new FakeSocket()) => {
     const events = []
     const frames = new FrameSocket(options).use(raw)
     frames.on('message', (bytes) => events.push(bytes))
@@ -418,6 +448,23 @@ describe('frames', () => {
     raw.bufferedAmount--
     frames.send(frame)
     expect(raw.sent).toHaveLength(2)
+  })
+
+  it('are kept while paused where the socket cannot be, as many as an honest side sends', () => {
+    const { raw, frames, events } = socket(new FakeBrowserSocket())
+    const frame = (i) => Uint8Array.of(1, 2, i)
+    frames.pause()
+    for (let i = 0; i < 3; i++) raw.deliver(frame(i))
+    for (const bytes of [most, options.windowBytes, 1]) raw.deliver(new Uint8Array(bytes))
+    expect(events).toEqual([])
+    frames.resume()
+    expect(events.map(({ length }) => length)).toEqual([3, 3, 3, most, 1])
+    expect(events.splice(0).slice(0, 3)).toEqual([frame(0), frame(1), frame(2)])
+    raw.deliver(frame(3))
+    frames.pause()
+    raw.deliver(frame(4))
+    raw.dispatchEvent(Object.assign(new Event('close'), { code: 1000 }))
+    expect(events).toEqual([frame(3), frame(4), 'close'])
   })
 
   it('are never compressed, whatever was negotiated', async () => {

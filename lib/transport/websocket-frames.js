@@ -30,7 +30,7 @@ export const LEAST_PAYLOAD = PART_HEADER[0].length + PART_BYTES
 /** The most bytes in a frame, of a replica with these options. */
 export const maxFrame = ({ maxFrameBytes }) => maxFrameBytes + SLACK_BYTES
 
-/** The most bytes that wait to be sent. What an honest other side leaves unread is less. */
+/** The most bytes that wait in one direction. What an honest other side has there is less. */
 export const maxBuffered = (options) => options.windowBytes + maxFrame(options)
 
 // Codes of a close (RFC 6455, 7.4), as errors. A browser's kind of socket may only send 1000 and its
@@ -117,6 +117,8 @@ export class FrameSocket extends EventEmitter {
   #onUnknownMessage
   #parts = [] // of a frame that is not whole yet
   #partBytes = 0
+  #held = null // frames that came while it was paused, of a kind of socket that cannot be
+  #heldBytes = 0
   #isEnding = false // by this side
   #hasFailed = false
   #isClosed = false
@@ -149,6 +151,7 @@ export class FrameSocket extends EventEmitter {
     this.#raw = raw
     this.#kind = KINDS[name]
     raw.binaryType = this.#kind.binaryType
+    if (raw.readyState === CLOSED) queueMicrotask(() => this.closed(LOST, ''))
     if (name === 'bun') {
       framesOfBun.set(raw, this)
       return this
@@ -179,8 +182,16 @@ export class FrameSocket extends EventEmitter {
     } else if (isOurs(bytes) && bytes[1] >= PART) {
       this.#part(bytes)
     } else {
-      this.emit('message', bytes ?? data)
+      this.#frame(bytes ?? data)
     }
+  }
+
+  // What is more than an honest other side sends without an acknowledgement is lost, and repaired.
+  #frame(frame) {
+    if (!this.#held) return this.emit('message', frame)
+    if (this.#heldBytes + frame.length > this.#maxBuffered) return
+    this.#held.push(frame)
+    this.#heldBytes += frame.length
   }
 
   #part(bytes) {
@@ -190,7 +201,7 @@ export class FrameSocket extends EventEmitter {
     const whole = Buffer.concat(this.#parts, this.#partBytes)
     this.#parts = []
     this.#partBytes = 0
-    this.emit('message', whole)
+    this.#frame(whole)
   }
 
   /** Something is wrong with it; 'close' follows, here or from the WebSocket. */
@@ -204,6 +215,7 @@ export class FrameSocket extends EventEmitter {
   /** The WebSocket is closed. */
   closed(code, reason) {
     if (this.#isClosed) return
+    this.resume()
     const error = this.#isEnding ? undefined : closeError(code, reason)
     if (error) this.failed(error)
     this.#isClosed = true
@@ -238,11 +250,16 @@ export class FrameSocket extends EventEmitter {
   }
 
   pause() {
-    this.#raw.pause?.()
+    if (this.#raw.pause) this.#raw.pause()
+    else this.#held ??= []
   }
 
   resume() {
     this.#raw?.resume?.()
+    const held = this.#held ?? []
+    this.#held = null
+    this.#heldBytes = 0
+    for (const frame of held) this.emit('message', frame)
   }
 
   close() {

@@ -10,6 +10,7 @@ import { fileURLToPath } from 'node:url'
 import { WebSocketServer } from 'ws'
 import { Replica } from '../../lib/index.js'
 import { attach, bunHandlers, connect } from '../../lib/transport/websocket.js'
+import { authority } from '../certificates.js'
 
 const DDL = `
   CREATE TABLE note (id INTEGER NOT NULL PRIMARY KEY, text TEXT, data BLOB);
@@ -147,18 +148,34 @@ async function onBun() {
 
   await ownSockets(a, b)
   await overWs(a, b)
+  const { ca, sign } = authority()
   const last = bunHandlers(b)
+  const secure = serveAll(last, { tls: sign({ name: 'server' }) })
+  const untrusting = stateOf(a, 'down')
+  const untrusted = connect(a, secure.url, { retryMinMs: 60_000 })
+  assert.notEqual((await untrusting).reason, null)
+  await untrusted.close()
+  await replicates(a, b, secure.url, { tls: { ca } })
+  secure.stop(true)
+  const server = serveAll(last)
+  await a.close()
+  await fromNode(b, server.url)
+  server.stop(true)
+  console.log('as expected')
+}
+
+/** Serves links only; gives { url, stop() }. */
+function serveAll(replic, options) {
   const server = Bun.serve({
     port: 0,
     hostname: '127.0.0.1',
-    fetch: (request, bunServer) =>
-      last.upgrade(request, bunServer) ? undefined : new Response('', { status: 400 }),
-    websocket: last.websocket,
+    fetch: (request, bun) =>
+      replic.upgrade(request, bun) ? undefined : new Response('', { status: 400 }),
+    websocket: replic.websocket,
+    ...options,
   })
-  await a.close()
-  await fromNode(b, `ws://127.0.0.1:${server.port}/`)
-  server.stop(true)
-  console.log('as expected')
+  const url = `${options?.tls ? 'wss' : 'ws'}://127.0.0.1:${server.port}/`
+  return { url, stop: (isAtOnce) => server.stop(isAtOnce) }
 }
 
 async function ownSockets(a, b) {
