@@ -135,6 +135,23 @@ static void order_fields(replic__table *t) {
 
 /* ---- indexes ---- */
 
+/* An index keeps its name when its table is renamed: then it is not free for the table that has the
+ * old name now, and a number follows it. */
+static int index_name(replic *r, const replic__table *t, const char *suffix, char **out) {
+  for (int n = 0;; n++) {
+    char *name = n ? sqlite3_mprintf("_replic_%s_%s_%d", t->patches, suffix, n)
+                   : sqlite3_mprintf("_replic_%s_%s", t->patches, suffix);
+    char *find = sqlite3_mprintf(
+        "SELECT count(*) FROM main.sqlite_schema WHERE name = %Q COLLATE NOCASE", name);
+    int64_t taken = 0;
+    int rc = name && find ? replic__int(r, find, &taken) : SQLITE_NOMEM;
+    sqlite3_free(find);
+    *out = name;
+    if (rc != REPLIC_OK || !taken) return rc;
+    sqlite3_free(name);
+  }
+}
+
 /* Creates an index of T_patches on `columns` unless the user's DDL has one: for the unique one
  * exactly these columns, for the other one that begins with them. `names` is what
  * pragma_index_xinfo says of it, a name a line. */
@@ -156,9 +173,14 @@ static int ensure_index(replic *r, const replic__table *t, const char *suffix, c
   if (rc != SQLITE_ROW && rc != SQLITE_DONE) replic__fail_db(r, rc);
   sqlite3_finalize(stmt);
   if (rc != SQLITE_DONE) return rc == SQLITE_ROW ? REPLIC_OK : rc;
-  char *sql = sqlite3_mprintf("CREATE %s INDEX main.\"_replic_%w_%s\" ON \"%w\"(%s)",
-                              unique ? "UNIQUE" : "", t->patches, suffix, t->patches, columns);
-  rc = sql ? replic__exec(r, sql) : SQLITE_NOMEM;
+  char *name, *sql = NULL;
+  rc = index_name(r, t, suffix, &name);
+  if (rc == REPLIC_OK) {
+    sql = sqlite3_mprintf("CREATE %s INDEX main.\"%w\" ON \"%w\"(%s)", unique ? "UNIQUE" : "", name,
+                          t->patches, columns);
+    rc = sql ? replic__exec(r, sql) : SQLITE_NOMEM;
+  }
+  sqlite3_free(name);
   sqlite3_free(sql);
   return rc;
 }

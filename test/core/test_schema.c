@@ -74,13 +74,24 @@ static void columns_that_do_not_match(void) {
        "t_patches has no column v: ALTER TABLE \"t_patches\" ADD COLUMN \"v\" TEXT"},
       {T "CREATE TABLE t_patches(" CLOCK "v TEXT);", "t_patches has no column id"},
       {T "CREATE TABLE t_patches(" CLOCK "id INTEGER, v BLOB);",
-       "column v is \"TEXT\" in t and \"BLOB\" in t_patches: declare the same type"},
+       "column v is \"TEXT\" in t and \"BLOB\" in t_patches: ALTER TABLE \"t_patches\" RENAME "
+       "COLUMN "
+       "\"v\" TO \"v_was\"; ALTER TABLE \"t_patches\" ADD COLUMN \"v\" TEXT; UPDATE \"t_patches\" "
+       "SET \"v\" = \"v_was\"; ALTER TABLE \"t_patches\" DROP COLUMN \"v_was\""},
       {T "CREATE TABLE t_patches(" CLOCK "id TEXT, v TEXT);",
-       "column id is \"INTEGER\" in t and \"TEXT\" in t_patches"},
+       "column id is \"INTEGER\" in t and \"TEXT\" in t_patches: declare the same type"},
       {T "CREATE TABLE t_patches(" CLOCK "id INTEGER, v);",
        "column v is \"TEXT\" in t and \"\" in t_patches"},
       {T "CREATE TABLE t_patches(" CLOCK "id INTEGER, v TEXT, w TEXT);",
-       "t_patches has a column w that t has not: drop it, or add it to t"},
+       "t_patches has a column w that t has not: ALTER TABLE \"t_patches\" DROP COLUMN \"w\""},
+      {"CREATE TABLE t(id INTEGER PRIMARY KEY, v TEXT, a, \"b c\" VARCHAR(9));" PATCHES_OF_T,
+       "t_patches has no column a, b c: ALTER TABLE \"t_patches\" ADD COLUMN \"a\"; ALTER TABLE "
+       "\"t_patches\" ADD COLUMN \"b c\" VARCHAR(9)"},
+      {"CREATE TABLE t(id INTEGER PRIMARY KEY, title TEXT);" PATCHES_OF_T,
+       "t_patches has the column v, where t has title: ALTER TABLE \"t_patches\" RENAME COLUMN "
+       "\"v\" TO \"title\""},
+      {"CREATE TABLE t(id INTEGER PRIMARY KEY, size INTEGER);" PATCHES_OF_T,
+       "t_patches has no column size: ALTER TABLE \"t_patches\" ADD COLUMN \"size\" INTEGER"},
       {T "CREATE TABLE t_patches(" CLOCK "id INTEGER, v TEXT NOT NULL);",
        "column v of t_patches is NOT NULL, but NULL means there \"not set by this patch\": remove "
        "NOT NULL"},
