@@ -4,6 +4,7 @@
 import { EventEmitter, once } from 'node:events'
 import { createServer } from 'node:http'
 import { createServer as createSecureServer } from 'node:https'
+import { connect as connectStream, createServer as createStreamServer } from 'node:net'
 import { execPath } from 'node:process'
 import { fileURLToPath } from 'node:url'
 import websocket from '@fastify/websocket'
@@ -14,6 +15,7 @@ import { WebSocket, WebSocketServer } from 'ws'
 import { attach, bunHandlers, connect, handler } from '../lib/transport/websocket.js'
 import { FrameSocket, LEAST_PAYLOAD, maxBuffered } from '../lib/transport/websocket-frames.js'
 import { authority } from './certificates.js'
+import { Line } from './chaos/line.js'
 import {
   bunProgram,
   childPath,
@@ -467,6 +469,20 @@ describe('frames', () => {
     expect(events).toEqual([frame(3), frame(4), 'close'])
   })
 
+  // 2 s on this line, and a link that is silent for longer than 0.5 s ends.
+  it.each([
+    ['ws', WebSocket],
+    ['undici', UndiciWebSocket],
+  ])('arrive over a slow line, however large they are: %s', async (_, Class) => {
+    const [a, b] = await replicas(2, { heartbeatMs: 100, linkTimeoutMs: 500 })
+    const { server, url } = await serve()
+    attach(b, server)
+    await link(a, b, await slowLine(new URL(url).port, 8_000), { WebSocket: Class })
+    const tokens = [a, b].map((db, id) => db.upsert('note', { id, text: 'x'.repeat(2_000_000) }))
+    const [one, other] = await Promise.all(tokens)
+    await Promise.all([b.waitFor(one, 50_000), a.waitFor(other, 50_000)])
+  })
+
   it('are never compressed, whatever was negotiated', async () => {
     const [a, b] = await replicas(2)
     const { near, far, request, opened } = await pair(WebSocket, { perMessageDeflate: true })
@@ -486,6 +502,36 @@ describe('frames', () => {
     }
   })
 })
+
+/** The URL of a line to a port of this machine that carries so many kilobits a second, each way. */
+async function slowLine(port, kbit) {
+  const streams = new Set()
+  const server = createStreamServer((near) => {
+    const far = connectStream(port, '127.0.0.1')
+    for (const [from, to] of [
+      [near, far],
+      [far, near],
+    ]) {
+      streams.add(from)
+      const line = new Line(() => 0)
+      line.set({ kbit })
+      from
+        .on('error', () => {})
+        .on('data', (chunk) => line.put(chunk, 0, (piece) => to.write(piece)))
+      from.on('close', () => {
+        line.clear()
+        to.destroy()
+      })
+    }
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  onTestFinished(() => {
+    server.close()
+    for (const stream of streams) stream.destroy()
+  })
+  return `ws://127.0.0.1:${server.address().port}`
+}
 
 /** The first byte of each WebSocket frame (RFC 6455, 5.2). */
 function firstBytes(bytes) {
