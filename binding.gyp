@@ -43,6 +43,7 @@
         'src/core/compact.c',
         'src/core/digest.c',
         'src/core/engine.c',
+        'src/core/epoch.c',
         'src/core/error.c',
         'src/core/fork.c',
         'src/core/guard.c',

@@ -10,6 +10,7 @@
  *   clock.c     the next _patchedAt                          ┘
  *   migrate.c   steps of a migration
  *   patches.c   the DDL of T_patches
+ *   epoch.c     in which opening of its file a patch was issued
  *   sync.c      links: who lacks what; the frames that say so
  *   outgoing.c  patches from the log to the links
  *   incoming.c  patches from the links to the log
@@ -173,7 +174,8 @@ typedef struct replic__entry {
   replic_position now;       /* in the open batch */
   replic_position committed; /* on disk; sequence 0: nothing yet */
   replic__pruned pruned, pruned_committed;
-  int64_t due; /* no patch after `pruned.cursor` is stamped below it: no need to look */
+  int64_t epoch_from; /* now.epoch holds from here on at the latest (epoch.c) */
+  int64_t due;        /* no patch after `pruned.cursor` is stamped below it: no need to look */
 } replic__entry;
 
 int replic__vector_load(replic *r);
@@ -186,6 +188,17 @@ void replic__vector_settle(replic *r); /* after the commit: memory follows */
 void replic__vector_revert(replic *r);
 /* Whether pruning has changed what is not on the disk yet: holes are found after a commit. */
 int replic__vector_is_pruned_anew(const replic *r);
+
+int replic__epochs_load(replic *r); /* after the vector */
+/* The patches of `origin` from `from` on, the latest that is known, were issued in `epoch`. */
+int replic__epoch_note(replic *r, uint32_t origin, int64_t from, uint32_t epoch);
+/* Calls `each` with the epoch of `after`, unless that is 0, and with those that begin in (after,
+ * up_to], in order. `from` of the first is where it begins, or any later sequence up to `after`. */
+int replic__epochs_read(replic *r, uint32_t origin, int64_t after, int64_t up_to,
+                        int (*each)(void *ctx, int64_t from, uint32_t epoch), void *ctx);
+int replic__epoch_at(replic *r, uint32_t origin, int64_t sequence, uint32_t *epoch);
+/* Forgets those that begin later. */
+int replic__epochs_cut(replic *r, uint32_t origin, int64_t after);
 
 /* ---- engine ------------------------------------------------------------------------------------------------ */
 
@@ -226,7 +239,8 @@ struct replic {
   replic__entry *vector;
   size_t n_vector, cap_vector;
   replic_position *positions; /* what replic_vector returned last */
-  sqlite3_stmt *vector_sql, *begin_sql, *commit_sql, *savepoint_sql, *release_sql, *rollback_to_sql;
+  sqlite3_stmt *vector_sql, *epochs_sql, *begin_sql, *commit_sql, *savepoint_sql, *release_sql,
+      *rollback_to_sql;
   replic__schema *schema;
   replic__sync *sync;
   replic_counters counters;

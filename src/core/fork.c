@@ -5,13 +5,14 @@
  * A database that was copied together with its -replic file goes on as the same peer in two places.
  * Nothing local can tell; it is found when the histories meet, at the two copies or at any peers
  * that got their patches from different ones: more patches of an origin than that origin has
- * issued, or one (origin, sequence) with two clocks. Patches stop, and each side tells the other
+ * issued, or one (origin, sequence) that was issued twice. Patches stop, and each side tells the other
  * what its history looks like:
  *
  *      A: 1 2 3 4 | 5a 6a           FORK of A:  6a 5a 4 3 …
  *      B: 1 2 3 4 | 5b 6b 7b        FORK of B:  6b 5b 4 3 …
  *
- * as (sequence, _patchedAt): the last ones, then ones at distances that double; and how many it has.
+ * as (sequence, _patchedAt, epoch): the last ones, then ones at distances that double; and how many it
+ * has. One patch has one clock and one epoch (epoch.c).
  *
  * The greatest of them that both have is `common`, a lower bound of where the histories part, and
  * the least that differs is `parted`; they are kept in _replic_forks. Then both refuse the link
@@ -33,14 +34,18 @@
 
 typedef struct probe {
   int64_t sequence, patched_at;
+  uint32_t epoch;
 } probe;
 
-static int clock_at(replic *r, uint32_t origin, int64_t sequence, int64_t *patched_at) {
+/* p->patched_at is 0 where the patch is pruned, or has not come. */
+static int take_probe(replic *r, uint32_t origin, int64_t sequence, probe *p) {
   int64_t last = replic__vector_sequence(r, origin);
-  *patched_at = 0;
+  *p = (probe){.sequence = sequence};
   if (!sequence || sequence > last) return REPLIC_OK;
-  if (sequence == last) *patched_at = replic__vector_entry(r, origin)->now.patched_at;
-  return *patched_at ? REPLIC_OK : replic__log_clock(r, origin, sequence, patched_at);
+  int rc = replic__epoch_at(r, origin, sequence, &p->epoch);
+  if (sequence == last) p->patched_at = replic__vector_entry(r, origin)->now.patched_at;
+  return rc != REPLIC_OK || p->patched_at ? rc
+                                          : replic__log_clock(r, origin, sequence, &p->patched_at);
 }
 
 /* ---- telling ---- */
@@ -48,14 +53,15 @@ static int clock_at(replic *r, uint32_t origin, int64_t sequence, int64_t *patch
 void replic__send_fork(replic *r, link *l) {
   probe probes[PROBES];
   size_t n = 0;
-  int64_t top = replic__vector_sequence(r, l->fork_origin), patched_at;
+  int64_t top = replic__vector_sequence(r, l->fork_origin);
   const position *at = replic__position(l, l->fork_origin);
   if (at && at->announced && at->announced < top)
     top = at->announced; /* it has no more than that */
   for (int64_t distance = 0; distance < top && n < PROBES;
        distance = distance < DENSE ? distance + 1 : 2 * distance)
-    if (clock_at(r, l->fork_origin, top - distance, &patched_at) == REPLIC_OK && patched_at)
-      probes[n++] = (probe){top - distance, patched_at};
+    if (take_probe(r, l->fork_origin, top - distance, &probes[n]) == REPLIC_OK &&
+        probes[n].patched_at)
+      n++;
   replic__writer w;
   replic__put_frame(&w, FRAME_FORK);
   replic__put_varint(&w, l->fork_origin);
@@ -64,6 +70,7 @@ void replic__send_fork(replic *r, link *l) {
   while (n-- > 0) {
     replic__put_varint(&w, (uint64_t)probes[n].sequence);
     replic__put_varint(&w, (uint64_t)probes[n].patched_at);
+    replic__put_varint(&w, probes[n].epoch);
   }
   replic__send(r, l, replic__finish(&w));
 }
@@ -109,19 +116,22 @@ int replic__on_fork(replic *r, link *l, replic__reader *in) {
     if (l->fork_text) replic__refuse(r, l, l->fork_code, l->fork_text);
     return REPLIC_OK;
   }
-  probe common = {0, 0};
+  probe common = {0};
   int64_t last = 0, parted = 0;
-  for (size_t n = replic__get_count(in, 2); n > 0 && !in->failed; n--) {
-    probe theirs = {replic__get_sequence(in), replic__get_clock(in)};
-    int64_t mine;
+  for (size_t n = replic__get_count(in, 3); n > 0 && !in->failed; n--) {
+    probe theirs, mine;
+    theirs.sequence = replic__get_sequence(in);
+    theirs.patched_at = replic__get_clock(in);
+    theirs.epoch = replic__get_epoch(in);
     if (theirs.sequence <= last) in->failed = 1;
     last = theirs.sequence;
-    int rc = clock_at(r, origin, theirs.sequence, &mine);
+    int rc = take_probe(r, origin, theirs.sequence, &mine);
     if (rc != REPLIC_OK) return rc;
-    if (mine && mine == theirs.patched_at) {
+    if (!mine.patched_at) continue;
+    if (mine.patched_at == theirs.patched_at && mine.epoch == theirs.epoch) {
       common = theirs;
       parted = 0;
-    } else if (mine && !parted) {
+    } else if (!parted) {
       parted = theirs.sequence;
     }
   }
@@ -153,8 +163,8 @@ void replic__tick_fork(replic *r, link *l) {
 int replic__fork_load(replic *r) {
   replic__sync *s = r->sync;
   sqlite3_stmt *stmt = NULL;
-  int rc =
-      replic__prepare(r, "SELECT origin, sequence, patchedAt FROM main._replic_dropped", &stmt);
+  int rc = replic__prepare(r, "SELECT origin, sequence, patchedAt, epoch FROM main._replic_dropped",
+                           &stmt);
   while (rc == REPLIC_OK && (rc = sqlite3_step(stmt)) == SQLITE_ROW) {
     replic_position *grown = sqlite3_realloc64(s->dropped, (s->n_dropped + 1) * sizeof *grown);
     rc = grown ? REPLIC_OK : SQLITE_NOMEM;
@@ -162,7 +172,7 @@ int replic__fork_load(replic *r) {
     s->dropped = grown;
     s->dropped[s->n_dropped++] =
         (replic_position){(uint32_t)sqlite3_column_int64(stmt, 0), sqlite3_column_int64(stmt, 1),
-                          sqlite3_column_int64(stmt, 2)};
+                          sqlite3_column_int64(stmt, 2), (uint32_t)sqlite3_column_int64(stmt, 3)};
   }
   if (rc == SQLITE_DONE) rc = REPLIC_OK;
   rc = replic__fail_db(r, rc);
@@ -170,11 +180,17 @@ int replic__fork_load(replic *r) {
   return rc;
 }
 
-int replic__was_dropped(const replic *r, uint32_t origin, int64_t sequence, int64_t patched_at) {
+int replic__brings_dropped(const replic *r, const replic__patches *p) {
+  if (!r->sync->n_dropped) return 0;
+  replic_position patch = {p->origin, p->sequence, p->clock, replic__epoch_in(p, p->sequence)};
+  return replic__was_dropped(r, &patch);
+}
+
+int replic__was_dropped(const replic *r, const replic_position *patch) {
   for (size_t i = 0; i < r->sync->n_dropped; i++) {
     const replic_position *dropped = &r->sync->dropped[i];
-    if (dropped->origin == origin && dropped->sequence == sequence &&
-        dropped->patched_at == patched_at)
+    if (dropped->origin == patch->origin && dropped->sequence == patch->sequence &&
+        dropped->patched_at == patch->patched_at && dropped->epoch == patch->epoch)
       return 1;
   }
   return 0;
@@ -252,12 +268,13 @@ static int count_patch(void *ctx, const replic__patch *p) {
 }
 
 static int drop(replic *r, uint32_t origin, int64_t parted) {
-  int64_t patched_at;
-  int rc = clock_at(r, origin, parted, &patched_at);
-  if (rc != REPLIC_OK || !patched_at) return rc; /* not known, or pruned: it cannot be told apart */
+  probe at;
+  int rc = take_probe(r, origin, parted, &at);
+  if (rc != REPLIC_OK || !at.patched_at)
+    return rc; /* not known, or pruned: it cannot be told apart */
   char *sql = sqlite3_mprintf("INSERT OR IGNORE INTO main._replic_dropped(origin, sequence, "
-                              "patchedAt) VALUES(%u, %lld, %lld)",
-                              origin, parted, patched_at);
+                              "patchedAt, epoch) VALUES(%u, %lld, %lld, %u)",
+                              origin, parted, at.patched_at, at.epoch);
   rc = sql ? replic__exec(r, sql) : SQLITE_NOMEM;
   sqlite3_free(sql);
   return rc;
@@ -275,7 +292,7 @@ static int set_back(replic *r, const history *one) {
   if (pruned->floor > common) pruned->floor = common;
   if (pruned->cursor > common) pruned->cursor = common;
   pruned->missing = common - kept;
-  return REPLIC_OK;
+  return replic__epochs_cut(r, one->origin, common);
 }
 
 static int read_histories(healing *h) {
@@ -286,7 +303,7 @@ static int read_histories(healing *h) {
   while (rc == REPLIC_OK && (rc = sqlite3_step(stmt)) == SQLITE_ROW) {
     rc = REPLIC_OK;
     history one = {.origin = (uint32_t)sqlite3_column_int64(stmt, 0),
-                   .common = {sqlite3_column_int64(stmt, 1), sqlite3_column_int64(stmt, 2)},
+                   .common = {sqlite3_column_int64(stmt, 1), sqlite3_column_int64(stmt, 2), 0},
                    .parted = sqlite3_column_int64(stmt, 3)};
     one.issued = one.common.sequence;
     one.last = replic__vector_sequence(r, one.origin);
@@ -329,6 +346,9 @@ int replic__fork_heal(replic *r) {
   sqlite3_free(h.histories);
   if (rc != REPLIC_OK) return rc;
   replic__entry *self = replic__vector_entry(r, r->peer_id);
+  if (h.to.sequence > self->now.sequence)
+    rc = replic__epoch_note(r, r->peer_id, self->now.sequence + 1, r->config.new_peer_id);
+  if (rc != REPLIC_OK) return rc;
   self->now.sequence = h.to.sequence;
   self->now.patched_at = h.to.patched_at;
   rc = replic__exec(r, "DELETE FROM main._replic_forks");

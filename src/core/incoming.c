@@ -154,13 +154,24 @@ char *replic__skew_text(const replic *r, uint32_t origin, int64_t sequence, int6
       origin, sequence, patched_at, r->peer_id, r->now_ms, r->config.max_clock_skew_ms);
 }
 
-/* Each frame names the clock of the patch that it follows: so histories that have parted are never
- * joined, whichever way they come. */
+/* Each frame names the clock and the epoch of the patch that it follows: so histories that have
+ * parted are never joined, whichever way they come. */
 int replic__parts(replic *r, const replic__patches *p) {
   int64_t known = replic__vector_sequence(r, p->origin);
-  if (!known || p->after != known || !p->after_clock) return 0;
-  int64_t mine = replic__vector_entry(r, p->origin)->now.patched_at;
-  return mine && mine != p->after_clock;
+  if (!known || p->after > known || p->up_to < known) return 0;
+  const replic_position *mine = &replic__vector_entry(r, p->origin)->now;
+  if (mine->epoch != replic__epoch_in(p, known)) return 1;
+  return p->after == known && p->after_clock && mine->patched_at &&
+         mine->patched_at != p->after_clock;
+}
+
+int replic__note_epochs(replic *r, replic__patches p, int64_t up_to) {
+  int64_t known = replic__vector_sequence(r, p.origin), from = p.after;
+  uint32_t epoch;
+  int rc = REPLIC_OK;
+  while (rc == REPLIC_OK && replic__next_epoch(&p, &from, &epoch) && from <= up_to)
+    if (from > known) rc = replic__epoch_note(r, p.origin, from, epoch);
+  return rc;
 }
 
 /* Reads the whole frame before anything is applied: is it well formed, and up to where can it be
@@ -170,7 +181,7 @@ static int examine(replic *r, link *l, replic__patches p, verdict *v) {
           limit = r->now_ms + r->config.max_clock_skew_ms;
   int64_t last_clock = known ? replic__vector_entry(r, p.origin)->now.patched_at : 0;
   *v = (verdict){.up_to = p.up_to};
-  if (replic__parts(r, &p)) return replic__forked(r, l, p.origin, known, "the clocks differ");
+  if (replic__parts(r, &p)) return replic__forked(r, l, p.origin, known, ISSUED_TWICE);
   for (int64_t last = p.after; replic__next_patch(&p); last = p.sequence) {
     if (p.begins_group) whole = last;
     remote_table *t = replic__remote_table(l, p.table_id);
@@ -182,10 +193,9 @@ static int examine(replic *r, link *l, replic__patches p, verdict *v) {
     if (rc == REPLIC_OK) rc = replic__resolve(r, t);
     if (rc != REPLIC_OK) return rc;
     replic__get_fields(&p, t->n_keys, t->n_fields, r->sync->values);
-    if (replic__was_dropped(r, p.origin, p.sequence, p.clock))
-      return replic__forked(r, l, p.origin, p.sequence, GIVEN_UP);
+    if (replic__brings_dropped(r, &p)) return replic__forked(r, l, p.origin, p.sequence, GIVEN_UP);
     if (p.sequence == known && last_clock && p.clock != last_clock)
-      return replic__forked(r, l, p.origin, known, "the clocks differ");
+      return replic__forked(r, l, p.origin, known, ISSUED_TWICE);
     if (p.sequence <= known) continue;
     if (p.clock > limit)
       stop_at(v, whole, REPLIC_ECLOCKSKEW, replic__skew_text(r, p.origin, p.sequence, p.clock));
@@ -214,6 +224,7 @@ static int apply(replic *r, link *l, replic__patches p, int64_t up_to, int64_t *
   int rc = replic__savepoint_open(r, p.origin, &save);
   if (rc != REPLIC_OK) return rc;
   rc = replic__merge_mode(r, 1);
+  if (rc == REPLIC_OK) rc = replic__note_epochs(r, p, up_to);
   int64_t known = save.position.sequence, patched_at = save.position.patched_at, last = p.after,
           applied = 0;
   while (rc == REPLIC_OK && replic__next_patch(&p) && p.sequence <= up_to) {

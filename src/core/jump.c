@@ -98,7 +98,7 @@ static int insert_piece(replic *r, uint32_t source, const replic__patches *p, co
 static int examine(replic *r, link *l, replic__patches p, unsigned char *used, int *undefined,
                    char **skewed, int64_t *n) {
   int64_t limit = r->now_ms + r->config.max_clock_skew_ms;
-  if (replic__parts(r, &p)) return replic__forked(r, l, p.origin, p.after, "the clocks differ");
+  if (replic__parts(r, &p)) return replic__forked(r, l, p.origin, p.after, ISSUED_TWICE);
   while (replic__next_patch(&p)) {
     size_t i = 0;
     while (i < l->n_tables && l->tables[i]->id != p.table_id) i++;
@@ -110,8 +110,7 @@ static int examine(replic *r, link *l, replic__patches p, unsigned char *used, i
     if (rc != REPLIC_OK) return rc;
     replic__get_fields(&p, t->n_keys, t->n_fields, r->sync->values);
     if (p.clock > limit && !*skewed) *skewed = replic__skew_text(r, p.origin, p.sequence, p.clock);
-    if (replic__was_dropped(r, p.origin, p.sequence, p.clock))
-      return replic__forked(r, l, p.origin, p.sequence, GIVEN_UP);
+    if (replic__brings_dropped(r, &p)) return replic__forked(r, l, p.origin, p.sequence, GIVEN_UP);
     ++*n;
   }
   return p.in.failed ? replic__malformed(r, l, "STAGE") : REPLIC_OK;
@@ -202,9 +201,7 @@ typedef struct target {
 } target;
 
 static int next_target(replic__reader *in, uint32_t *last, target *t) {
-  t->to.origin = replic__get_origin(in, last);
-  t->to.sequence = replic__get_sequence(in);
-  t->to.patched_at = replic__get_clock(in);
+  replic__get_position(in, last, &t->to);
   t->floor = replic__get_sequence(in);
   if (t->floor > t->to.sequence) in->failed = 1;
   return !in->failed;
@@ -241,7 +238,7 @@ static int choose_source(replic *r, const link *l) {
 int replic__on_jump(replic *r, link *l, const uint8_t *bytes, size_t len) {
   replic__sync *s = r->sync;
   replic__reader in = {bytes + 2, bytes + len, 0};
-  size_t n = replic__get_count(&in, 4);
+  size_t n = replic__get_count(&in, 5);
   uint32_t last = 0;
   target t;
   int below = 0;
@@ -290,7 +287,7 @@ static int is_covered(replic *r, uint32_t source, int *rc) {
   int64_t newest = 0, age = 0;
   uint32_t last = 0;
   target t;
-  for (size_t n = replic__get_count(&in, 4); n > 0 && next_target(&in, &last, &t); n--) {
+  for (size_t n = replic__get_count(&in, 5); n > 0 && next_target(&in, &last, &t); n--) {
     int64_t staged;
     age = replic__sum(age, t.to.sequence + t.floor);
     if (replic__vector_sequence(r, t.to.origin) >= t.to.sequence) continue;
@@ -320,7 +317,7 @@ static int read_targets(jumping *j) {
   replic *r = j->r;
   replic__reader in = {r->sync->jump + 2, r->sync->jump + r->sync->jump_len, 0};
   uint32_t last = 0;
-  size_t n = replic__get_count(&in, 4);
+  size_t n = replic__get_count(&in, 5);
   j->targets = sqlite3_malloc64((n + 1) * sizeof *j->targets);
   j->inserted = sqlite3_malloc64((n + 1) * sizeof *j->inserted);
   if (!j->targets || !j->inserted) return SQLITE_NOMEM;
@@ -364,12 +361,14 @@ static int read_definitions(jumping *j, const uint8_t *bytes, size_t len) {
 static int merge_piece(jumping *j, replic__patches *p, size_t at) {
   replic *r = j->r;
   int64_t known = replic__vector_sequence(r, p->origin);
+  int rc = replic__note_epochs(r, *p, j->targets[at].to.sequence);
+  if (rc != REPLIC_OK) return rc;
   while (replic__next_patch(p) && p->sequence <= j->targets[at].to.sequence) {
     size_t i = 0;
     while (i < j->n_tables && j->tables[i]->id != p->table_id) i++;
     if (i == j->n_tables) return corrupt(r);
     const remote_table *t = j->tables[i];
-    int rc = replic__reserve_values(r->sync, t->n_fields);
+    rc = replic__reserve_values(r->sync, t->n_fields);
     if (rc != REPLIC_OK) return rc;
     replic__get_fields(p, t->n_keys, t->n_fields, r->sync->values);
     if (p->in.failed) return corrupt(r);
@@ -425,7 +424,9 @@ static int set_vector(jumping *j) {
     replic__entry *entry = replic__vector_entry(r, t->to.origin);
     if (!entry) return SQLITE_NOMEM;
     entry->pruned.missing += t->to.sequence - entry->now.sequence - j->inserted[i];
+    uint32_t epoch = entry->now.epoch; /* as the pieces said */
     entry->now = t->to;
+    entry->now.epoch = epoch;
     if (t->floor > entry->pruned.floor) entry->pruned.floor = t->floor;
     entry->due = 0;
     replic__clock_seen(&r->clock, t->to.patched_at);
@@ -515,6 +516,7 @@ static void send_jump(replic *r, link *l) {
     replic__put_varint(&w, entry->committed.origin);
     replic__put_varint(&w, (uint64_t)entry->committed.sequence);
     replic__put_varint(&w, (uint64_t)entry->committed.patched_at);
+    replic__put_varint(&w, entry->committed.epoch);
     replic__put_varint(&w, (uint64_t)entry->pruned.floor);
   }
   l->jump_due = 0;

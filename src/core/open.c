@@ -3,6 +3,7 @@
  * The internal tables are few and readable:
  *   _replic_meta        key, value         peerId, layout of these tables
  *   _replic_vector      origin, sequence, patchedAt; floor, cursor, missing (compact.c)
+ *   _replic_epochs      origin, sequence, epoch: issued from here on in that opening (epoch.c)
  *   _replic_staged      what a jump has brought so far, invisible (jump.c)
  *   _replic_forks       up to where two histories of an origin are one (fork.c)
  *   _replic_dropped     patches at which histories part that were given up here (fork.c)
@@ -153,6 +154,8 @@ static int set_up(replic *r) {
         "INTEGER NOT NULL, "
         "patchedAt INTEGER NOT NULL, floor INTEGER NOT NULL DEFAULT 0, cursor INTEGER NOT NULL "
         "DEFAULT 0, missing INTEGER NOT NULL DEFAULT 0);"
+        "CREATE TABLE IF NOT EXISTS main._replic_epochs(origin INTEGER NOT NULL, sequence INTEGER "
+        "NOT NULL, epoch INTEGER NOT NULL, PRIMARY KEY(origin, sequence)) WITHOUT ROWID;"
         "CREATE TABLE IF NOT EXISTS main._replic_staged(id INTEGER PRIMARY KEY, source INTEGER NOT "
         "NULL, origin INTEGER NOT NULL, upTo INTEGER NOT NULL, age INTEGER NOT NULL, definitions "
         "BLOB NOT NULL, patches BLOB NOT NULL);"
@@ -161,8 +164,8 @@ static int set_up(replic *r) {
         "CREATE TABLE IF NOT EXISTS main._replic_forks(origin INTEGER PRIMARY KEY, common INTEGER "
         "NOT NULL, patchedAt INTEGER NOT NULL, parted INTEGER NOT NULL);"
         "CREATE TABLE IF NOT EXISTS main._replic_dropped(origin INTEGER NOT NULL, sequence INTEGER "
-        "NOT NULL, patchedAt INTEGER NOT NULL, PRIMARY KEY(origin, sequence, patchedAt)) WITHOUT "
-        "ROWID;"
+        "NOT NULL, patchedAt INTEGER NOT NULL, epoch INTEGER NOT NULL, PRIMARY KEY(origin, "
+        "sequence, patchedAt, epoch)) WITHOUT ROWID;"
         "CREATE TABLE IF NOT EXISTS main._replic_migrations(version INTEGER PRIMARY KEY, up TEXT "
         "NOT NULL, down TEXT NOT NULL, name TEXT NOT NULL DEFAULT '', hash TEXT NOT NULL DEFAULT "
         "'', rename TEXT NOT NULL DEFAULT '', appliedAt INTEGER NOT NULL DEFAULT 0);"
@@ -173,6 +176,7 @@ static int set_up(replic *r) {
   if (rc == REPLIC_OK) rc = upgrade_layout(r);
   if (rc == REPLIC_OK) rc = replic__internal_count(r, &r->n_internal);
   if (rc == REPLIC_OK) rc = replic__vector_load(r);
+  if (rc == REPLIC_OK) rc = replic__epochs_load(r);
   if (rc == REPLIC_OK) rc = replic__identity_settle(r);
   if (rc == REPLIC_OK) rc = replic__reload_schema(r);
   if (rc == REPLIC_OK) rc = replic__jump_load(r);
@@ -212,7 +216,7 @@ void replic_close(replic *r) {
   if (r->in_batch) replic_rollback(r);
   replic__sync_close(r);
   replic__schema_free(r->schema);
-  sqlite3_stmt *kept[] = {r->vector_sql,    r->begin_sql,   r->commit_sql,
+  sqlite3_stmt *kept[] = {r->vector_sql,    r->epochs_sql,  r->begin_sql,      r->commit_sql,
                           r->savepoint_sql, r->release_sql, r->rollback_to_sql};
   for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) sqlite3_finalize(kept[i]);
   sqlite3_close(r->db); /* before the lock is released: the next opener finds a quiet file */

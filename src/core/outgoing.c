@@ -27,13 +27,31 @@ static void send_schema(replic *r, link *l) {
 
 typedef struct encoder {
   replic *r;
+  uint32_t origin;
   replic__writer w;
   int64_t after, after_clock; /* of the patch before the frame's first; 0 where it is pruned */
   int64_t previous, clock, n;
   int full;          /* stopped before a group, because the slice is large enough */
   int has_holes;     /* STAGE: sequences may be missing */
   int64_t hole_ends; /* stopped before a hole in the log, whose last sequence is this */
+  uint32_t after_epoch;
+  replic__writer epochs; /* that begin after `after` */
+  int64_t epoch_from;
+  uint64_t n_epochs;
 } encoder;
+
+static int encode_epoch(void *ctx, int64_t from, uint32_t epoch) {
+  encoder *e = ctx;
+  if (from <= e->after) {
+    e->after_epoch = epoch;
+    return REPLIC_OK;
+  }
+  replic__put_varint(&e->epochs, (uint64_t)(from - e->epoch_from));
+  replic__put_varint(&e->epochs, epoch);
+  e->epoch_from = from;
+  e->n_epochs++;
+  return REPLIC_OK;
+}
 
 static int encode_patch(void *ctx, const replic__patch *p) {
   encoder *e = ctx;
@@ -71,10 +89,26 @@ static void note_hole(replic *r, uint32_t origin, int64_t from, int64_t up_to) {
                 origin, from, up_to);
 }
 
+static int put_epochs(replic__writer *head, encoder *e, int64_t up_to) {
+  e->epoch_from = e->after;
+  int rc = replic__epochs_read(e->r, e->origin, e->after, up_to, encode_epoch, e);
+  replic_frame *list = replic__finish(&e->epochs);
+  replic__put_varint(head, e->after_epoch);
+  replic__put_varint(head, e->n_epochs);
+  if (list) replic__put_bytes(head, list->data, list->len);
+  if (e->epochs.failed) rc = SQLITE_NOMEM;
+  replic__frame_release(list);
+  return rc;
+}
+
 /* The frame's upTo stands before its patches, but is known only after them: it is written last.
  * NULL: there is nothing to send, or it cannot be read. */
 static replic_frame *encode(replic *r, int type, uint32_t origin, int64_t after, int64_t *up_to) {
-  encoder e = {.r = r, .after = after, .previous = after, .has_holes = type == FRAME_STAGE};
+  encoder e = {.r = r,
+               .origin = origin,
+               .after = after,
+               .previous = after,
+               .has_holes = type == FRAME_STAGE};
   replic__writer head;
   replic__put_frame(&e.w, type);
   int rc = replic__log_read(r, origin, after ? after - 1 : 0, *up_to, encode_patch, &e);
@@ -93,6 +127,7 @@ static replic_frame *encode(replic *r, int type, uint32_t origin, int64_t after,
   replic__put_varint(&head, (uint64_t)after);
   replic__put_varint(&head, (uint64_t)*up_to);
   replic__put_varint(&head, (uint64_t)e.after_clock);
+  if (put_epochs(&head, &e, *up_to) != REPLIC_OK) head.failed = 1;
   if (e.has_holes) replic__put_varint(&head, (uint64_t)e.n);
   replic_frame *body = replic__finish(&e.w);
   if (!body) head.failed = 1;

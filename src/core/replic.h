@@ -222,6 +222,8 @@ typedef struct replic_position {
   uint32_t origin;
   int64_t sequence;   /* everything of `origin` up to here is applied */
   int64_t patched_at; /* _patchedAt of that patch */
+  uint32_t epoch;     /* the opening of its origin's file in which that was issued; 0: before the
+                         first one that is known */
 } replic_position;
 size_t replic_vector_count(const replic *r);
 /* Sorted by origin. Borrowed until the next call. */

@@ -137,6 +137,7 @@ static void send_hello(replic *r, link *l, int please_answer) {
     replic__put_varint(&w, p->origin);
     replic__put_varint(&w, (uint64_t)p->sequence);
     replic__put_varint(&w, (uint64_t)p->patched_at);
+    replic__put_varint(&w, p->epoch);
   }
   put_direct(r, &w, 0);
   replic__send(r, l, replic__finish(&w));
@@ -279,13 +280,18 @@ int replic__forked(replic *r, link *l, uint32_t origin, int64_t sequence, const 
 }
 
 int replic__check_fork(replic *r, link *l, const replic_position *theirs) {
-  if (replic__was_dropped(r, theirs->origin, theirs->sequence, theirs->patched_at))
+  if (replic__was_dropped(r, theirs))
     return replic__forked(r, l, theirs->origin, theirs->sequence, GIVEN_UP);
   int64_t mine = replic__vector_sequence(r, theirs->origin), low, high;
   if (theirs->sequence > mine)
     return theirs->origin == r->peer_id ? replic__forked(r, l, theirs->origin, mine + 1,
                                                          "it holds more than was issued here")
                                         : REPLIC_OK;
+  uint32_t epoch;
+  int found = replic__epoch_at(r, theirs->origin, theirs->sequence, &epoch);
+  if (found != REPLIC_OK) return found;
+  if (epoch != theirs->epoch)
+    return replic__forked(r, l, theirs->origin, theirs->sequence, ISSUED_TWICE);
   if (!theirs->sequence || !theirs->patched_at) return REPLIC_OK;
   low = high = replic__vector_entry(r, theirs->origin)->now.patched_at;
   if (theirs->sequence < mine) {
@@ -293,7 +299,7 @@ int replic__check_fork(replic *r, link *l, const replic_position *theirs) {
     if (rc != REPLIC_OK) return rc;
   }
   return high && (theirs->patched_at < low || theirs->patched_at > high)
-             ? replic__forked(r, l, theirs->origin, theirs->sequence, "the clocks differ")
+             ? replic__forked(r, l, theirs->origin, theirs->sequence, ISSUED_TWICE)
              : REPLIC_OK;
 }
 
@@ -313,6 +319,13 @@ uint32_t replic__get_origin(replic__reader *in, uint32_t *last) {
   uint32_t origin = replic__get_peer(in);
   if (origin <= *last) in->failed = 1;
   return *last = origin;
+}
+
+void replic__get_position(replic__reader *in, uint32_t *last, replic_position *position) {
+  position->origin = replic__get_origin(in, last);
+  position->sequence = replic__get_sequence(in);
+  position->patched_at = replic__get_clock(in);
+  position->epoch = replic__get_epoch(in);
 }
 
 /* A second process says HELLO under a peerId. Usually the first one has ended, and its link will,
@@ -343,7 +356,7 @@ static int on_hello(replic *r, link *l, replic__reader *in) {
   uint64_t flags = replic__get_varint(in, 1);
   uint32_t peer = replic__get_peer(in), instance = (uint32_t)replic__get_varint(in, UINT32_MAX);
   int64_t wall = replic__get_clock(in);
-  size_t n = replic__get_count(in, 3);
+  size_t n = replic__get_count(in, 4);
   if (in->failed) return replic__malformed(r, l, "HELLO");
   int own = peer == r->peer_id;
   if (!own && ((l->expected && peer != l->expected) || (l->peer && peer != l->peer)))
@@ -352,8 +365,8 @@ static int on_hello(replic *r, link *l, replic__reader *in) {
   l->peer = peer;
   l->instance = instance;
   for (uint32_t last = 0; n > 0; n--) {
-    replic_position theirs = {replic__get_origin(in, &last), replic__get_sequence(in),
-                              replic__get_clock(in)};
+    replic_position theirs;
+    replic__get_position(in, &last, &theirs);
     if (in->failed) return replic__malformed(r, l, "HELLO");
     position *at = replic__position(l, theirs.origin);
     if (!at) return SQLITE_NOMEM;

@@ -111,6 +111,7 @@ struct replic__sync {
 };
 
 #define GIVEN_UP "that history was given up here"
+#define ISSUED_TWICE "it was issued twice"
 
 /* ---- sync.c ---- */
 
@@ -135,12 +136,13 @@ void replic__release(link *l, position *at);
 /* Ends the link and tells both sides why. */
 void replic__refuse(replic *r, link *l, int code, const char *text);
 /* One history per peerId: nobody knows more of mine than I do, and one (origin, sequence) has one
- * clock. Where it is pruned here, its neighbours say between which ones it lies. */
+ * epoch and one clock. Where it is pruned here, its neighbours say between which ones it lies. */
 int replic__check_fork(replic *r, link *l, const replic_position *theirs);
 int replic__malformed(replic *r, const link *l, const char *frame);
 int replic__forked(replic *r, link *l, uint32_t origin, int64_t sequence, const char *how);
 /* Of a list in ascending order: anything else fails the reader. */
 uint32_t replic__get_origin(replic__reader *in, uint32_t *last);
+void replic__get_position(replic__reader *in, uint32_t *last, replic_position *position);
 
 /* ---- incoming.c ---- */
 
@@ -163,8 +165,10 @@ int replic__apply_patch(replic *r, const remote_table *t, uint32_t origin, int64
                         int64_t patched_at);
 /* The failure lies in the patch, and not in this machine's disk or memory. */
 int replic__lies_in_data(int rc);
-/* Does it follow another patch than the last one applied here? */
+/* Does it say of the last patch applied here that it is another one? */
 int replic__parts(replic *r, const replic__patches *p);
+/* Notes the epochs that the frame tells of patches up to `up_to` that are not applied yet. */
+int replic__note_epochs(replic *r, replic__patches p, int64_t up_to);
 char *replic__skew_text(const replic *r, uint32_t origin, int64_t sequence, int64_t patched_at);
 
 /* ---- outgoing.c ---- */
@@ -179,7 +183,9 @@ replic_frame *replic__stage_frame(replic *r, uint32_t origin, int64_t after, int
 void replic__fork_found(replic *r, link *l, int code);
 void replic__send_fork(replic *r, link *l);
 int replic__on_fork(replic *r, link *l, replic__reader *in);
-int replic__was_dropped(const replic *r, uint32_t origin, int64_t sequence, int64_t patched_at);
+int replic__was_dropped(const replic *r, const replic_position *patch);
+/* The same of the patch that `p` stands on. */
+int replic__brings_dropped(const replic *r, const replic__patches *p);
 void replic__tick_fork(replic *r, link *l);
 
 /* ---- jump.c ---- */

@@ -12,9 +12,11 @@
  *              type 5 BLOB  number = length, then the bytes
  *
  *   HELLO 1    flags (1: please answer with a HELLO), peerId, instance, wall clock in ms,
- *              count, count * (origin, sequence, _patchedAt),
+ *              count, count * (origin, sequence, _patchedAt, epoch),
  *              count, count * directly linked peerId
  *   PATCHES 2  origin, after, upTo, _patchedAt of the patch `after` (0: pruned, or after is 0),
+ *              its epoch, count, count * (distance, epoch): the epochs that begin after it, at how
+ *              many sequences from the one before (at first, from `after`),
  *              then the patches after + 1 … upTo
  *     patch    (sequence - previous - 1) << 1 | begins a group; in PATCHES the former is 0, as there
  *              are no holes
@@ -32,10 +34,10 @@
  *   ERROR 6    code text, message text
  *   STAGE 7    age, then as PATCHES, but with the number of patches before them, as sequences may
  *              be missing
- *   JUMP 8     count, count * (origin, sequence, _patchedAt, floor)
+ *   JUMP 8     count, count * (origin, sequence, _patchedAt, epoch, floor)
  *   TAKE 9     flags (1: go on from here), count, count * (origin, staged up to)
  *   MESSAGE 10 bytes of the application's
- *   FORK 11    origin, its last sequence here, count, count * (sequence, _patchedAt)
+ *   FORK 11    origin, its last sequence here, count, count * (sequence, _patchedAt, epoch)
  *
  * Numbers without a type are varints. There is one encoding per content, and another one is refused.
  * Nothing is allocated by a length that the rest of the frame cannot hold. */
@@ -196,8 +198,12 @@ const char *replic__get_text(replic__reader *in, size_t *len) {
   return text ? text : "";
 }
 
+uint32_t replic__get_epoch(replic__reader *in) {
+  return (uint32_t)replic__get_varint(in, UINT32_MAX);
+}
+
 uint32_t replic__get_peer(replic__reader *in) {
-  uint32_t peer = (uint32_t)replic__get_varint(in, UINT32_MAX);
+  uint32_t peer = replic__get_epoch(in);
   return peer ? peer : (uint32_t)fail(in);
 }
 
@@ -242,18 +248,44 @@ void replic__get_value(replic__reader *in, replic_value *value) {
 int replic__get_patches(replic__reader *in, int type, replic__patches *out) {
   int staged = type == FRAME_STAGE;
   int64_t age = staged ? (int64_t)replic__get_varint(in, INT64_MAX) : 0;
-  *out = (replic__patches){.has_holes = staged,
-                           .age = age,
-                           .origin = replic__get_peer(in),
-                           .after = replic__get_sequence(in),
-                           .up_to = replic__get_sequence(in),
-                           .clock = replic__get_clock(in)};
+  *out = (replic__patches){.has_holes = staged, .age = age};
+  out->origin = replic__get_peer(in);
+  out->after = replic__get_sequence(in);
+  out->up_to = replic__get_sequence(in);
+  out->after_clock = out->clock = replic__get_clock(in);
+  out->after_epoch = replic__get_epoch(in);
+  out->n_epochs = replic__get_count(in, 2);
+  out->epochs = *in;
+  replic__patches epochs = *out;
+  uint32_t epoch = out->after_epoch, next;
+  for (int64_t from = out->after; replic__next_epoch(&epochs, &from, &next); epoch = next)
+    if (next == epoch) epochs.epochs.failed = 1; /* it does not begin here */
+  *in = epochs.epochs;
+  if (!out->after && out->after_epoch) in->failed = 1;
   if (staged) out->left = replic__get_count(in, 3);
-  out->after_clock = out->clock;
   out->sequence = out->after;
   out->in = *in;
   out->first = in->at;
   return !in->failed && out->up_to > out->after;
+}
+
+int replic__next_epoch(replic__patches *p, int64_t *from, uint32_t *epoch) {
+  if (!p->n_epochs || p->epochs.failed) return 0;
+  p->n_epochs--;
+  uint64_t most = p->up_to > *from ? (uint64_t)(p->up_to - *from) : 0;
+  uint64_t distance = replic__get_varint(&p->epochs, most);
+  if (!distance) p->epochs.failed = 1;
+  *from += (int64_t)distance;
+  *epoch = replic__get_epoch(&p->epochs);
+  return !p->epochs.failed;
+}
+
+uint32_t replic__epoch_in(const replic__patches *p, int64_t sequence) {
+  replic__patches rest = *p;
+  int64_t from = p->after;
+  uint32_t epoch = p->after_epoch, next;
+  while (replic__next_epoch(&rest, &from, &next) && from <= sequence) epoch = next;
+  return epoch;
 }
 
 int replic__next_patch(replic__patches *p) {

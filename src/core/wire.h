@@ -53,7 +53,8 @@ uint64_t replic__get_varint(replic__reader *in, uint64_t max);
 size_t replic__get_count(replic__reader *in, size_t min_bytes);
 const char *replic__get_text(replic__reader *in, size_t *len);   /* borrowed, not terminated */
 void replic__get_value(replic__reader *in, replic_value *value); /* borrowed */
-uint32_t replic__get_peer(replic__reader *in);                   /* never 0 */
+uint32_t replic__get_epoch(replic__reader *in);
+uint32_t replic__get_peer(replic__reader *in); /* never 0 */
 int64_t replic__get_sequence(replic__reader *in);
 int64_t replic__get_clock(replic__reader *in);
 
@@ -65,7 +66,10 @@ typedef struct replic__patches {
   size_t left;   /* STAGE: patches to come; in PATCHES upTo says when they are complete */
   uint32_t origin;
   int64_t after, up_to;
-  int64_t after_clock;     /* of the patch `after`; 0: not known */
+  int64_t after_clock;   /* of the patch `after`; 0: not known */
+  uint32_t after_epoch;  /* the same */
+  replic__reader epochs; /* those that begin in this frame: replic__next_epoch */
+  size_t n_epochs;
   int64_t sequence, clock; /* of the patch that replic__next_patch stands on */
   int begins_group;
   uint32_t table_id;
@@ -74,6 +78,11 @@ typedef struct replic__patches {
 
 /* The header of a frame of `type`, FRAME_PATCHES or FRAME_STAGE; 0: malformed. */
 int replic__get_patches(replic__reader *in, int type, replic__patches *out);
+/* The epochs that begin in the frame, in order, from p->epochs and p->n_epochs. *from: in (after,
+ * up_to], where it begins; pass `after` first. 0: no more, or malformed (p->epochs.failed). */
+int replic__next_epoch(replic__patches *p, int64_t *from, uint32_t *epoch);
+/* In which epoch the frame says that `sequence`, in [after, up_to], was issued. */
+uint32_t replic__epoch_in(const replic__patches *p, int64_t sequence);
 int replic__next_patch(replic__patches *p); /* 0: end or malformed (in.failed) */
 void replic__get_fields(replic__patches *p, int n_keys, int n_fields, replic_value *values);
 

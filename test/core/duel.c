@@ -125,8 +125,9 @@ static void attack_hello(duel *d, input *in) {
   if (!c->peers[0].r || c->n_wires >= MAX_WIRES - 4) return;
   if (d->hostile >= 0) wire_cut(c, d->hostile);
   d->hostile = wire_open_test(c, 0);
-  const replic_position vector[] = {
-      {101, flags & 1, c->now_ms}, {102, flags & 30, c->now_ms}, {HOSTILE, flags & 224, c->now_ms}};
+  const replic_position vector[] = {{101, flags & 1, c->now_ms, 101},
+                                    {102, flags & 30, c->now_ms, 102},
+                                    {HOSTILE, flags & 224, c->now_ms, 0}};
   bytes *hello = hello_frame(HOSTILE, c->now_ms, vector, flags ? 3 : 0);
   attack(d, hello->data, hello->len);
 }
@@ -195,7 +196,7 @@ static void attack_definition(duel *d, input *in) {
     values[k] = value >> k & 1 ? v_int(value) : k ? v_text("text") : v_blob("k", 1);
   bytes *frames[] = {patches_frame(HOSTILE, sequence - 1, sequence),
                      stage_frame(0, HOSTILE, 0, sequence, 1),
-                     jump_frame(&(replic_position){HOSTILE, sequence, now}, &floor, 1)};
+                     jump_frame(&(replic_position){HOSTILE, sequence, now, 0}, &floor, 1)};
   add_patch(frames[0], 1, true, (uint64_t)now, 1, TABLES[i].n_keys, TABLES[i].n_fields, values);
   add_patch(frames[1], sequence, true, (uint64_t)now, 1, TABLES[i].n_keys, TABLES[i].n_fields,
             values);

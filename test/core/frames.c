@@ -81,6 +81,7 @@ bytes *hello_of(uint32_t peer, uint32_t instance, int64_t wall_ms, const replic_
     add_varint(b, vector[i].origin);
     add_varint(b, (uint64_t)vector[i].sequence);
     add_varint(b, (uint64_t)vector[i].patched_at);
+    add_varint(b, vector[i].epoch);
   }
   add_varint(b, 0);
   return b;
@@ -125,6 +126,8 @@ bytes *patches_on(uint32_t origin, int64_t after, int64_t clock, int64_t up_to) 
   add_varint(b, (uint64_t)after);
   add_varint(b, (uint64_t)up_to);
   add_varint(b, (uint64_t)clock);
+  add_varint(b, 0);
+  add_varint(b, 0);
   return b;
 }
 
@@ -134,7 +137,7 @@ bytes *stage_frame(int64_t age, uint32_t origin, int64_t after, int64_t up_to, s
   add_varint(b, origin);
   add_varint(b, (uint64_t)after);
   add_varint(b, (uint64_t)up_to);
-  add_varint(b, 0);
+  for (int i = 0; i < 3; i++) add_varint(b, 0); /* clock, epoch, epochs */
   add_varint(b, n_patches);
   return b;
 }
@@ -146,6 +149,7 @@ bytes *jump_frame(const replic_position *vector, const int64_t *floors, size_t n
     add_varint(b, vector[i].origin);
     add_varint(b, (uint64_t)vector[i].sequence);
     add_varint(b, (uint64_t)vector[i].patched_at);
+    add_varint(b, vector[i].epoch);
     add_varint(b, (uint64_t)floors[i]);
   }
   return b;
@@ -166,6 +170,7 @@ bytes *fork_frame(uint32_t origin, int64_t last, const replic_position *probes, 
   for (size_t i = 0; i < n; i++) {
     add_varint(b, (uint64_t)probes[i].sequence);
     add_varint(b, (uint64_t)probes[i].patched_at);
+    add_varint(b, probes[i].epoch);
   }
   return b;
 }

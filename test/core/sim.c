@@ -220,7 +220,7 @@ static void take_outbox(sim_peer *p);
 int sim_start(sim_peer *p) {
   sim *s = p->sim;
   CHECK(!p->r && !p->gone);
-  p->config.new_peer_id = s->next_id;
+  p->config.new_peer_id = s->next_id++; /* drawn anew at every open */
   int rc = replic_open(&p->config, sim_peer_now(p), &p->r);
   if (rc != REPLIC_OK) {
     sim_trace(s, "peer %d cannot start: %s: %s", p->index, replic_code_name(rc),

@@ -125,6 +125,10 @@ static sim_peer *copy_peer(forks *f, sim_peer *p) {
   for (int links = 1 + (int)rng_below(&s->g, 2); links > 0; links--)
     sim_connect(s, (int)rng_below(&s->g, (uint32_t)copy->index), copy->index, any_quality(&s->g));
   f->report->forks++;
+  for (int i = (int)rng_below(&s->g, 4); i > 0; i--) { /* in the same milliseconds */
+    write(f, p);
+    write(f, copy);
+  }
   return copy;
 }
 
@@ -136,7 +140,8 @@ static bool differs(sim_peer *kept, sim_peer *p) {
   sql_exec(db, test_format("ATTACH '%s' AS other", p->path));
   bool found = sql_int(db, test_format("SELECT count(*) FROM t_patches a JOIN other.t_patches b "
                                        "USING (_peerId, _sequenceId) WHERE _peerId = %u AND "
-                                       "a._patchedAt <> b._patchedAt",
+                                       "(a._patchedAt, a.id, a.a, a.b, a.c) IS NOT "
+                                       "(b._patchedAt, b.id, b.a, b.b, b.c)",
                                        (unsigned)kept->id)) > 0;
   sql_exec(db, "DETACH other");
   return found;

@@ -359,7 +359,7 @@ static void on_sent(sim_peer *p, uint32_t link, const uint8_t *frame, size_t len
     uint32_t origin = (uint32_t)sim_read_varint(&at, end);
     if (frame[1] == 2) sim_read_varint(&at, end); /* PATCHES: after */
     int64_t sequence = (int64_t)sim_read_varint(&at, end);
-    for (int i = frame[1] == 1 ? 1 : frame[1] == 8 ? 2 : 0; i > 0; i--) sim_read_varint(&at, end);
+    for (int i = frame[1] == 1 ? 2 : frame[1] == 8 ? 3 : 0; i > 0; i--) sim_read_varint(&at, end);
     if (sequence > mind_of(p)->seen[origin_index(origin)])
       check_failed(__FILE__, __LINE__, "peer %d sends %u up to %lld, and has %lld", p->index,
                    (unsigned)origin, (long long)sequence,

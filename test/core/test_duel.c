@@ -93,9 +93,10 @@ static void seed_hostile_claims(bytes *b) {
   add_u8(b, DUEL_HELLO);
   add_u8(b, 62);
   bytes *ack = ack_frame(1000000000000);
-  add_positions(ack, (const replic_position[]){{101, 0, 0}, {102, 7, 0}}, 2); /* has applied */
-  add_positions(ack, &(replic_position){900, 9, 0}, 1);                       /* has sent */
-  add_positions(ack, &(replic_position){901, 3, 0}, 1);                       /* has staged */
+  add_positions(ack, (const replic_position[]){{101, 0, 0, 0}, {102, 7, 0, 0}},
+                2);                                        /* has applied */
+  add_positions(ack, &(replic_position){900, 9, 0, 0}, 1); /* has sent */
+  add_positions(ack, &(replic_position){901, 3, 0, 0}, 1); /* has staged */
   add_varint(ack, 0);
   add_frame(b, ack);
   bytes *need = frame_new(NEED);
@@ -166,19 +167,19 @@ static void seed_hostile_jumps(bytes *b) {
   add_ops(b, "0012"
              "70");
   add_frame(b, schema_frame(1, "t", 1, 3, FIELDS));
-  add_frame(
-      b, jump_frame((const replic_position[]){{101, 0, 0}, {900, most, 999999999000}}, floors, 2));
+  add_frame(b, jump_frame((const replic_position[]){{101, 0, 0, 0}, {900, most, 999999999000, 0}},
+                          floors, 2));
   bytes *stage = stage_frame(0, 900, 0, most, 1);
   add_patch(stage, 5, true, 999999999000, 1, 1, 3, values);
   add_frame(b, stage);
-  add_frame(
-      b, jump_frame((const replic_position[]){{102, 0, 0}, {900, most, 999999999000}}, floors, 2));
-  add_frame(b, staged_frame(true, &(replic_position){101, 1, 0}, 1));
+  add_frame(b, jump_frame((const replic_position[]){{102, 0, 0, 0}, {900, most, 999999999000, 0}},
+                          floors, 2));
+  add_frame(b, staged_frame(true, &(replic_position){101, 1, 0, 0}, 1));
   add_frame(b, stage_frame(1, 901, 3, 9, 0));
   bytes *message = frame_new(MESSAGE);
   add_text(message, "for nobody");
   add_frame(b, message);
-  add_frame(b, fork_frame(102, 3, &(replic_position){0, 1, 1000000000000}, 1));
+  add_frame(b, fork_frame(102, 3, &(replic_position){0, 1, 1000000000000, 0}, 1));
   add_ops(b, "4"
              "110"
              "100");

@@ -559,6 +559,43 @@ static void what_was_given_up_is_not_taken_again(void) {
   }
 }
 
+/* Both copies have stamped the same sequences in the same millisecond; what differs is the last
+ * patch, or one that was pruned, or only what follows the one that is pruned. */
+static void stamped_in_the_same_millisecond(void) {
+  for (int how = 0; how < 6; how++) {
+    test_note("case %d", how);
+    cluster *c = cluster_start(2, T);
+    peer *p = &c->peers[0], *other = &c->peers[1];
+    wire_open(c, 0, 1);
+    put_many(p, 0, 3, 0);
+    cluster_settle(c);
+    peer *copy = fork_peer(p);
+    for (int k = 0; k <= how / 2; k++) {
+      upsert(p, "t", ROW({"id", v_int(10)}, {"a", v_int(k)}));
+      upsert(copy, "t", ROW({"id", v_int(20)}, {"a", v_int(k)}));
+      c->now_ms++;
+    }
+    if (how % 2) {
+      peer_compact(p, c->now_ms, ALL);
+      peer_compact(copy, c->now_ms, ALL);
+    }
+    wire_open(c, 0, 1);
+    cluster_settle(c);
+    CHECK_INT(peer_at(other, 101), 3 + how / 2 + 1);
+    wire_open(c, 2, 1);
+    cluster_deliver(c);
+    check_refused(other, REPLIC_EFORK);
+    check_refused(copy, REPLIC_EFORK);
+    CHECK_INT(peer_at(other, 101), 3 + how / 2 + 1);
+    open_as(copy, 50);
+    wire_open(c, 2, 1);
+    check_same(c);
+    CHECK_TEXT(peer_dump(other, "t"),
+               test_format("i0|i0|n\ni10|i%d|n\ni1|i0|n\ni20|i%d|n\ni2|i0|n\n", how / 2, how / 2));
+    test_release();
+  }
+}
+
 /* Of all that is said about one origin the lowest common sequence counts. */
 static void the_least_that_is_common_is_noted(void) {
   cluster *c = cluster_start(1, T);
@@ -572,14 +609,14 @@ static void the_least_that_is_common_is_noted(void) {
     play(c, w, hello_frame(900, c->now_ms, NULL, 0));
     replic_position probes[5];
     for (int k = 0; k < 5; k++)
-      probes[k] = (replic_position){0, k + 1, c->now_ms - 5 + k + (k >= COMMON[i] ? 1 : 0)};
+      probes[k] = (replic_position){0, k + 1, c->now_ms - 5 + k + (k >= COMMON[i] ? 1 : 0), 101};
     play(c, w, fork_frame(101, 5, probes, 5));
     CHECK_TEXT(noted(p), NOTED[i]);
     CHECK_INT(event_last(p, REPLIC_EVENT_LINK_CLOSE)->code, REPLIC_EFORK);
   }
   int w = wire_open_test(c, 0); /* of an origin that nobody here has heard of */
   play(c, w, hello_frame(900, c->now_ms, NULL, 0));
-  play(c, w, fork_frame(777, 5, &(replic_position){0, 1, 1}, 1));
+  play(c, w, fork_frame(777, 5, &(replic_position){0, 1, 1, 0}, 1));
   CHECK(c->wires[w].open[0]);
   CHECK_TEXT(noted(p), "101: 0, 1");
 }
@@ -730,6 +767,7 @@ int main(int argc, char **argv) {
       TEST(a_backup_of_both_files),
       TEST(others_that_hold_one_history_each),
       TEST(what_was_given_up_is_not_taken_again),
+      TEST(stamped_in_the_same_millisecond),
       TEST(the_least_that_is_common_is_noted),
       TEST(two_live_peers_with_one_id),
       TEST(a_restart_is_no_second_process),

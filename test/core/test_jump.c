@@ -663,7 +663,7 @@ static bytes *piece(int64_t age, int64_t after, int64_t up_to, int64_t sequence,
 }
 
 static bytes *jump_of_900(int64_t sequence, int64_t clock, int64_t floor) {
-  return jump_frame(&(replic_position){900, sequence, clock}, &floor, 1);
+  return jump_frame(&(replic_position){900, sequence, clock, 0}, &floor, 1);
 }
 
 /* A piece may be older than the JUMP that it serves, and must not be newer. */
@@ -787,7 +787,7 @@ static void huge_sums_are_no_danger(void) {
   replic_position *vector = test_alloc(N * sizeof *vector);
   int64_t *floors = test_alloc(N * sizeof *floors);
   for (uint32_t i = 0; i < N; i++) {
-    vector[i] = (replic_position){1000 + i, most, 1};
+    vector[i] = (replic_position){1000 + i, most, 1, 0};
     floors[i] = most;
     play(c, w, stage_frame(INT64_MAX, 1000 + i, 0, most, 0));
   }
@@ -816,7 +816,8 @@ static void huge_claims_are_no_danger(void) {
   cluster *c = cluster_start(1, T);
   int w = test_source(c, 901);
   replic_position *claims = test_alloc(N * sizeof *claims);
-  for (uint32_t i = 0; i < N; i++) claims[i] = (replic_position){1000 + i, REPLIC_MAX_SEQUENCE, 1};
+  for (uint32_t i = 0; i < N; i++)
+    claims[i] = (replic_position){1000 + i, REPLIC_MAX_SEQUENCE, 1, 0};
   bytes *ack = ack_frame(c->now_ms);
   add_positions(ack, claims, N);
   add_positions(ack, claims, N);

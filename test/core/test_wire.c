@@ -21,7 +21,7 @@
 #define HELLO_102 "01 01 00 66 11 e8 07 00 00"
 #define HELLO_102_ASKS "01 01 01 66 11 e8 07 00 00"
 /* two positions: 101 at 2, 102 at 1, both at the clock 1000; directly linked to 300 (ac 02) */
-#define HELLO_102_FULL "01 01 00 66 11 e8 07 02 65 02 e8 07 66 01 e8 07 01 ac 02"
+#define HELLO_102_FULL "01 01 00 66 11 e8 07 02 65 02 e8 07 65 66 01 e8 07 00 01 ac 02"
 #define INTEGER_HEX "07 49 4e 54 45 47 45 52"
 /* table 1, "t", one key, five fields: id INTEGER, v TEXT, r REAL, b BLOB, n INTEGER */
 #define SCHEMA_T                                                                                   \
@@ -29,21 +29,22 @@
   " 01 76 04 54 45 58 54 01 72 04 52 45 41 4c 01 62 04 42 4c "                                     \
   "4f 42 01 6e " INTEGER_HEX
 /* (0, 2] in one group at 1000: id 1 with "hi", 1.5, x'00ff', NULL; id -1 with n = 1000 */
-#define PATCHES_AT(origin, clock)                                                                  \
-  "01 02 " origin " 00 02 00 01 " clock                                                            \
+#define PATCHES_AT(origin, epochs, clock)                                                          \
+  "01 02 " origin " 00 02 00 00 " epochs " 01 " clock                                              \
   " 01 12 0f 14 68 69 03 00 00 00 00 00 00 f8 3f 15 00 ff 01 "                                     \
   "00 01 0a 08 fa d0 0f"
-#define PATCHES_OF(origin) PATCHES_AT(origin, "e8 07")
+#define EPOCH_101 "01 01 65" /* one begins, one after `after`: 101 */
+#define PATCHES_OF(origin) PATCHES_AT(origin, "00", "e8 07")
 /* table 5 is t as a peer sees it that has only id and n; one patch of 102: id 3, n = 0 */
 #define SCHEMA_SMALL "01 05 05 01 74 01 02 02 69 64 " INTEGER_HEX " 01 6e " INTEGER_HEX
-#define PATCHES_SMALL "01 02 66 00 01 00 01 e8 07 05 32 01 02"
+#define PATCHES_SMALL "01 02 66 00 01 00 00 00 01 e8 07 05 32 01 02"
 /* what is left of (0, 3] of 102, as somebody of age 5 has it: 102.3, whose id is 3 and whose n is 0
  */
-#define STAGE_SMALL "01 07 05 66 00 03 00 01 05 e8 07 05 32 01 02"
+#define STAGE_SMALL "01 07 05 66 00 03 00 00 00 01 05 e8 07 05 32 01 02"
 /* 102 up to 3, of which all up to 2 may be pruned: age 3 + 2 */
-#define JUMP_SMALL "01 08 01 66 03 e8 07 02"
+#define JUMP_SMALL "01 08 01 66 03 e8 07 00 02"
 /* has 101 up to 2: 101.1 and 101.2, both at the clock 1000 */
-#define FORK_101 "01 0b 65 02 02 01 e8 07 02 e8 07"
+#define FORK_101 "01 0b 65 02 02 01 e8 07 65 02 e8 07 65"
 
 static bytes *hex(const char *text) {
   bytes *b = test_alloc(sizeof *b);
@@ -121,19 +122,19 @@ static void frames_are_written_as_specified(void) {
   play(c, w, hex(HELLO_102));
   write_two_rows(p);
   CHECK_TEXT(next_frame(c, w), SCHEMA_T);
-  CHECK_TEXT(next_frame(c, w), PATCHES_OF("65"));
+  CHECK_TEXT(next_frame(c, w), PATCHES_AT("65", EPOCH_101, "e8 07"));
   play(c, w, hex(SCHEMA_SMALL));
   play(c, w, hex(PATCHES_SMALL));
   /* applied: 101 up to 2, 102 up to 1; sent: 101 up to 2, unacknowledged; linked to one peer, 102
    */
   CHECK_TEXT(next_frame(c, w), "01 03 e8 07 02 65 02 66 01 01 65 02 00 02 66");
-  play(c, w, hex("01 02 66 05 06 00 01 e8 07 05 32 01 02")); /* early: (5, 6] */
+  play(c, w, hex("01 02 66 05 06 00 00 00 01 e8 07 05 32 01 02")); /* early: (5, 6] */
   CHECK_TEXT(next_frame(c, w), "01 04 66 01");
   CHECK_TEXT(next_frame(c, w), "01 03 e8 07 00 01 65 02 00 00");
   c->now_ms++;
   upsert(p, "t", ROW({"id", v_int(0)}));
-  /* (2, 3] after the clock 1000; one later, no column but the key */
-  CHECK_TEXT(next_frame(c, w), "01 02 65 02 03 e8 07 01 01 01 02 00");
+  /* (2, 3] after the clock 1000 and the epoch 101; one later, no column but the key */
+  CHECK_TEXT(next_frame(c, w), "01 02 65 02 03 e8 07 65 00 01 01 01 02 00");
   play(c, w, hex("01 04 66"));
   /* "REPLIC_PROTOCOL", "peer 102 sent a malformed NEED frame" */
   CHECK_TEXT(next_frame(c, w), "01 06 0f 52 45 50 4c 49 43 5f 50 52 4f 54 4f 43 4f 4c 24 70 65 65 "
@@ -141,11 +142,11 @@ static void frames_are_written_as_specified(void) {
                                "61 20 6d 61 6c 66 6f 72 6d 65 64 20 4e 45 45 44 20 66 72 61 6d 65");
   CHECK_INT(c->wires[w].to[1].n, 0);
   w = wire_open_test(c, 0);
-  CHECK_TEXT(next_frame(c, w), "01 01 00 65 65 e9 07 02 65 03 e9 07 66 01 e8 07 00");
+  CHECK_TEXT(next_frame(c, w), "01 01 00 65 65 e9 07 02 65 03 e9 07 65 66 01 e8 07 00 00");
   tick(p); /* nobody has answered */
-  CHECK_TEXT(next_frame(c, w), "01 01 01 65 65 e9 07 02 65 03 e9 07 66 01 e8 07 00");
+  CHECK_TEXT(next_frame(c, w), "01 01 01 65 65 e9 07 02 65 03 e9 07 65 66 01 e8 07 00 00");
   play(c, w, hex(HELLO_102_ASKS));
-  CHECK_TEXT(next_frame(c, w), "01 01 00 65 65 e9 07 02 65 03 e9 07 66 01 e8 07 00");
+  CHECK_TEXT(next_frame(c, w), "01 01 00 65 65 e9 07 02 65 03 e9 07 65 66 01 e8 07 00 00");
 }
 
 static void frames_are_read_as_specified(void) {
@@ -178,7 +179,7 @@ static void frames_are_read_as_specified(void) {
   take_frames(c, w, 0);
   play(c, w, hex("01 04 65 00"));
   CHECK_TEXT(next_frame(c, w), SCHEMA_T);
-  CHECK_TEXT(next_frame(c, w), PATCHES_AT("65", "e9 07")); /* 1001: 102's was at 1000 */
+  CHECK_TEXT(next_frame(c, w), PATCHES_AT("65", EPOCH_101, "e9 07")); /* 1001: 102's was at 1000 */
   play(
       c, w,
       hex("01 06 11 52 45 50 4c 49 43 5f 43 4c 4f 43 4b 5f 53 4b 45 57 04 74 65 78 74")); /* REPLIC_CLOCK_SKEW,
@@ -190,7 +191,7 @@ static void frames_are_read_as_specified(void) {
   CHECK_INT(event_last(p, REPLIC_EVENT_LINK_CLOSE)->code, REPLIC_EFORK);
 
   w = wire_open_test(c, 0);
-  play(c, w, hex("01 01 00 66 11 e8 07 02 65 02 e9 07 66 01 e8 07 01 ac 02"));
+  play(c, w, hex("01 01 00 66 11 e8 07 02 65 02 e9 07 65 66 01 e8 07 00 01 ac 02"));
   CHECK_INT(event_count(p, REPLIC_EVENT_LINK_READY), 2);
   CHECK(replic_link_at(p->r, 0, &info));
   CHECK_INT(info.lag, 0);
@@ -207,20 +208,54 @@ static void jumps_are_written_as_specified(void) {
   int w = wire_open_test(c, 0);
   take_frames(c, w, 0);
   play(c, w, hex(HELLO_102));
-  CHECK_TEXT(next_frame(c, w), "01 08 01 65 03 ea 07 02"); /* 101 up to 3 at 1002, floor 2 */
-  CHECK_INT(c->wires[w].to[1].n, 0);                       /* the pieces wait to be asked for */
+  CHECK_TEXT(next_frame(c, w), "01 08 01 65 03 ea 07 65 02"); /* 101 up to 3 at 1002, floor 2 */
+  CHECK_INT(c->wires[w].to[1].n, 0);                          /* the pieces wait to be asked for */
   play(c, w, hex("01 09 01 00"));
   CHECK_TEXT(next_frame(c, w), SCHEMA_T);
   /* age 3 + 2; (0, 3] of 101; one patch: the third, at 1002, id 1, of the four others the last, 3
    */
-  CHECK_TEXT(next_frame(c, w), "01 07 05 65 00 03 00 01 05 ea 07 01 12 08 32");
-  CHECK_TEXT(next_frame(c, w), "01 08 01 65 03 ea 07 02");
+  CHECK_TEXT(next_frame(c, w), "01 07 05 65 00 03 00 00 01 01 65 01 05 ea 07 01 12 08 32");
+  CHECK_TEXT(next_frame(c, w), "01 08 01 65 03 ea 07 65 02");
   tick(p);
   CHECK_TEXT(next_frame(c, w), "01 03 e8 07 01 65 03 00 01 65 03 02 66"); /* the third list */
   play(c, w, hex("01 09 00 01 65 03"));                                   /* 102 has staged it */
   tick(p);
   CHECK_TEXT(next_frame(c, w), "01 03 e8 07 00 00 00 00");
   CHECK_INT(c->wires[w].to[1].n, 0);
+}
+
+/* What a peer knows of epochs it tells in the same way. */
+static void epochs_are_handed_on(void) {
+  cluster *c = scene();
+  peer *p = &c->peers[0];
+  int w = wire_open_test(c, 0);
+  play(c, w, hex(HELLO_102));
+  play(c, w, hex(SCHEMA_SMALL));
+  /* (0, 2] of 103: 103.1 in epoch 300 (ac 02), 103.2 in epoch 9; then (2, 3] in epoch 9 */
+  play(c, w, hex("01 02 67 00 02 00 00 02 01 ac 02 01 09 01 e8 07 05 32 01 02 01 00 05 32 01 02"));
+  play(c, w, hex("01 02 67 02 03 e8 07 09 00 01 00 05 32 01 02"));
+  CHECK_TEXT(peer_dump(p, "_replic_epochs"), "i103|i1|i300\ni103|i2|i9\n");
+  for (int i = 0; i < 2; i++) {
+    take_frames(c, w, 0);
+    play(c, w, hex("01 04 67 00"));
+    CHECK_INT(take_frames(c, w, SCHEMA), 1);
+    w = wire_open_test(c, 0);
+    CHECK_TEXT(next_frame(c, w), "01 01 00 65 65 e8 07 01 67 03 e8 07 09 01 66");
+    peer_stop(p);
+    peer_start(p);
+    w = wire_open_test(c, 0);
+    CHECK_TEXT(next_frame(c, w), "01 01 00 65 65 e8 07 01 67 03 e8 07 09 00");
+    play(c, w, hex(HELLO_102));
+    take_frames(c, w, 0);
+    play(c, w, hex("01 04 67 00"));
+    CHECK_TEXT(next_frame(c, w), SCHEMA_T);
+    CHECK_TEXT(next_frame(c, w), "01 02 67 00 03 00 00 02 01 ac 02 01 09 01 e8 07 01 32 08 02 00 "
+                                 "01 32 08 02 00 01 32 08 02");
+    play(c, w, hex("01 04 67 01"));
+    CHECK_TEXT(next_frame(c, w), SCHEMA_T);
+    CHECK_TEXT(next_frame(c, w),
+               "01 02 67 01 03 e8 07 ac 02 01 01 09 01 00 01 32 08 02 00 01 32 08 02");
+  }
 }
 
 static void jumps_are_read_as_specified(void) {
@@ -233,7 +268,7 @@ static void jumps_are_read_as_specified(void) {
   play(c, w, hex(JUMP_SMALL));
   CHECK_TEXT(next_frame(c, w), "01 09 01 00"); /* nothing is staged: from the beginning */
   /* as STAGE_SMALL, but of somebody whose age is 6: it is newer than the JUMP, so that waits */
-  play(c, w, hex("01 07 06 66 00 03 00 01 05 e8 07 05 32 01 02"));
+  play(c, w, hex("01 07 06 66 00 03 00 00 00 01 05 e8 07 05 32 01 02"));
   CHECK_TEXT(next_frame(c, w), "01 09 00 01 66 03");
   CHECK_INT(peer_at(p, 102), 0);
   CHECK_TEXT(peer_dump(p, "t"), "");
@@ -242,7 +277,7 @@ static void jumps_are_read_as_specified(void) {
   c->now_ms += 1000;
   play(c, w, hex("01 03 e8 07 00 00 01 66 04 00")); /* and we have missed a piece */
   CHECK_TEXT(next_frame(c, w), "01 09 01 01 66 03");
-  play(c, w, hex("01 08 01 66 03 e8 07 03")); /* age 6, too */
+  play(c, w, hex("01 08 01 66 03 e8 07 00 03")); /* age 6, too */
   CHECK_TEXT(next_frame(c, w), "01 03 d0 0f 01 66 03 00 00 02 66");
   CHECK_INT(peer_at(p, 102), 3);
   CHECK_TEXT(peer_dump(p, "t"), "i3|n|n|n|i0\n");
@@ -255,18 +290,23 @@ static void jumps_are_read_as_specified(void) {
  * takes nothing else. */
 static void forks_are_told_as_specified(void) {
   static const char *const FOUND[] = {
-      "01 01 00 66 11 e8 07 01 65 03 e8 07 00", /* knows more of 101 than 101 */
-      "01 01 00 66 11 e8 07 01 65 02 e9 07 00", /* another clock for 101.2 */
-      "01 01 00 66 11 e8 07 01 65 01 e9 07 00", /* and for 101.1 */
-      "01 01 00 65 11 e8 07 01 65 02 e8 07 00", /* another process of this peerId */
-      "01 02 65 02 03 e8 07 01 00 05 32 01 02", /* 101 has issued only two */
-      "01 03 e8 07 01 65 03 00 00 00",          /* has applied three */
-      "01 03 e8 07 00 01 65 03 00 00",          /* sends three */
-      "01 08 01 65 03 e8 07 00",                /* jumps to three */
-      "01 08 01 65 02 e9 07 00",                /* another clock for 101.2 */
-      "01 02 67 01 02 e9 07 01 00 05 32 01 02", /* 103.1 has another clock */
-      "01 02 67 00 02 00 01 e9 07 05 32 01 02 01 00 05 32 01 02",
-      "01 07 05 67 01 03 e9 07 00",
+      "01 01 00 66 11 e8 07 01 65 03 e8 07 65 00",    /* knows more of 101 than 101 */
+      "01 01 00 66 11 e8 07 01 65 02 e9 07 65 00",    /* another clock for 101.2 */
+      "01 01 00 66 11 e8 07 01 65 01 e9 07 65 00",    /* and for 101.1 */
+      "01 01 00 65 11 e8 07 01 65 02 e8 07 65 00",    /* another process of this peerId */
+      "01 02 65 02 03 e8 07 65 00 01 00 05 32 01 02", /* 101 has issued only two */
+      "01 03 e8 07 01 65 03 00 00 00",                /* has applied three */
+      "01 03 e8 07 00 01 65 03 00 00",                /* sends three */
+      "01 08 01 65 03 e8 07 65 00",                   /* jumps to three */
+      "01 08 01 65 02 e9 07 65 00",                   /* another clock for 101.2 */
+      "01 02 67 01 02 e9 07 00 00 01 00 05 32 01 02", /* 103.1 has another clock */
+      "01 02 67 00 02 00 00 00 01 e9 07 05 32 01 02 01 00 05 32 01 02",
+      "01 07 05 67 01 03 e9 07 00 00 00",
+      "01 01 00 66 11 e8 07 01 65 02 e8 07 66 00",    /* 101.2 has another epoch */
+      "01 08 01 65 02 e8 07 66 00",                   /* the same */
+      "01 02 67 01 02 e8 07 02 00 01 00 05 32 01 02", /* 103.1 has another epoch */
+      "01 02 67 00 02 00 00 01 01 02 01 e8 07 05 32 01 02 00 05 32 01 02",
+      "01 07 05 67 00 03 00 00 02 01 02 01 03 00", /* in a piece without patches */
   };
   for (size_t i = 0; i < COUNT(FOUND); i++) {
     test_note("%s", FOUND[i]);
@@ -279,14 +319,14 @@ static void forks_are_told_as_specified(void) {
     if (found->data[1] != HELLO) {
       play(c, w, hex(HELLO_102));
       play(c, w, hex(SCHEMA_SMALL));
-      play(c, w, hex("01 02 67 00 01 00 01 e8 07 05 32 01 02")); /* 103.1 at 1000 */
+      play(c, w, hex("01 02 67 00 01 00 00 00 01 e8 07 05 32 01 02")); /* 103.1 at 1000 */
     }
     take_frames(c, w, 0);
     peer_forget_events(p);
     char *before = state_of(p);
     play(c, w, found);
-    const char *fork = of_103   ? "01 0b 67 01 01 01 e8 07"
-                       : i == 2 ? "01 0b 65 02 01 01 e8 07" /* the other side has no more */
+    const char *fork = of_103   ? "01 0b 67 01 01 01 e8 07 00"
+                       : i == 2 ? "01 0b 65 02 01 01 e8 07 65" /* the other side has no more */
                                 : FORK_101;
     CHECK_TEXT(next_frame(c, w), fork);
     CHECK_INT(c->wires[w].to[1].n, 0);
@@ -299,7 +339,7 @@ static void forks_are_told_as_specified(void) {
     CHECK(c->wires[w].open[0]);
     upsert(p, "t", ROW({"id", v_int(7)}));
     CHECK_INT(c->wires[w].to[1].n, 0);
-    play(c, w, hex(of_103 ? "01 0b 67 02 01 02 e8 07" : "01 0b 65 03 01 01 e8 07"));
+    play(c, w, hex(of_103 ? "01 0b 67 02 01 02 e8 07 00" : "01 0b 65 03 01 01 e8 07 65"));
     CHECK_INT(event_last(p, REPLIC_EVENT_LINK_CLOSE)->code, i == 3 ? REPLIC_EPEER : REPLIC_EFORK);
     CHECK_INT(take_frames(c, w, ERROR), 1);
     test_release();
@@ -367,9 +407,9 @@ static void the_encoder_of_the_tests_agrees(void) {
   add_patch(b, 3, true, 1000, 5, 1, 2, small);
   CHECK_TEXT(show_hex(b->data, b->len), STAGE_SMALL);
   const int64_t floor = 2;
-  b = jump_frame(&(replic_position){102, 3, 1000}, &floor, 1);
+  b = jump_frame(&(replic_position){102, 3, 1000, 0}, &floor, 1);
   CHECK_TEXT(show_hex(b->data, b->len), JUMP_SMALL);
-  b = fork_frame(101, 2, (const replic_position[]){{0, 1, 1000}, {0, 2, 1000}}, 2);
+  b = fork_frame(101, 2, (const replic_position[]){{0, 1, 1000, 101}, {0, 2, 1000, 101}}, 2);
   CHECK_TEXT(show_hex(b->data, b->len), FORK_101);
 }
 
@@ -517,9 +557,9 @@ static void malformed_headers_and_hellos(void) {
       {"01 01 00 66 11 80 80 80 80 80 80 80 10 00 00", REPLIC_EPROTOCOL}, /* wall clock 2^53 */
       {"01 01 00 66 11 e8 07 01 00", REPLIC_EPROTOCOL}, /* a position is missing */
       {"01 01 00 66 11 e8 07 ff ff ff ff 0f 00", REPLIC_EPROTOCOL},
-      {"01 01 00 66 11 e8 07 01 00 01 01 00", REPLIC_EPROTOCOL}, /* origin 0 */
-      {"01 01 00 66 11 e8 07 01 66 80 80 80 80 80 80 80 10 01 00", REPLIC_EPROTOCOL},
-      {"01 01 00 66 11 e8 07 01 66 01 80 80 80 80 80 80 80 10 00", REPLIC_EPROTOCOL},
+      {"01 01 00 66 11 e8 07 01 00 01 01 00 00", REPLIC_EPROTOCOL}, /* origin 0 */
+      {"01 01 00 66 11 e8 07 01 66 80 80 80 80 80 80 80 10 01 00 00", REPLIC_EPROTOCOL},
+      {"01 01 00 66 11 e8 07 01 66 01 80 80 80 80 80 80 80 10 00 00", REPLIC_EPROTOCOL},
       {"01 01 00 66 11 e8 07 00 02 67", REPLIC_EPROTOCOL}, /* direct peers */
       {"01 01 00 66 11 e8 07 00 01 00", REPLIC_EPROTOCOL},
       {"01 01 00 66 11 e8 07 00 00 00", REPLIC_EPROTOCOL}, /* more than there should be */
@@ -532,44 +572,60 @@ static void malformed_headers_and_hellos(void) {
 static void malformed_patches(void) {
   static const refusal CASES[] = {
       {"01 02", REPLIC_EPROTOCOL},
-      {"01 02 00 00 01 00 01 e8 07 05 32 01 02", REPLIC_EPROTOCOL}, /* origin 0 */
-      {"01 02 66 01 01 00", REPLIC_EPROTOCOL}, /* nothing between after and upTo */
-      {"01 02 66 02 01 00", REPLIC_EPROTOCOL},
-      {"01 02 66 00 80 80 80 80 80 80 80 10 00 01 e8 07 05 32 01 02", REPLIC_EPROTOCOL},
+      {"01 02 00 00 01 00 00 00 01 e8 07 05 32 01 02", REPLIC_EPROTOCOL}, /* origin 0 */
+      {"01 02 66 01 01 00 00 00", REPLIC_EPROTOCOL}, /* nothing between after and upTo */
+      {"01 02 66 02 01 00 00 00", REPLIC_EPROTOCOL},
+      {"01 02 66 00 80 80 80 80 80 80 80 10 00 00 00 01 e8 07 05 32 01 02", REPLIC_EPROTOCOL},
+      {"01 02 66 00 01 00 80 80 80 80 10 00 01 e8 07 05 32 01 02",
+       REPLIC_EPROTOCOL},                                                 /* epoch 2^32 */
+      {"01 02 66 00 01 00 01 00 01 e8 07 05 32 01 02", REPLIC_EPROTOCOL}, /* an epoch of patch 0 */
+      {"01 02 66 00 01 00 00 ff ff ff ff 0f 01 01 01 e8 07 05 32 01 02", REPLIC_EPROTOCOL},
+      {"01 02 66 00 01 00 00 01 00 01 01 e8 07 05 32 01 02", REPLIC_EPROTOCOL}, /* distance 0 */
+      {"01 02 66 00 01 00 00 01 02 01 01 e8 07 05 32 01 02", REPLIC_EPROTOCOL}, /* beyond upTo */
+      {"01 02 66 00 01 00 00 01 01 00 01 e8 07 05 32 01 02",
+       REPLIC_EPROTOCOL}, /* it begins again */
+      {"01 02 66 00 02 00 00 02 01 07 01 07 01 e8 07 05 32 01 02 00 05 32 01 02", REPLIC_EPROTOCOL},
+      {"01 02 66 00 01 00 00 01 01 80 80 80 80 10 01 e8 07 05 32 01 02", REPLIC_EPROTOCOL},
+      {"01 02 66 00 01 00 00 01 01", REPLIC_EPROTOCOL},
       /* the clock of the patch before: 2^53 */
-      {"01 02 66 00 01 80 80 80 80 80 80 80 10 01 00 05 32 01 02", REPLIC_EPROTOCOL},
+      {"01 02 66 00 01 80 80 80 80 80 80 80 10 00 00 01 00 05 32 01 02", REPLIC_EPROTOCOL},
       {"01 02 66 00 01", REPLIC_EPROTOCOL},
-      {"01 02 66 00 01 00", REPLIC_EPROTOCOL}, /* no patch, but one was promised */
-      {"01 02 66 00 02 00 01 e8 07 05 32 01 02", REPLIC_EPROTOCOL}, /* the second is missing */
-      {"01 02 66 00 02 00 03 e8 07 05 32 01 02", REPLIC_EPROTOCOL}, /* the first is missing */
-      {"01 02 66 00 01 00 00 05 32 01 02", REPLIC_EPROTOCOL},       /* does not begin a group */
-      {"01 02 66 00 01 00 03 e8 07 05 32 01 02", REPLIC_EPROTOCOL}, /* beyond upTo */
-      {"01 02 66 00 01 00 01 80 80 80 80 80 80 80 10 05 32 01 02",
+      {"01 02 66 00 01 00 00 00", REPLIC_EPROTOCOL}, /* no patch, but one was promised */
+      {"01 02 66 00 02 00 00 00 01 e8 07 05 32 01 02",
+       REPLIC_EPROTOCOL}, /* the second is missing */
+      {"01 02 66 00 02 00 00 00 03 e8 07 05 32 01 02", REPLIC_EPROTOCOL}, /* the first is missing */
+      {"01 02 66 00 01 00 00 00 00 05 32 01 02", REPLIC_EPROTOCOL}, /* does not begin a group */
+      {"01 02 66 00 01 00 00 00 03 e8 07 05 32 01 02", REPLIC_EPROTOCOL}, /* beyond upTo */
+      {"01 02 66 00 01 00 00 00 01 80 80 80 80 80 80 80 10 05 32 01 02",
        REPLIC_EPROTOCOL}, /* clock 2^53 */
-      {"01 02 66 00 02 00 01 e8 07 05 32 01 02 01 ff ff ff ff ff ff ff 0f 05 32 01 02",
+      {"01 02 66 00 02 00 00 00 01 e8 07 05 32 01 02 01 ff ff ff ff ff ff ff 0f 05 32 01 02",
        REPLIC_EPROTOCOL}, /* the sum is beyond it */
-      {"01 02 66 00 01 01 01 ff ff ff ff ff ff ff 0f 05 32 01 02", REPLIC_EPROTOCOL},
-      {"01 02 66 00 01 00 01 e8 07 80 80 80 80 10 32 01 02", REPLIC_EPROTOCOL}, /* table 2^32 */
-      {"01 02 66 00 01 00 01 e8 07 05", REPLIC_EPROTOCOL},
-      {"01 02 66 00 01 00 01 e8 07 05 01 01 02", REPLIC_EPROTOCOL}, /* the key is NULL */
-      {"01 02 66 00 01 00 01 e8 07 05 00 01 02", REPLIC_EPROTOCOL}, /* value types 0, 6, 7 */
-      {"01 02 66 00 01 00 01 e8 07 05 06 01 02", REPLIC_EPROTOCOL},
-      {"01 02 66 00 01 00 01 e8 07 05 07 01 02", REPLIC_EPROTOCOL},
-      {"01 02 66 00 01 00 01 e8 07 05 32 01 09", REPLIC_EPROTOCOL}, /* NULL with a number */
-      {"01 02 66 00 01 00 01 e8 07 05 32 01 0b 00 00 00 00 00 00 f8 3f",
+      {"01 02 66 00 01 01 00 00 01 ff ff ff ff ff ff ff 0f 05 32 01 02", REPLIC_EPROTOCOL},
+      {"01 02 66 00 01 00 00 00 01 e8 07 80 80 80 80 10 32 01 02",
+       REPLIC_EPROTOCOL}, /* table 2^32 */
+      {"01 02 66 00 01 00 00 00 01 e8 07 05", REPLIC_EPROTOCOL},
+      {"01 02 66 00 01 00 00 00 01 e8 07 05 01 01 02", REPLIC_EPROTOCOL}, /* the key is NULL */
+      {"01 02 66 00 01 00 00 00 01 e8 07 05 00 01 02", REPLIC_EPROTOCOL}, /* value types 0, 6, 7 */
+      {"01 02 66 00 01 00 00 00 01 e8 07 05 06 01 02", REPLIC_EPROTOCOL},
+      {"01 02 66 00 01 00 00 00 01 e8 07 05 07 01 02", REPLIC_EPROTOCOL},
+      {"01 02 66 00 01 00 00 00 01 e8 07 05 32 01 09", REPLIC_EPROTOCOL}, /* NULL with a number */
+      {"01 02 66 00 01 00 00 00 01 e8 07 05 32 01 0b 00 00 00 00 00 00 f8 3f",
        REPLIC_EPROTOCOL}, /* REAL with a number */
-      {"01 02 66 00 01 00 01 e8 07 05 32 01 03 00 00 00 00 00 00 f8 7f",
+      {"01 02 66 00 01 00 00 00 01 e8 07 05 32 01 03 00 00 00 00 00 00 f8 7f",
        REPLIC_EPROTOCOL}, /* NaN */
-      {"01 02 66 00 01 00 01 e8 07 05 32 01 03 01 00 00 00 00 00 f0 7f", REPLIC_EPROTOCOL},
-      {"01 02 66 00 01 00 01 e8 07 05 32 01 03 00 00 00 00", REPLIC_EPROTOCOL},
-      {"01 02 66 00 01 00 01 e8 07 05 32 01 fa", REPLIC_EPROTOCOL},
-      {"01 02 66 00 01 00 01 e8 07 05 32 01 fa ff ff ff ff ff ff ff ff ff 02", REPLIC_EPROTOCOL},
-      {"01 02 66 00 01 00 01 e8 07 05 32 01 1c 61 61",
+      {"01 02 66 00 01 00 00 00 01 e8 07 05 32 01 03 01 00 00 00 00 00 f0 7f", REPLIC_EPROTOCOL},
+      {"01 02 66 00 01 00 00 00 01 e8 07 05 32 01 03 00 00 00 00", REPLIC_EPROTOCOL},
+      {"01 02 66 00 01 00 00 00 01 e8 07 05 32 01 fa", REPLIC_EPROTOCOL},
+      {"01 02 66 00 01 00 00 00 01 e8 07 05 32 01 fa ff ff ff ff ff ff ff ff ff 02",
+       REPLIC_EPROTOCOL},
+      {"01 02 66 00 01 00 00 00 01 e8 07 05 32 01 1c 61 61",
        REPLIC_EPROTOCOL}, /* text longer than the frame */
-      {"01 02 66 00 01 00 01 e8 07 05 32 01 fc ff ff ff ff ff ff ff ff ff 01 61", REPLIC_EPROTOCOL},
-      {"01 02 66 00 01 00 01 e8 07 05 32 01 fd 80 80 80 80 80 80 80 80 80 01 61", REPLIC_EPROTOCOL},
-      {"01 02 66 00 01 00 01 e8 07 05 32", REPLIC_EPROTOCOL}, /* no bitmap */
-      {"01 02 66 00 01 00 01 e8 07 05 32 01 02 00",
+      {"01 02 66 00 01 00 00 00 01 e8 07 05 32 01 fc ff ff ff ff ff ff ff ff ff 01 61",
+       REPLIC_EPROTOCOL},
+      {"01 02 66 00 01 00 00 00 01 e8 07 05 32 01 fd 80 80 80 80 80 80 80 80 80 01 61",
+       REPLIC_EPROTOCOL},
+      {"01 02 66 00 01 00 00 00 01 e8 07 05 32", REPLIC_EPROTOCOL}, /* no bitmap */
+      {"01 02 66 00 01 00 00 00 01 e8 07 05 32 01 02 00",
        REPLIC_EPROTOCOL}, /* more than there should be */
   };
   refused(CASES, COUNT(CASES), false);
@@ -617,32 +673,35 @@ static void malformed_acks_needs_schemas_errors(void) {
 static void malformed_stages_jumps_takes_forks(void) {
   static const refusal CASES[] = {
       {"01 07", REPLIC_EPROTOCOL},
-      {"01 07 80 80 80 80 80 80 80 80 80 01 66 00 03 00 00", REPLIC_EPROTOCOL}, /* age 2^63 */
-      {"01 07 05 00 00 03 00 01 05 e8 07 05 32 01 02", REPLIC_EPROTOCOL},       /* origin 0 */
-      {"01 07 05 66 03 03 00 00", REPLIC_EPROTOCOL}, /* nothing between after and upTo */
-      {"01 07 05 66 04 03 00 00", REPLIC_EPROTOCOL},
-      {"01 07 05 66 00 80 80 80 80 80 80 80 10 00 00", REPLIC_EPROTOCOL},
-      {"01 07 05 66 00 03 80 80 80 80 80 80 80 10 00", REPLIC_EPROTOCOL}, /* clock before: 2^53 */
-      {"01 07 05 66 00 03 00", REPLIC_EPROTOCOL},                         /* no number of patches */
-      {"01 07 05 66 00 03 00 7f 05 e8 07 05 32 01 02", REPLIC_EPROTOCOL}, /* more than can be */
-      {"01 07 05 66 00 03 00 02 05 e8 07 05 32 01 02", REPLIC_EPROTOCOL}, /* one is missing */
-      {"01 07 05 66 00 03 00 00 05 e8 07 05 32 01 02", REPLIC_EPROTOCOL}, /* one too many */
-      {"01 07 05 66 00 03 00 01 04 05 32 01 02", REPLIC_EPROTOCOL},       /* begins no group */
-      {"01 07 05 66 00 03 00 01 07 e8 07 05 32 01 02", REPLIC_EPROTOCOL}, /* beyond upTo */
-      {"01 07 05 66 00 03 00 02 05 e8 07 05 32 01 02 00 05 32 01 02", REPLIC_EPROTOCOL},
-      {"01 07 05 66 00 03 00 01 fd ff ff ff ff ff ff 1f e8 07 05 32 01 02", REPLIC_EPROTOCOL},
-      {"01 07 05 66 00 03 00 01 05 80 80 80 80 80 80 80 10 05 32 01 02", REPLIC_EPROTOCOL},
-      {"01 07 05 66 00 03 00 01 05 e8 07 05 01 01 02", REPLIC_EPROTOCOL}, /* the key is NULL */
-      {"01 07 05 66 00 03 00 01 05 e8 07 05 32 01 02 00", REPLIC_EPROTOCOL},
+      {"01 07 80 80 80 80 80 80 80 80 80 01 66 00 03 00 00 00 00", REPLIC_EPROTOCOL}, /* age 2^63 */
+      {"01 07 05 00 00 03 00 00 00 01 05 e8 07 05 32 01 02", REPLIC_EPROTOCOL},       /* origin 0 */
+      {"01 07 05 66 03 03 00 00 00 00", REPLIC_EPROTOCOL}, /* nothing between after and upTo */
+      {"01 07 05 66 04 03 00 00 00 00", REPLIC_EPROTOCOL},
+      {"01 07 05 66 00 80 80 80 80 80 80 80 10 00 00 00 00", REPLIC_EPROTOCOL},
+      {"01 07 05 66 00 03 80 80 80 80 80 80 80 10 00 00 00",
+       REPLIC_EPROTOCOL},                               /* clock before: 2^53 */
+      {"01 07 05 66 00 03 00 00 00", REPLIC_EPROTOCOL}, /* no number of patches */
+      {"01 07 05 66 00 03 00 00 00 7f 05 e8 07 05 32 01 02",
+       REPLIC_EPROTOCOL}, /* more than can be */
+      {"01 07 05 66 00 03 00 00 00 02 05 e8 07 05 32 01 02", REPLIC_EPROTOCOL}, /* one is missing */
+      {"01 07 05 66 00 03 00 00 00 00 05 e8 07 05 32 01 02", REPLIC_EPROTOCOL}, /* one too many */
+      {"01 07 05 66 00 03 00 00 00 01 04 05 32 01 02", REPLIC_EPROTOCOL}, /* begins no group */
+      {"01 07 05 66 00 03 00 00 00 01 07 e8 07 05 32 01 02", REPLIC_EPROTOCOL}, /* beyond upTo */
+      {"01 07 05 66 00 03 00 00 00 02 05 e8 07 05 32 01 02 00 05 32 01 02", REPLIC_EPROTOCOL},
+      {"01 07 05 66 00 03 00 00 00 01 fd ff ff ff ff ff ff 1f e8 07 05 32 01 02", REPLIC_EPROTOCOL},
+      {"01 07 05 66 00 03 00 00 00 01 05 80 80 80 80 80 80 80 10 05 32 01 02", REPLIC_EPROTOCOL},
+      {"01 07 05 66 00 03 00 00 00 01 05 e8 07 05 01 01 02",
+       REPLIC_EPROTOCOL}, /* the key is NULL */
+      {"01 07 05 66 00 03 00 00 00 01 05 e8 07 05 32 01 02 00", REPLIC_EPROTOCOL},
       {"01 08", REPLIC_EPROTOCOL},
       {"01 08 01", REPLIC_EPROTOCOL},
-      {"01 08 01 67 03 e8 07", REPLIC_EPROTOCOL},    /* no floor */
-      {"01 08 01 67 03 e8 07 04", REPLIC_EPROTOCOL}, /* it lies beyond the sequence */
-      {"01 08 01 67 03 e8 07 02 00", REPLIC_EPROTOCOL},
-      {"01 08 01 00 03 e8 07 02", REPLIC_EPROTOCOL},
-      {"01 08 01 67 80 80 80 80 80 80 80 10 e8 07 02", REPLIC_EPROTOCOL},
-      {"01 08 01 67 03 80 80 80 80 80 80 80 10 02", REPLIC_EPROTOCOL},
-      {"01 08 01 67 03 e8 07 80 80 80 80 80 80 80 10", REPLIC_EPROTOCOL},
+      {"01 08 01 67 03 e8 07 00", REPLIC_EPROTOCOL},    /* no floor */
+      {"01 08 01 67 03 e8 07 00 04", REPLIC_EPROTOCOL}, /* it lies beyond the sequence */
+      {"01 08 01 67 03 e8 07 00 02 00", REPLIC_EPROTOCOL},
+      {"01 08 01 00 03 e8 07 00 02", REPLIC_EPROTOCOL},
+      {"01 08 01 67 80 80 80 80 80 80 80 10 e8 07 00 02", REPLIC_EPROTOCOL},
+      {"01 08 01 67 03 80 80 80 80 80 80 80 10 00 02", REPLIC_EPROTOCOL},
+      {"01 08 01 67 03 e8 07 00 80 80 80 80 80 80 80 10", REPLIC_EPROTOCOL},
       {"01 08 ff ff ff ff 0f 67 03 e8 07 02", REPLIC_EPROTOCOL},
       {"01 09", REPLIC_EPROTOCOL},
       {"01 09 02 00", REPLIC_EPROTOCOL}, /* flags */
@@ -658,9 +717,9 @@ static void malformed_stages_jumps_takes_forks(void) {
       {"01 0b 65 02", REPLIC_EPROTOCOL},
       {"01 0b 65 80 80 80 80 80 80 80 10 00", REPLIC_EPROTOCOL},
       {"01 0b 65 02 01 01", REPLIC_EPROTOCOL},
-      {"01 0b 65 02 01 00 e8 07", REPLIC_EPROTOCOL}, /* sequence 0 */
-      {"01 0b 65 02 01 80 80 80 80 80 80 80 10 e8 07", REPLIC_EPROTOCOL},
-      {"01 0b 65 02 01 01 80 80 80 80 80 80 80 10", REPLIC_EPROTOCOL},
+      {"01 0b 65 02 01 00 e8 07 65", REPLIC_EPROTOCOL}, /* sequence 0 */
+      {"01 0b 65 02 01 80 80 80 80 80 80 80 10 e8 07 65", REPLIC_EPROTOCOL},
+      {"01 0b 65 02 01 01 80 80 80 80 80 80 80 10 65", REPLIC_EPROTOCOL},
       {"01 0b 65 02 00 00", REPLIC_EPROTOCOL},
       {"01 0b 65 02 ff ff ff ff 0f 01 e8 07", REPLIC_EPROTOCOL},
   };
@@ -671,24 +730,24 @@ static void malformed_stages_jumps_takes_forks(void) {
 static void other_encodings_of_the_same(void) {
   static const refusal CASES[] = {
       {"01 04 e6 00 00", REPLIC_EPROTOCOL}, /* a longer varint than it takes */
-      {"01 02 66 00 01 00 01 e8 87 00 05 32 01 02", REPLIC_EPROTOCOL},
-      {"01 02 66 00 01 00 01 e8 07 05 32 01 fa 00",
+      {"01 02 66 00 01 00 00 00 01 e8 87 00 05 32 01 02", REPLIC_EPROTOCOL},
+      {"01 02 66 00 01 00 00 00 01 e8 07 05 32 01 fa 00",
        REPLIC_EPROTOCOL}, /* INT 0 with a number that follows */
-      {"01 02 66 00 01 00 01 e8 07 05 32 01 fa 1e", REPLIC_EPROTOCOL},
-      {"01 02 66 00 01 00 01 e8 07 05 32 01 fc 01 61",
+      {"01 02 66 00 01 00 00 00 01 e8 07 05 32 01 fa 1e", REPLIC_EPROTOCOL},
+      {"01 02 66 00 01 00 00 00 01 e8 07 05 32 01 fc 01 61",
        REPLIC_EPROTOCOL}, /* a text of one byte likewise */
-      {"01 02 66 00 01 00 01 e8 07 05 32 03 02",
+      {"01 02 66 00 01 00 00 00 01 e8 07 05 32 03 02",
        REPLIC_EPROTOCOL}, /* a bit beyond the last field */
-      {"01 02 66 00 01 00 01 e8 07 05 32 81 02", REPLIC_EPROTOCOL},
+      {"01 02 66 00 01 00 00 00 01 e8 07 05 32 81 02", REPLIC_EPROTOCOL},
       {"01 03 e8 07 02 67 01 66 01 00 00 00", REPLIC_EPROTOCOL}, /* origins that do not ascend */
       {"01 03 e8 07 02 66 01 66 02 00 00 00", REPLIC_EPROTOCOL},
       {"01 03 e8 07 00 02 68 01 67 01 00 00", REPLIC_EPROTOCOL},
       {"01 03 e8 07 00 00 02 68 01 67 01 00", REPLIC_EPROTOCOL},
-      {"01 01 00 66 11 e8 07 02 67 01 01 66 01 01 00", REPLIC_EPROTOCOL},
-      {"01 08 02 68 03 e8 07 02 67 03 e8 07 02", REPLIC_EPROTOCOL},
+      {"01 01 00 66 11 e8 07 02 67 01 01 00 66 01 01 00 00", REPLIC_EPROTOCOL},
+      {"01 08 02 68 03 e8 07 00 02 67 03 e8 07 00 02", REPLIC_EPROTOCOL},
       {"01 09 00 02 65 01 65 02", REPLIC_EPROTOCOL},
-      {"01 0b 65 02 02 02 e8 07 01 e8 07", REPLIC_EPROTOCOL}, /* sequences that do not */
-      {"01 0b 65 02 02 02 e8 07 02 e8 07", REPLIC_EPROTOCOL},
+      {"01 0b 65 02 02 02 e8 07 65 01 e8 07 65", REPLIC_EPROTOCOL}, /* sequences that do not */
+      {"01 0b 65 02 02 02 e8 07 65 02 e8 07 65", REPLIC_EPROTOCOL},
   };
   refused(CASES, COUNT(CASES), false);
 }
@@ -763,8 +822,8 @@ static const char *const GOLDEN[] = {
     "01 03 e8 07 01 65 02 01 67 09 01 68 05 02 66",
     "01 04 65 00",
     "01 06 11 52 45 50 4c 49 43 5f 43 4c 4f 43 4b 5f 53 4b 45 57 04 74 65 78 74",
-    "01 07 05 66 00 04 00 02 03 e8 07 05 32 01 02 02 05 32 01 02",
-    "01 08 02 66 03 e8 07 02 67 05 e8 07 05",
+    "01 07 05 66 00 04 00 00 00 02 03 e8 07 05 32 01 02 02 05 32 01 02",
+    "01 08 02 66 03 e8 07 00 02 67 05 e8 07 00 05",
     "01 09 01 01 65 02",
     FORK_101,
 };
@@ -861,11 +920,12 @@ typedef struct seed {
       *records[MAX_RECORDS]; /* a frame in hex, or a SESSION_… operation: "commit", "tick" … */
 } seed;
 
-#define PATCH_OF_102(after, up_to, clock) "01 02 66 " after " " up_to " 00 01 " clock " 05 32 01 02"
+#define PATCH_OF_102(after, up_to, clock)                                                          \
+  "01 02 66 " after " " up_to " 00 00 00 01 " clock " 05 32 01 02"
 /* table 6 is s: two keys k TEXT, j BLOB, and must INTEGER; one patch ("a", x'', 7) */
 #define SCHEMA_S                                                                                   \
   "01 05 06 01 73 02 03 01 6b 04 54 45 58 54 01 6a 04 42 4c 4f 42 04 6d 75 73 74 " INTEGER_HEX
-#define PATCH_OF_S "01 02 67 00 01 00 01 e8 07 06 0c 61 05 01 72"
+#define PATCH_OF_S "01 02 67 00 01 00 00 00 01 e8 07 06 0c 61 05 01 72"
 #define SCHEMA_U "01 05 07 01 75 01 02 02 69 64 00 01 77 00"
 
 static const seed SEEDS[] = {
@@ -883,10 +943,10 @@ static const seed SEEDS[] = {
     {"skewed",
      {HELLO_102, SCHEMA_SMALL, PATCH_OF_102("00", "01", "80 80 80 80 10"), "tick", "tick", "tick"}},
     {"unknown-table",
-     {HELLO_102, SCHEMA_U, "01 02 66 00 01 00 01 e8 07 07 0a 00", "commit", "migrate",
-      "01 02 66 00 01 00 01 e8 07 07 0a 00", "tick"}},
+     {HELLO_102, SCHEMA_U, "01 02 66 00 01 00 00 00 01 e8 07 07 0a 00", "commit", "migrate",
+      "01 02 66 00 01 00 00 00 01 e8 07 07 0a 00", "tick"}},
     {"wrong-type",
-     {HELLO_102, SCHEMA_S, "01 02 67 00 01 00 01 e8 07 06 0c 61 05 01 0c 61", "commit"}},
+     {HELLO_102, SCHEMA_S, "01 02 67 00 01 00 00 00 01 e8 07 06 0c 61 05 01 0c 61", "commit"}},
     {"written",
      {HELLO_102, "write", "commit", "01 03 e8 07 01 65 02 00 00 00", "01 04 65 00", "commit"}},
     {"relayed",
@@ -895,15 +955,15 @@ static const seed SEEDS[] = {
     {"pruned",
      {HELLO_102, "write", "tick", "compact", "01 09 01 00", "commit", "01 09 00 01 65 01", "tick"}},
     {"jump",
-     {HELLO_102, SCHEMA_SMALL, JUMP_SMALL, "01 07 06 66 00 03 00 01 05 e8 07 05 32 01 02", "commit",
-      "01 03 e8 07 00 00 01 66 04 00", "01 08 01 66 03 e8 07 03", "commit"}},
+     {HELLO_102, SCHEMA_SMALL, JUMP_SMALL, "01 07 06 66 00 03 00 00 00 01 05 e8 07 05 32 01 02",
+      "commit", "01 03 e8 07 00 00 01 66 04 00", "01 08 01 66 03 e8 07 00 03", "commit"}},
     {"jump-of-an-unknown-table",
-     {HELLO_102, SCHEMA_U, JUMP_SMALL, "01 07 05 66 00 03 00 01 05 e8 07 07 0a 00", "commit",
+     {HELLO_102, SCHEMA_U, JUMP_SMALL, "01 07 05 66 00 03 00 00 00 01 05 e8 07 07 0a 00", "commit",
       "migrate", "tick", "tick", "tick", "tick", "tick", JUMP_SMALL}},
     {"abandoned",
      {HELLO_102, SCHEMA_SMALL, STAGE_SMALL, "commit", PATCHES_SMALL,
-      "01 02 66 01 03 e8 07 01 00 05 32 01 02 00 05 32 01 02", "commit", "tick"}},
-    {"fork", {"01 01 00 66 11 e8 07 01 65 09 e8 07 00", "commit", "tick", FORK_101, "commit"}},
+      "01 02 66 01 03 e8 07 00 00 01 00 05 32 01 02 00 05 32 01 02", "commit", "tick"}},
+    {"fork", {"01 01 00 66 11 e8 07 01 65 09 e8 07 65 00", "commit", "tick", FORK_101, "commit"}},
     {"messages", {HELLO_102, "message", "01 0a 68 69", "commit"}},
     {"error", {HELLO_102, "01 06 0b 52 45 50 4c 49 43 5f 46 4f 52 4b 04 74 65 78 74"}},
 };
@@ -970,6 +1030,7 @@ int main(int argc, char **argv) {
   static const test TESTS[] = {
       TEST(frames_are_written_as_specified),
       TEST(frames_are_read_as_specified),
+      TEST(epochs_are_handed_on),
       TEST(jumps_are_written_as_specified),
       TEST(jumps_are_read_as_specified),
       TEST(forks_are_told_as_specified),

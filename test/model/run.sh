@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
 # run.sh [PREFIX]
-# Runs the model of the protocol: it must converge, and no longer do so when one of its rules is left
-# out. The rule of the age is needed in few schedules: its first seed is 2858.
+# Runs the models: of the protocol, which must converge, and of how histories are told apart; neither
+# may hold when one of its rules is left out. The rule of the age is needed in few schedules: its first seed is 2858.
 set -uo pipefail
 cd "$(dirname "$0")"
 
 passed=0 failed=0
-check() { # name, whether it must converge, arguments of protocol.py
+check() { # name, whether it must hold, the model and its arguments
   local name=$1 wanted=$2 log status
   shift 2
   [[ $name == "${prefix:-}"* ]] || return 0
-  log=$(python3 protocol.py "$@")
+  log=$(python3 "$@")
   status=$?
   echo "# $* -> $log"
-  if [ $((status == 0)) = "$wanted" ] && [[ $log == *" diverged"* ]]; then
+  if [ $((status == 0)) = "$wanted" ] && [[ $log == *" seeds, "* ]]; then
     echo "ok $name"
     passed=$((passed + 1))
   else
@@ -23,10 +23,14 @@ check() { # name, whether it must converge, arguments of protocol.py
 }
 
 prefix=${1:-}
-check model_converges 1 4000
-check model_needs_floors 0 200 --without floor
-check model_needs_age 0 2900 --without age
-check model_needs_all 0 200 --without all
-check model_needs_raised_floors 0 200 --without raise
+check model_converges 1 protocol.py 4000
+check model_needs_floors 0 protocol.py 200 --without floor
+check model_needs_age 0 protocol.py 2900 --without age
+check model_needs_all 0 protocol.py 200 --without all
+check model_needs_raised_floors 0 protocol.py 200 --without raise
+check forks_are_told_apart 1 forks.py 3000
+check forks_need_epochs 0 forks.py 200 --without epoch
+check forks_need_changes 0 forks.py 200 --without changes
+check forks_need_pruned_epochs 0 forks.py 200 --without pruned
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ] && [ "$passed" != 0 ]
