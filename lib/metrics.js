@@ -25,6 +25,7 @@ const REPLICA = {
   replic_wal_bytes: ['gauge', 'Size of its write-ahead log.', ({ walBytes }) => walBytes],
   replic_queue_calls: ['gauge', 'Calls waiting or under way.', ({ queue }) => queue.calls],
   replic_queue_bytes: ['gauge', 'Values and frames waiting.', ({ queue }) => queue.bytes],
+  replic_waits: ['gauge', 'Calls of waitFor that wait.', ({ waits }) => waits],
   replic_batch_calls: [
     'histogram',
     'Calls and received frames per transaction.',

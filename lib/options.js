@@ -28,6 +28,8 @@ export const DEFAULTS = Object.freeze({
   authorize: undefined, // (peerId, info) => whether this peer may link
   maxLinks: 1_000, // connections beyond it are refused
   maxPendingLinks: 100, // accepted ones that have not said HELLO yet, likewise
+  tokenSecret: undefined, // signs tokens; at least 16 bytes, or a list: the first signs, each is accepted
+  maxWaits: 100_000, // calls of waitFor that wait
 })
 
 export const MAX_PEER_ID = 2 ** 32 - 1
@@ -64,6 +66,10 @@ export const retention = {
 export const bytes = (min) => integer(min, MAX_BYTES)
 export const peerId = integer(1, MAX_PEER_ID)
 
+const isSecret = (value) =>
+  (typeof value === 'string' || value instanceof Uint8Array) &&
+  Buffer.byteLength(value) >= MIN_SECRET_BYTES
+
 const CHECKS = {
   peerId,
   durability: oneOf('full', 'normal'),
@@ -81,15 +87,20 @@ const CHECKS = {
   earlyBytes: bytes(1),
   ringBytes: bytes(1),
   secret: {
-    accepts: (value) =>
-      (typeof value === 'string' || value instanceof Uint8Array) &&
-      Buffer.byteLength(value) >= MIN_SECRET_BYTES,
+    accepts: isSecret,
     wants: `a string or Uint8Array of at least ${MIN_SECRET_BYTES} random bytes`,
     isHidden: true,
   },
   authorize: callback,
   maxLinks: integer(1, 1_000_000),
   maxPendingLinks: integer(1, 1_000_000),
+  tokenSecret: {
+    accepts: (value) =>
+      Array.isArray(value) ? value.length > 0 && value.every(isSecret) : isSecret(value),
+    wants: `a string or Uint8Array of at least ${MIN_SECRET_BYTES} random bytes, or a list of such`,
+    isHidden: true,
+  },
+  maxWaits: integer(1, 10_000_000),
 }
 
 export const openOptions = (given) => readOptions('open', given, DEFAULTS, CHECKS)

@@ -14,13 +14,14 @@ import { ReplicError, usage } from './errors.js'
 import { checkSocket, Links } from './link.js'
 import { addon } from './load.js'
 import { toMetrics } from './metrics.js'
+import { readYourWrite as expressMiddleware } from './middleware/express.js'
 import { migrate as migrateSteps } from './migrate.js'
 import * as option from './options.js'
+import { collector, exposeProgress, Progress } from './progress.js'
 import { Retention } from './retention.js'
 import { checkParams, checkSql, flatten, toRows } from './rows.js'
 import { FrameSocket, kindOfSocket } from './transport/websocket-frames.js'
 import { Verifier } from './verify.js'
-import { parseToken, Waiters } from './waiters.js'
 
 const CURSOR_ROWS = 256 // rows that iterate() fetches at a time
 const UPSERT = 0 // kinds of changes, as the addon numbers them
@@ -82,11 +83,10 @@ export class Replica extends EventEmitter {
   #links
   #verifier
   #retention
-  #waiters = new Waiters()
+  #progress // what is applied here
   #state = 'opening' // then 'open', 'closing', 'closed'
   #peerId
   #tables = new Map() // name -> { columns: Set, key: string[] }
-  #vector = new Map() // origin -> sequence
   #pending = 0 // calls of the writing queue that have not settled
   #changingSchema = 0 // those of them that may change the schema
   #roomWaits = [] // load() and compact() waiting for a pending call to settle
@@ -103,6 +103,7 @@ export class Replica extends EventEmitter {
     super()
     this.#path = path
     this.#options = options
+    this.#progress = new Progress(options, (error) => this.#emitLater('error', error))
   }
 
   static async open(path, options) {
@@ -115,7 +116,7 @@ export class Replica extends EventEmitter {
   }
 
   async #open() {
-    const { durability, peerId, readBigInts, ...limits } = withoutLinkOptions(this.#options)
+    const { durability, peerId, readBigInts, ...limits } = addonOptions(this.#options)
     const config = {
       ...limits,
       peerId: peerId ?? 0,
@@ -127,11 +128,17 @@ export class Replica extends EventEmitter {
     const opened = await this.#native.open()
     this.#peerId = opened.peerId
     this.#setTables(opened.tables)
-    this.#advance(opened.vector)
+    this.#progress.begin(opened.peerId, opened.vector)
+    exposeProgress(this, this.#progress)
     const emit = (name, event) => this.#emitLater(name, event)
     this.#links = new Links(this.#native, emit, this.#options, this.#peerId)
     linksByReplica.set(this, this.#links)
-    this.#verifier = new Verifier(this.#native, this.#links, () => this.#vector, this.#options)
+    this.#verifier = new Verifier(
+      this.#native,
+      this.#links,
+      () => this.#progress.vector,
+      this.#options,
+    )
     this.#retention = new Retention(
       (...slice) => this.#call(this.#native.compact(...slice)),
       () => Math.max(Date.now(), this.#native.figures().clock),
@@ -264,7 +271,7 @@ export class Replica extends EventEmitter {
       settled = true
     }
     this.#check()
-    return ops.length > 0 ? this.#write(ops) : this.#token()
+    return ops.length > 0 ? this.#write(ops) : this.#progress.own()
   }
 
   async load(table, rows, options) {
@@ -279,7 +286,7 @@ export class Replica extends EventEmitter {
       return this.#whenRoom(() => this.#write(op))
     }
     const maxBytes = Math.min(maxFrameBytes, maxQueueBytes) / 4
-    return (await loadRows(rows, store, { progress, signal, maxBytes })) ?? this.#token()
+    return (await loadRows(rows, store, { progress, signal, maxBytes })) ?? this.#progress.own()
   }
 
   async get(sql, params, options) {
@@ -312,27 +319,31 @@ export class Replica extends EventEmitter {
   /** Resolves once everything up to `token` is applied here. */
   async waitFor(token, options) {
     this.#check()
-    const { origin, sequence } = parseToken(token)
+    const lacking = this.#progress.lacks(this.#progress.parse(token))
     const given = typeof options === 'number' ? { timeoutMs: options } : options
     const wait = read('waitFor', given, WAIT)
-    if (this.#applied(origin) >= sequence) return
+    if (lacking.length === 0) return
     wait.signal?.throwIfAborted()
-    await this.#waiters.wait(origin, sequence, wait, () => this.#late(origin, sequence, wait))
+    await this.#progress.wait(lacking, wait)
   }
 
-  // undefined for an origin that nothing is known of, which is less than any sequence.
-  #applied(origin) {
-    return this.#vector.get(origin) ?? (origin === this.#peerId ? 0 : undefined)
+  /** A token of all that is applied here. */
+  token() {
+    this.#check()
+    return this.#progress.all()
   }
 
-  #late(origin, sequence, { timeoutMs }) {
-    const have = this.#applied(origin)
-    const state =
-      have === undefined
-        ? 'this replica has nothing of that peer; is there a link that leads to it?'
-        : `this replica has it up to ${have}`
-    const message = `waitFor: sequence ${sequence} of peer ${origin} did not arrive within ${timeoutMs} ms; ${state}`
-    return new ReplicError('REPLIC_TIMEOUT', message)
+  /** One token that covers all that are given. */
+  mergeTokens(...tokens) {
+    this.#check()
+    if (tokens.length === 0) throw usage('mergeTokens: no tokens given; pass at least one')
+    return this.#progress.merge(tokens)
+  }
+
+  /** Middleware for Express; see types/index.d.ts. */
+  readYourWrite(header, options) {
+    this.#check()
+    return expressMiddleware(this, header, options)
   }
 
   /** Copies the file to `path`, a slice at a time, as it is now. */
@@ -391,13 +402,14 @@ export class Replica extends EventEmitter {
       peerId: this.#peerId,
       path: this.#path,
       state: this.#state,
-      vector: Object.fromEntries(this.#vector),
+      vector: Object.fromEntries(this.#progress.vector),
       tables: [...this.#tables.keys()],
       clock,
       logRows,
       fileBytes: sizeOf(this.#path),
       walBytes: sizeOf(`${this.#path}-wal`),
       queue: { calls: this.#pending, bytes: queueBytes },
+      waits: this.#progress.waiting,
       batches: { calls: histogram(batchCalls), seconds: histogram(batchSeconds) },
       links: this.#links.status(),
       refusedLinks: this.#links.refusals,
@@ -456,7 +468,7 @@ export class Replica extends EventEmitter {
     this.#retention.stop()
     this.#verifier.stop(closed())
     this.#links.refuse()
-    this.#waiters.fail(closed())
+    this.#progress.fail(closed())
     this.#endFunction()
     if (flush) {
       this.#flushing = this.#flush()
@@ -497,6 +509,7 @@ export class Replica extends EventEmitter {
 
   #onBatch({ vector, sends, events, links, tables, frameBytes }) {
     if (vector) this.#advance(vector)
+    if (!sends) return // a query has seen the commit of a batch that has not finished yet
     if (tables) this.#setTables(tables)
     this.#links.deliver(sends)
     for (const event of events) this.#onEvent(event)
@@ -516,13 +529,9 @@ export class Replica extends EventEmitter {
     else this.#links.event(event)
   }
 
-  // Flat: origin, sequence, patchedAt, and again.
   #advance(vector) {
-    for (let i = 0; i < vector.length; i += 3) {
-      this.#vector.set(vector[i], vector[i + 1])
-      this.#waiters.advance(vector[i], vector[i + 1])
-    }
-    this.#verifier?.advanced()
+    this.#progress.advance(vector)
+    this.#verifier.advanced()
   }
 
   #setTables(tables) {
@@ -548,8 +557,9 @@ export class Replica extends EventEmitter {
   // ---- writing ----
 
   async #write(ops) {
+    const collected = collector()
     const sequence = await this.#call(this.#native.write(ops))
-    return `${this.#peerId}.${sequence}`
+    return this.#progress.written(sequence, collected)
   }
 
   // load() and compact() do not compete: while others fill the queue, they wait for room. What fills
@@ -591,10 +601,6 @@ export class Replica extends EventEmitter {
     } finally {
       this.#changingSchema--
     }
-  }
-
-  #token() {
-    return `${this.#peerId}.${this.#applied(this.#peerId)}`
   }
 
   #upsertOp(where, table, rows) {
@@ -715,8 +721,9 @@ function histogram({ count, sum, max, buckets }) {
 }
 
 // What only lib/ needs to know: the addon takes no secrets and no functions.
-function withoutLinkOptions({ secret, authorize, maxLinks, maxPendingLinks, ...others }) {
-  return others
+function addonOptions({ secret, authorize, maxLinks, maxPendingLinks, ...others }) {
+  const { tokenSecret, maxWaits, ...rest } = others
+  return rest
 }
 
 const notLinked = (who) =>

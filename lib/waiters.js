@@ -1,71 +1,130 @@
-// Who waits for which patch: per origin a binary heap of the sequences waited for, so that a
-// vector that advances looks only at those it wakes: O(log n) each, whatever the number waiting.
+// Who waits for which patches. Per origin a binary heap of the sequences waited for, so that a vector that
+// advances looks only at those it wakes; a waiter stands in the heap of one thing that it lacks, and moves on
+// to the next when that has come. One more heap of all deadlines, and one timer for the nearest: O(log n)
+// each, whatever the number waiting. Nothing is polled.
 
 import { ReplicError, usage } from './errors.js'
-import { kindOf, MAX_PEER_ID } from './options.js'
-
-const TOKEN = /^([1-9][0-9]{0,9})\.(0|[1-9][0-9]{0,15})$/
-
-/** Parses '<peerId>.<sequence>'. Throws REPLIC_TOKEN for anything else. */
-export function parseToken(token) {
-  const match = typeof token === 'string' ? TOKEN.exec(token) : null
-  const origin = match ? Number(match[1]) : 0
-  const sequence = match ? Number(match[2]) : 0
-  if (match && origin <= MAX_PEER_ID && Number.isSafeInteger(sequence)) return { origin, sequence }
-  const given = typeof token === 'string' ? `'${token.slice(0, 40)}'` : kindOf(token)
-  throw new ReplicError(
-    'REPLIC_TOKEN',
-    `a token is '<peerId>.<sequence>', as upsert() returns it, not ${given}`,
-  )
-}
 
 export class Waiters {
-  #heaps = new Map() // origin -> Heap
+  #applied
+  #max
+  #heaps = new Map() // origin -> Heap of places
+  #deadlines = new Heap()
+  #timer
+  #armedFor = Infinity // ms, as performance.now()
+  #failed
+
+  /** `applied(origin, sequence)`: whether that is applied. `max`: how many may wait at once. */
+  constructor(applied, max) {
+    this.#applied = applied
+    this.#max = max
+  }
+
+  get size() {
+    return this.#deadlines.size
+  }
 
   /**
-   * Resolves when advance(origin, sequence or more) is called.
-   * Rejects after `timeoutMs` with the error that `late()` makes, and on `signal` with its reason.
+   * Resolves when all of `entries`, a list of [origin, sequence], is applied. Rejects after `timeoutMs` with
+   * the error that `late()` makes, on `signal` with its reason, and at once with REPLIC_BUSY if too many wait.
    */
-  wait(origin, sequence, { timeoutMs, signal }, late) {
+  wait(entries, { timeoutMs, signal }, late) {
     return new Promise((resolve, reject) => {
-      const waiter = { sequence, at: -1, settle: null }
-      const timer = setTimeout(() => this.#drop(origin, waiter, late()), timeoutMs)
-      const onAbort = () => this.#drop(origin, waiter, signal.reason)
+      const waiter = { entries, at: 0, late, place: null, due: null, settle: null }
+      if (this.#isDone(waiter)) return resolve()
+      if (this.#failed) return reject(this.#failed)
+      if (this.size >= this.#max) return reject(tooMany(this.#max))
+      const onAbort = () => this.#end(waiter, signal.reason ?? usage('waitFor: aborted'))
       signal?.addEventListener('abort', onAbort)
       waiter.settle = (error) => {
-        clearTimeout(timer)
         signal?.removeEventListener('abort', onAbort)
         error === undefined ? resolve() : reject(error)
       }
-      if (!this.#heaps.has(origin)) this.#heaps.set(origin, new Heap())
-      this.#heaps.get(origin).add(waiter)
+      waiter.due = { key: performance.now() + timeoutMs, at: -1, waiter }
+      this.#deadlines.add(waiter.due)
+      this.#queue(waiter)
+      this.#arm()
     })
   }
 
   /** Everything of `origin` up to `sequence` is applied. */
   advance(origin, sequence) {
     const heap = this.#heaps.get(origin)
-    if (!heap) return
-    while (heap.size > 0 && heap.least.sequence <= sequence) heap.remove(heap.least).settle()
-    if (heap.size === 0) this.#heaps.delete(origin)
+    while (heap?.size > 0 && heap.least.key <= sequence) {
+      const { waiter } = heap.remove(heap.least)
+      if (this.#isDone(waiter)) this.#settle(waiter)
+      else this.#queue(waiter)
+    }
+    if (heap?.size === 0) this.#heaps.delete(origin)
   }
 
-  /** Rejects all. */
+  /** Rejects all, and whoever would have to wait from now on. */
   fail(error) {
-    const heaps = [...this.#heaps.values()]
-    this.#heaps.clear()
-    for (const heap of heaps) while (heap.size > 0) heap.remove(heap.least).settle(error)
+    this.#failed = error
+    while (this.size > 0) this.#end(this.#deadlines.least.waiter, error)
   }
 
-  #drop(origin, waiter, error) {
+  // Passes over what is applied.
+  #isDone(waiter) {
+    const { entries } = waiter
+    while (waiter.at < entries.length && this.#applied(...entries[waiter.at])) waiter.at++
+    return waiter.at === entries.length
+  }
+
+  #queue(waiter) {
+    const [origin, sequence] = waiter.entries[waiter.at]
+    waiter.place = { key: sequence, at: -1, waiter }
+    if (!this.#heaps.has(origin)) this.#heaps.set(origin, new Heap())
+    this.#heaps.get(origin).add(waiter.place)
+  }
+
+  // Takes one out that still waits.
+  #end(waiter, error) {
+    const [origin] = waiter.entries[waiter.at]
     const heap = this.#heaps.get(origin)
-    heap.remove(waiter)
+    heap.remove(waiter.place)
     if (heap.size === 0) this.#heaps.delete(origin)
-    waiter.settle(error ?? usage('waitFor: aborted without a reason'))
+    this.#settle(waiter, error)
+  }
+
+  #settle(waiter, error) {
+    this.#deadlines.remove(waiter.due)
+    if (this.size === 0) this.#disarm()
+    waiter.settle(error)
+  }
+
+  // A timer that is early finds nothing due and is set anew: cheaper than one for each change of the nearest.
+  #arm() {
+    const { key } = this.#deadlines.least
+    if (key >= this.#armedFor) return
+    this.#disarm()
+    this.#armedFor = key
+    this.#timer = setTimeout(() => this.#expire(), Math.ceil(Math.max(0, key - performance.now())))
+  }
+
+  #disarm() {
+    clearTimeout(this.#timer)
+    this.#armedFor = Infinity
+  }
+
+  #expire() {
+    this.#armedFor = Infinity
+    const now = performance.now()
+    while (this.size > 0 && this.#deadlines.least.key <= now) {
+      const { waiter } = this.#deadlines.least
+      this.#end(waiter, waiter.late())
+    }
+    if (this.size > 0) this.#arm()
   }
 }
 
-// A binary heap of { sequence, at }: the least sequence first; `at` is the place in the heap.
+const tooMany = (max) =>
+  new ReplicError(
+    'REPLIC_BUSY',
+    `waitFor: ${max} calls wait already (maxWaits); see in status().links why nothing arrives`,
+  )
+
+// A binary heap of { key, at }: the least key first; `at` is the place in the heap.
 class Heap {
   #items = []
 
@@ -94,7 +153,7 @@ class Heap {
   #up(item, at) {
     while (at > 0) {
       const parent = this.#items[(at - 1) >> 1]
-      if (parent.sequence <= item.sequence) break
+      if (parent.key <= item.key) break
       this.#place(parent, at)
       at = (at - 1) >> 1
     }
@@ -106,8 +165,8 @@ class Heap {
     for (;;) {
       let child = 2 * at + 1
       if (child >= items.length) break
-      if (items[child + 1]?.sequence < items[child].sequence) child++
-      if (items[child].sequence >= item.sequence) break
+      if (items[child + 1]?.key < items[child].key) child++
+      if (items[child].key >= item.key) break
       this.#place(items[child], at)
       at = child
     }

@@ -1,55 +1,40 @@
-import { describe, expect, it } from 'vitest'
-import { parseToken, Waiters } from '../lib/waiters.js'
+import { describe, expect, it, onTestFinished, vi } from 'vitest'
+import { Waiters } from '../lib/waiters.js'
 import { link, openReplica, rejects } from './helpers.js'
 
-describe('tokens', () => {
-  it.each([
-    ['1.0', 1, 0],
-    ['1.1', 1, 1],
-    ['4294967295.9007199254740991', 2 ** 32 - 1, 2 ** 53 - 1],
-  ])('%s', (token, origin, sequence) => {
-    expect(parseToken(token)).toEqual({ origin, sequence })
+/** The timers that are set from now on and have neither fired nor been cleared. */
+function watchTimers() {
+  const { setTimeout: set, clearTimeout: clear } = globalThis
+  const live = new Set()
+  onTestFinished(() => vi.restoreAllMocks())
+  vi.spyOn(globalThis, 'setTimeout').mockImplementation((fn, ms) => {
+    const timer = set(() => {
+      live.delete(timer)
+      fn()
+    }, ms)
+    live.add(timer)
+    return timer
   })
-
-  it.each([
-    '',
-    '.',
-    '1',
-    '1.',
-    '.1',
-    '0.1',
-    '01.1',
-    '1.01',
-    '-1.1',
-    '1.-1',
-    '1.1.1',
-    ' 1.1',
-    '1.1\n',
-    '1.1e3',
-    '1,1',
-    '٣.1',
-    '4294967296.1',
-    '1.9007199254740992',
-    '1.99999999999999999',
-    '9'.repeat(100_000),
-    1.1,
-    null,
-    undefined,
-    {},
-    ['1.1'],
-    Symbol('1.1'),
-  ])('%j is malformed', (token) => {
-    expect(() => parseToken(token)).toThrow(
-      expect.objectContaining({
-        code: 'REPLIC_TOKEN',
-        message: expect.stringMatching(/^.{1,200}$/s),
-      }),
-    )
+  vi.spyOn(globalThis, 'clearTimeout').mockImplementation((timer) => {
+    live.delete(timer)
+    clear(timer)
   })
-})
+  return live
+}
 
 describe('Waiters', () => {
   const options = { timeoutMs: 60_000 }
+
+  /** A vector and who waits for it. */
+  function setUp(max = 100_000) {
+    const reached = { 1: -1, 2: -1, 3: -1 }
+    const waiters = new Waiters((origin, sequence) => reached[origin] >= sequence, max)
+    const advance = (origin, sequence) => {
+      reached[origin] = sequence
+      waiters.advance(origin, sequence)
+    }
+    return { reached, waiters, advance }
+  }
 
   it('wakes exactly those that are satisfied, whatever the order', async () => {
     let random = 12345
@@ -57,42 +42,41 @@ describe('Waiters', () => {
       random = (random * 1103515245 + 12345) % 2 ** 31
       return random % below
     }
-    const waiters = new Waiters()
+    const { reached, waiters, advance } = setUp()
     const woken = new Set()
     const all = []
     for (let i = 0; i < 2000; i++) {
-      const origin = 1 + next(3)
-      const sequence = next(500)
-      const entry = { origin, sequence }
-      all.push(entry)
-      waiters.wait(origin, sequence, options).then(() => woken.add(entry))
+      const origins = [1, 2, 3].filter(() => next(2))
+      const entries = origins.map((origin) => [origin, next(500)])
+      all.push(entries)
+      waiters.wait(entries, options).then(() => woken.add(entries))
     }
-    const reached = { 1: -1, 2: -1, 3: -1 }
     for (let step = 0; step < 200; step++) {
       const origin = 1 + next(3)
-      reached[origin] += next(12)
-      waiters.advance(origin, reached[origin])
+      advance(origin, reached[origin] + next(12))
       await null
       await null
-      const expected = all.filter((entry) => entry.sequence <= reached[entry.origin])
+      const expected = all.filter((entries) => entries.every(([of, n]) => n <= reached[of]))
       expect(woken.size).toBe(expected.length)
-      for (const entry of expected) expect(woken.has(entry)).toBe(true)
+      expect(expected.every((entries) => woken.has(entries))).toBe(true)
+      expect(waiters.size).toBe(2000 - woken.size)
     }
-    for (const origin of [1, 2, 3]) waiters.advance(origin, 500)
+    for (const origin of [1, 2, 3]) advance(origin, 500)
     await null
     await null
     expect(woken.size).toBe(2000)
+    expect(waiters.size).toBe(0)
   })
 
   it('takes out those that are aborted, and wakes the others', async () => {
-    const waiters = new Waiters()
+    const { waiters, advance } = setUp()
     const outcomes = []
     const controllers = []
     for (let i = 0; i < 300; i++) {
       const controller = new AbortController()
       controllers.push(controller)
       const sequence = (i * 7919) % 300
-      const waiting = waiters.wait(1, sequence, { ...options, signal: controller.signal })
+      const waiting = waiters.wait([[1, sequence]], { ...options, signal: controller.signal })
       outcomes.push(
         waiting.then(
           () => 'woken',
@@ -101,23 +85,71 @@ describe('Waiters', () => {
       )
     }
     for (let i = 0; i < 300; i += 3) controllers[i].abort(`aborted ${i}`)
-    waiters.advance(1, 300)
+    advance(1, 300)
     const results = await Promise.all(outcomes)
     for (const [i, result] of results.entries())
       expect(result).toBe(i % 3 ? 'woken' : `aborted ${i}`)
   })
 
-  it('fails all', async () => {
-    const waiters = new Waiters()
-    const waiting = [
-      waiters.wait(1, 1, options),
-      waiters.wait(2, 1, options),
-      waiters.wait(2, 9, options),
+  it('fails all, and who comes later', async () => {
+    const { waiters } = setUp()
+    const lists = [
+      [[1, 1]],
+      [[2, 1]],
+      [
+        [2, 9],
+        [1, 3],
+      ],
     ]
-    const outcome = Promise.allSettled(waiting)
+    const outcome = Promise.allSettled(lists.map((entries) => waiters.wait(entries, options)))
     waiters.fail(new Error('closed'))
     for (const { reason } of await outcome) expect(reason.message).toBe('closed')
-    await Promise.all([waiters.wait(2, 1, options), waiters.advance(2, 1)])
+    await expect(waiters.wait([[1, 1]], options)).rejects.toThrow('closed')
+    expect(waiters.size).toBe(0)
+  })
+
+  it('has one timer, whatever the number waiting, and none when nobody waits', async () => {
+    const { waiters, advance } = setUp()
+    const timers = watchTimers()
+    const late = () => 'late'
+    const waiting = Array.from({ length: 10_000 }, (_, i) =>
+      waiters.wait([[1 + (i % 3), i]], { timeoutMs: 1_000_000 - i }, late),
+    )
+    const short = [5, 1, 3].map((timeoutMs) => waiters.wait([[1, 99_999]], { timeoutMs }, late))
+    expect(timers.size).toBe(1)
+    const outcomes = await Promise.allSettled(short)
+    for (const outcome of outcomes) expect(outcome).toEqual({ status: 'rejected', reason: 'late' })
+    expect(waiters.size).toBe(10_000)
+    expect(timers.size).toBe(1)
+    for (const origin of [1, 2, 3]) advance(origin, 10_000)
+    await Promise.all(waiting)
+    expect(timers.size).toBe(0)
+  })
+
+  it('times out in order of deadlines', async () => {
+    vi.useFakeTimers()
+    onTestFinished(() => vi.useRealTimers())
+    const { waiters } = setUp()
+    const order = []
+    const one = (timeoutMs) =>
+      waiters.wait([[1, 1]], { timeoutMs }, () => timeoutMs).catch((reason) => order.push(reason))
+    const all = Promise.all([9, 2, 5, 1, 7, 3].map(one))
+    await vi.advanceTimersByTimeAsync(4)
+    expect(order).toEqual([1, 2, 3])
+    await vi.advanceTimersByTimeAsync(5)
+    await all
+    expect(order).toEqual([1, 2, 3, 5, 7, 9])
+  })
+
+  it('refuses those beyond its bound at once', async () => {
+    const { waiters, advance } = setUp(2)
+    const waiting = [waiters.wait([[1, 1]], options), waiters.wait([[2, 1]], options)]
+    await rejects(waiters.wait([[1, 5]], options), 'REPLIC_BUSY', '2 calls', 'maxWaits')
+    advance(1, 1)
+    await waiting[0]
+    waiting.push(waiters.wait([[3, 1]], options))
+    for (const origin of [2, 3]) advance(origin, 1)
+    await Promise.all(waiting)
   })
 })
 
@@ -164,7 +196,7 @@ describe('waitFor', () => {
   it('never takes an unknown peer for consistent', async () => {
     const db = await openReplica({ peerId: 5 })
     await rejects(db.waitFor('6.1', 1), 'REPLIC_TIMEOUT', 'peer 6', 'nothing')
-    await rejects(db.waitFor('6.0', 1), 'REPLIC_TIMEOUT', 'peer 6', 'nothing')
+    await db.waitFor('6.0', 0) // asks for nothing
   })
 
   it('stops on a signal', async () => {
@@ -189,5 +221,68 @@ describe('waitFor', () => {
       Array.from({ length: 1000 }, (_, id) => ({ id })),
     )
     await Promise.all(waiting)
+  })
+
+  it('holds no reading connection, queues nothing and sets one timer', async () => {
+    const db = await openReplica({ peerId: 5, readers: 1 })
+    const timers = watchTimers()
+    const waiting = Array.from({ length: 1000 }, () => db.waitFor('5.1~6.1', 600_000))
+    expect(timers.size).toBe(1)
+    expect(db.status().queue).toEqual({ calls: 0, bytes: 0 })
+    const outcome = Promise.allSettled(waiting)
+    for (let i = 0; i < 100; i++) expect(await db.get('SELECT 1 AS a')).toEqual({ a: 1 }) // by the only one
+    expect(timers.size).toBe(1)
+    await db.close()
+    for (const { reason } of await outcome) expect(reason).toMatchObject({ code: 'REPLIC_CLOSED' })
+    expect(timers.size).toBe(0)
+  })
+
+  it('names several things that are missing, and what there is of them', async () => {
+    const db = await openReplica({ peerId: 5 })
+    await db.upsert('note', { id: 1 })
+    const token = db.mergeTokens('5.4', '7.2', '6.1', '5.3')
+    expect(token).toBe('5.4~6.1~7.2')
+    expect((await rejects(db.waitFor(token, 1), 'REPLIC_TIMEOUT')).message).toBe(
+      'waitFor: sequence 4 of peer 5, sequence 1 of peer 6, sequence 2 of peer 7 did not arrive within 1 ms; this ' +
+        'replica has that of 5 up to 1, nothing of 6 (is there a link that leads to it?), nothing of 7 (is there ' +
+        'a link that leads to it?)',
+    )
+  })
+
+  it('waits for all that a merged token covers', async () => {
+    const [a, b, c] = [await openReplica(), await openReplica(), await openReplica()]
+    await link(a, b)
+    const tokens = [await a.upsert('note', { id: 1 }), await b.upsert('note', { id: 2 })]
+    const waiting = c.waitFor(c.mergeTokens(...tokens), 60_000)
+    await link(c, b)
+    await waiting
+    expect(await c.all('SELECT id FROM note ORDER BY id')).toEqual([{ id: 1 }, { id: 2 }])
+    await c.waitFor(b.token(), 60_000)
+  })
+
+  it('refuses calls beyond maxWaits', async () => {
+    const db = await openReplica({ maxWaits: 3 })
+    const outcome = Promise.allSettled(['6.1', '6.2', '7.1'].map((token) => db.waitFor(token)))
+    await rejects(db.waitFor('6.1'), 'REPLIC_BUSY', '3 calls')
+    await db.close()
+    await outcome
+  })
+
+  it('no query shows what token() does not cover', async () => {
+    const db = await openReplica({ peerId: 5, durability: 'normal' })
+    let isWriting = true
+    const reader = async () => {
+      const gaps = []
+      while (isWriting) {
+        const { n } = await db.get('SELECT count(*) AS n FROM note')
+        const [, sequence] = db.token().split('.')
+        if (Number(sequence) < n) gaps.push([n, db.token()])
+      }
+      return gaps
+    }
+    const readers = Promise.all([reader(), reader(), reader()])
+    for (let id = 0; id < 3000; id++) await db.upsert('note', { id })
+    isWriting = false
+    expect(await readers).toEqual([[], [], []])
   })
 })

@@ -224,7 +224,7 @@ describe('docs/architecture.md', () => {
     const rows = tableRows(text('docs/architecture.md'), '### The binding and lib')
     const named = rows.flatMap(([cell]) => quoted(cell).map((name) => name.replace(/^.*\//, '')))
     const stems = readdirSync(join(ROOT, 'src/napi')).map((name) => name.replace(/\..*/, '.*'))
-    const scripts = ['lib', 'lib/transport'].flatMap((folder) =>
+    const scripts = ['lib', 'lib/transport', 'lib/middleware'].flatMap((folder) =>
       readdirSync(join(ROOT, folder)).filter((name) => name.endsWith('.js')),
     )
     const ignored = ['addon.*', 'job.*', 'object.*', 'index.js'] // glue

@@ -13,10 +13,11 @@ export type Row = { readonly [column: string]: Value | undefined }
 export type Params = readonly Value[] | { readonly [name: string]: Value }
 
 /**
- * A session token, `'<peerId>.<sequence>'`: covers the write that returned it and all earlier ones of
- * that replica. `waitFor` takes it, here or on another peer.
+ * A session token. That of a write is `'<peerId>.<sequence>'`, and covers it and all earlier ones of that replica;
+ * tokens of several origins are longer, 2,030 characters at most; with a `tokenSecret` there is a signature
+ * behind. `waitFor` takes it, here or on another peer. A header, a cookie or a URL carries it as it is.
  */
-export type Token = `${number}.${number}`
+export type Token = `${number}.${string}`
 
 /** The codes of this package; docs/errors.md tells each one's causes and remedies. */
 export type ReplicCode =
@@ -111,6 +112,13 @@ export interface OpenOptions {
   maxLinks?: number | undefined
   /** Accepted connections that are not known yet; beyond it they are refused. Default 100. */
   maxPendingLinks?: number | undefined
+  /**
+   * Signs tokens (HMAC-SHA-256, 128 bits of it), and has all others refused: at least 16 bytes, which should be
+   * random, the same on all peers. Of a list the first signs, each is accepted. Default: none.
+   */
+  tokenSecret?: string | Uint8Array | readonly (string | Uint8Array)[] | undefined
+  /** Calls of waitFor, and requests that readYourWrite holds, that may wait; beyond it REPLIC_BUSY. Default 100,000. */
+  maxWaits?: number | undefined
 }
 
 export interface Migration {
@@ -231,6 +239,48 @@ export interface WaitOptions {
   /** Stops waiting; the promise rejects with the signal's reason. */
   signal?: Signal | undefined
 }
+
+/** How readYourWrite deals with requests. */
+export interface SessionOptions {
+  /** The header that carries the token, in requests and answers; null: none. Default 'x-replic-token'. */
+  header?: string | null | undefined
+  /** A cookie that does, instead or as well; null: none. Default null. */
+  cookie?: string | null | undefined
+  /** What follows the cookie's value. Default 'Path=/; HttpOnly; SameSite=Lax'. */
+  cookieAttributes?: string | undefined
+  /** How long a request waits at most for what its token asks for, 0 to 2^31 - 1. Default 500 ms. */
+  timeoutMs?: number | undefined
+  /**
+   * What becomes of a request for which it did not come in time, or for which maxWaits has no room. 'refuse'
+   * (default): 503 with Retry-After. 'stale': the handler is called all the same, and told.
+   */
+  onTimeout?: 'refuse' | 'stale' | undefined
+  /** The Retry-After, in seconds, 0 to 86,400. Default 1. */
+  retryAfterS?: number | undefined
+  /**
+   * true (default): an answer's token covers all that is applied here, so a session never sees less than it has
+   * seen, on whatever peer. false: only what the session has written: shorter waits, and shorter tokens.
+   */
+  monotonicReads?: boolean | undefined
+}
+
+/** What a handler is told of its request, as `replic` of the request. */
+export interface ReplicState {
+  /** What the request's token asks for is not all here: only with onTimeout: 'stale'. */
+  readonly stale: boolean
+}
+
+/**
+ * What Express calls, and whatever works with node:http's requests and responses. Sets `req.replic`, a
+ * ReplicState.
+ */
+export type Middleware = (
+  // biome-ignore lint/suspicious/noExplicitAny: Express' own types, or node:http's
+  req: any,
+  // biome-ignore lint/suspicious/noExplicitAny: likewise
+  res: any,
+  next: (error?: unknown) => unknown,
+) => void
 
 export interface VerifyOptions {
   /** For each peer. Default 30,000 ms. */
@@ -437,6 +487,8 @@ export interface Status {
   walBytes: number
   /** Calls that wait or are executed; bytes of values and received frames that wait. */
   queue: { calls: number; bytes: number }
+  /** Calls of waitFor, and requests held by readYourWrite, that wait. */
+  waits: number
   /** Transactions: calls and frames in each, and how long each took, in seconds, its commit included. */
   batches: { calls: Histogram; seconds: Histogram }
   /** As of the last heartbeat, or of the last change of a link's state. */
@@ -620,9 +672,30 @@ export class Replica {
 
   /**
    * Resolves once this replica has applied everything up to `token`. Waits for the arrival, without polling.
-   * Errors: REPLIC_TIMEOUT (naming what is missing), REPLIC_TOKEN, REPLIC_CLOSED.
+   * Errors: REPLIC_TIMEOUT (naming what is missing, and from whom), REPLIC_TOKEN, REPLIC_BUSY (maxWaits),
+   * REPLIC_CLOSED.
    */
   waitFor(token: string, options?: number | WaitOptions): Promise<void>
+
+  /**
+   * A token of all that is applied here, and of all that any query has shown before: whoever waits for it elsewhere
+   * sees nothing older. Synchronous. Errors: REPLIC_TOO_LARGE beyond 100 origins, REPLIC_CLOSED.
+   */
+  token(): Token
+
+  /**
+   * One token that covers all that are given; it begins as the last one does. Synchronous.
+   * Errors: REPLIC_TOKEN, REPLIC_TOO_LARGE beyond 100 origins, REPLIC_USAGE, REPLIC_CLOSED.
+   */
+  mergeTokens(...tokens: string[]): Token
+
+  /**
+   * Middleware for Express 5 and 4: `app.use(db.readYourWrite())`. A request waits until this replica has what its
+   * token asks for; its answer gets a token, however it is answered. `header`: as in SessionOptions; a number
+   * instead of options is `timeoutMs`. A token that is not valid is answered with 400. docs/consistency.md tells
+   * what that guarantees. Synchronous. Errors: REPLIC_USAGE, REPLIC_CLOSED.
+   */
+  readYourWrite(header?: string | null, options?: number | SessionOptions): Middleware
 
   /**
    * Copies the file to `path`, as it is at this moment, whatever is written and read meanwhile. A database

@@ -325,6 +325,31 @@ int replic_reader_rows(replic_reader *reader, size_t max_rows, size_t max_bytes,
   return REPLIC_OK;
 }
 
+static unsigned data_version(replic_reader *reader) {
+  unsigned version = 0;
+  sqlite3_file_control(reader->db, "main", SQLITE_FCNTL_DATA_VERSION, &version);
+  return version;
+}
+
+int replic_reader_vector(replic_reader *reader, replic_rows *rows) {
+  if (data_version(reader) == reader->data_version) return REPLIC_OK;
+  const char *sql = "SELECT origin, sequence, patchedAt FROM main._replic_vector";
+  int rc = SQLITE_OK;
+  if (!reader->vector)
+    rc = sqlite3_prepare_v3(reader->db, sql, -1, SQLITE_PREPARE_PERSISTENT, &reader->vector, NULL);
+  rows->n_columns = 3;
+  while (rc == SQLITE_OK && (rc = sqlite3_step(reader->vector)) == SQLITE_ROW) {
+    rc = SQLITE_OK;
+    for (int i = 0; rc == SQLITE_OK && i < 3; i++) rc = rows_append(rows, reader->vector, i);
+    rows->n_rows++;
+  }
+  if (rc != SQLITE_DONE) rc = replic__reader_fail_db(reader, rc);
+  sqlite3_reset(reader->vector);
+  if (rc != SQLITE_DONE) return rc;
+  reader->data_version = data_version(reader);
+  return REPLIC_OK;
+}
+
 const char *replic_reader_column_name(const replic_reader *reader, size_t index) {
   return sqlite3_column_name(reader->current, (int)index);
 }
@@ -368,6 +393,7 @@ void replic_reader_close(replic_reader *reader) {
   if (!reader) return;
   replic__backup_drop(reader);
   for (int i = 0; i < REPLIC__CACHE_SIZE; i++) drop_cached(&reader->cache[i]);
+  sqlite3_finalize(reader->vector);
   sqlite3_close(reader->db);
   sqlite3_free(reader->sums);
   sqlite3_free(reader->error);

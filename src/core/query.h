@@ -9,6 +9,7 @@
  *     replic_reader_start                        (any number of times)
  *       replic_reader_rows or replic_reader_sum  (until it is done, or as far as wanted)
  *       replic_reader_reset
+ *     replic_reader_vector                       (for what the results may hold)
  *     replic_reader_backup, replic_reader_copy (until nothing remains), replic_reader_copied,
  *       then the caller renames, then replic_reader_backed_up
  *   replic_reader_close
@@ -61,6 +62,12 @@ const char *replic_reader_column_name(const replic_reader *reader, size_t index)
 /* Ends the started statement, and with it the snapshot it reads. Never fails; without one it does
  * nothing. */
 void replic_reader_reset(replic_reader *reader);
+
+/* If a commit has come between this call and the last one: appends rows of (origin, sequence,
+ * patchedAt) to `*rows`, a vector that covers whatever was read on this connection until now. A
+ * commit is visible to readers a little before the writing connection's owner hears of it. May be
+ * called while a statement is started, too. On failure `*rows` must not be read. */
+int replic_reader_vector(replic_reader *reader, replic_rows *rows);
 
 /* Keeps the snapshot of the next read until the reader is closed: every later statement and a
  * backup see that state, whatever is written meanwhile. Once per reader. The file's WAL cannot be

@@ -142,10 +142,7 @@ void Batch::finish(napi_env env) {
   }
   if (state->on_batch && report.worth_telling()) {
     Napi::HandleScope scope(env);
-    napi_value callback, global, result = report.to_js(env, state->frames.bytes());
-    napi_get_reference_value(env, state->on_batch, &callback);
-    napi_get_global(env, &global);
-    napi_call_function(env, global, callback, 1, &result, nullptr);
+    state->tell(report.to_js(env, state->frames.bytes()));
   }
   spent = state->spent;
   state->spent = this;
@@ -193,6 +190,14 @@ void State::end_life() {
   forget_callback();
   napi_remove_env_cleanup_hook(env, teardown, this);
   release();
+}
+
+void State::tell(napi_value report) {
+  napi_value callback, global;
+  if (!on_batch) return;
+  napi_get_reference_value(env, on_batch, &callback);
+  napi_get_global(env, &global);
+  napi_call_function(env, global, callback, 1, &report, nullptr);
 }
 
 void State::forget_callback() {

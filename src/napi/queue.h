@@ -137,6 +137,7 @@ struct State {
   bool begin_life(); // before the OpenJob; false: out of memory
   void end_life();   // after the job that has closed everything
   void forget_callback();
+  void tell(napi_value report); // calls onBatch
   // Ends a call: takes the job over, and returns the promise of its outcome; empty with an
   // exception pending. `job` is null where memory was exhausted. `given`: its arguments could be
   // read. Refuses what is too early, late or much.

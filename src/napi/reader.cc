@@ -14,10 +14,18 @@ public:
   Reader &reader;
   JobList<ReadJob> jobs;
   void discard() override;
+  ~ReadGo() override {
+    replic_rows_free(&vector_);
+  }
 
 protected:
   void run() override;
   void finish(napi_env env) override;
+
+private:
+  void read_vector();
+  void tell_vector(Napi::Env env);
+  replic_rows vector_ = {}; // of all that the jobs may have seen, if it is news
 };
 
 void ReadGo::run() {
@@ -27,11 +35,35 @@ void ReadGo::run() {
     else
       reader.close(); // the next one tries again
   }
+  if (reader.db && !state->dying) read_vector();
+}
+
+// What was read shall not be ahead of what JavaScript takes for applied here.
+void ReadGo::read_vector() {
+  int code = replic_reader_vector(reader.db, &vector_);
+  for (ReadJob *job = jobs.first(); job && code != REPLIC_OK; job = job->next)
+    if (!job->failure) job->check(reader, code);
+  if (code != REPLIC_OK) replic_rows_free(&vector_);
+}
+
+void ReadGo::tell_vector(Napi::Env env) {
+  Napi::HandleScope scope(env);
+  Napi::Object report = Napi::Object::New(env);
+  Napi::Array vector = Napi::Array::New(env);
+  size_t at = 0;
+  for (uint32_t i = 0; i < vector_.n_rows * vector_.n_columns; i++) {
+    replic_value value;
+    at = replic_rows_value(&vector_, at, &value);
+    vector.Set(i, static_cast<double>(value.i)); // all below 2^53
+  }
+  report.Set("vector", vector);
+  state->tell(report);
 }
 
 void ReadGo::finish(napi_env env) {
   reader.go = nullptr;
   state->pump();
+  if (vector_.n_rows) tell_vector(env);
   while (ReadJob *job = jobs.pop())
     if (!settle(env, job)) state->die();
   delete this;

@@ -326,9 +326,13 @@ static int run_sums(cluster *c) {
   replic_reader *reader;
   const replic_sums *sums = NULL;
   int rc = replic_reader_open(c->peers[0].config.path, &reader);
+  replic_rows vector = {0};
   if (rc == REPLIC_OK) rc = sum_up(reader, &sums);
+  if (rc == REPLIC_OK) rc = replic_reader_vector(reader, &vector);
   fault_disarm();
   if (rc == REPLIC_OK) CHECK(sums->done && sums->rows == 2);
+  if (rc == REPLIC_OK) CHECK_INT(vector.n_rows, 1);
+  replic_rows_free(&vector);
   replic_reader_close(reader);
   return rc;
 }

@@ -201,6 +201,45 @@ static void a_held_snapshot_stays(void) {
   replic_reader_close(reader);
 }
 
+/* The vector as "origin:sequence"; "" if it is no news. */
+static char *news(replic_reader *reader) {
+  replic_rows rows = {0};
+  char *text = test_format("%s", "");
+  CHECK_INT(replic_reader_vector(reader, &rows), REPLIC_OK);
+  size_t at = 0;
+  for (size_t i = 0; i < rows.n_rows; i++) {
+    replic_value origin, sequence, clock;
+    at = replic_rows_value(&rows, at, &origin);
+    at = replic_rows_value(&rows, at, &sequence);
+    at = replic_rows_value(&rows, at, &clock);
+    CHECK(clock.i > 0);
+    text = test_format("%s%lld:%lld ", text, (long long)origin.i, (long long)sequence.i);
+  }
+  replic_rows_free(&rows);
+  return text;
+}
+
+static void the_vector_is_told_once_after_each_commit(void) {
+  cluster *c = cluster_start(1, DDL);
+  peer *p = &c->peers[0];
+  replic_reader *reader = open_reader(p);
+  upsert(p, "t", ROW({"id", v_int(1)}));
+  CHECK_TEXT(ask(reader, "SELECT count(*) FROM t", NULL, 0), "i1\n");
+  CHECK_TEXT(news(reader), "101:1 ");
+  CHECK_TEXT(news(reader), "");
+  upsert(p, "t", ROW({"id", v_int(2)}));
+  CHECK_TEXT(news(reader), ""); /* nothing of it was read yet */
+  CHECK_INT(start(reader, "SELECT id FROM t ORDER BY id"), REPLIC_OK);
+  replic_rows rows = {0};
+  CHECK_INT(replic_reader_rows(reader, 1, 1000, &rows), REPLIC_OK);
+  CHECK_TEXT(news(reader), "101:2 ");
+  CHECK_INT(replic_reader_rows(reader, 1, 1000, &rows), REPLIC_OK); /* it goes on */
+  CHECK_INT(rows.n_rows, 2);
+  replic_rows_free(&rows);
+  CHECK_TEXT(news(reader), "");
+  replic_reader_close(reader);
+}
+
 /* ---- backups ---- */
 
 static replic_reader *open_held(peer *p) {
@@ -384,6 +423,7 @@ int main(int argc, char **argv) {
                                TEST(hashes_of_values),
                                TEST(sums_do_not_depend_on_the_order),
                                TEST(a_held_snapshot_stays),
+                               TEST(the_vector_is_told_once_after_each_commit),
                                TEST(a_backup_is_one_snapshot),
                                TEST(a_backup_that_is_left_leaves_nothing),
                                TEST(what_an_earlier_file_leaves_is_not_taken_for_the_new_ones),

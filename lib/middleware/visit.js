@@ -1,0 +1,143 @@
+// What every middleware does with a request, whatever the server: read its token, wait for what it asks for,
+// and make the token for the answer. Request and response themselves are the middleware's own business.
+
+import { usage } from '../errors.js'
+import { boolean, integer, milliseconds, oneOf, readOptions } from '../options.js'
+import { collect, collector, progressOf } from '../progress.js'
+
+const DEFAULTS = Object.freeze({
+  header: 'x-replic-token', // null: none
+  cookie: null,
+  cookieAttributes: 'Path=/; HttpOnly; SameSite=Lax',
+  timeoutMs: 500,
+  onTimeout: 'refuse', // 503; 'stale': the handler is called all the same
+  retryAfterS: 1,
+  monotonicReads: true, // false: answers cover what the session has written, not what it has read
+})
+
+const NAME = /^[\w!#$%&'*+.^`|~-]+$/ // of a header or a cookie, as HTTP has it
+const name = {
+  accepts: (value) => value === null || (typeof value === 'string' && NAME.test(value)),
+  wants: "a name as HTTP allows it, or null for 'none'",
+}
+const attributes = {
+  accepts: (value) => typeof value === 'string' && /^[ -~]*$/.test(value),
+  wants: "attributes of a cookie, as 'Path=/; Secure'",
+}
+const CHECKS = {
+  header: name,
+  cookie: name,
+  cookieAttributes: attributes,
+  timeoutMs: milliseconds(),
+  onTimeout: oneOf('refuse', 'stale'),
+  retryAfterS: integer(0, 86_400),
+  monotonicReads: boolean,
+}
+
+/** One middleware of a replica: makes a Visit of each request. Throws REPLIC_USAGE. */
+export class Visits {
+  /** `where`: the name of the function that got the options; `more`: defaults and checks of its own. */
+  constructor(where, db, given, more) {
+    const defaults = { ...DEFAULTS, ...more?.defaults }
+    this.progress = progressOf(db)
+    this.options = readOptions(where, given, defaults, { ...CHECKS, ...more?.checks })
+    const { header, cookie } = this.options
+    if (header === null && cookie === null) {
+      throw usage(`${where}: a token needs a header or a cookie; give at least one of them a name`)
+    }
+    this.header = header?.toLowerCase() ?? null
+    this.cookie = cookie
+  }
+
+  /** `header`, `cookies`: the texts of the token's header and of Cookie, where the request has them. */
+  begin(header, cookies) {
+    return new Visit(this, header, this.cookie && cookies ? cookieIn(cookies, this.cookie) : null)
+  }
+}
+
+class Visit {
+  /** What the application sees of it: request.replic. */
+  state = { stale: false }
+  /** The answer instead of the handler's, { status, headers, text }; null: the handler's. */
+  refusal = null
+  #visits
+  #seen = null // what the request's tokens ask for, a Map origin -> sequence
+  #lacking = []
+  #collected = null
+
+  constructor(visits, header, cookie) {
+    const { progress, options } = visits
+    this.#visits = visits
+    if (!options.monotonicReads) this.#collected = collector() ?? new Map()
+    const text = header && cookie ? `${header},${cookie}` : header || cookie
+    if (!text) return
+    try {
+      this.#seen = progress.parseList(text)
+      this.#lacking = progress.lacks(this.#seen)
+    } catch (error) {
+      const headers = cookie ? { 'set-cookie': this.#setCookie('', '; Max-Age=0') } : {}
+      this.refusal = { status: 400, headers, text: `${error.code}: the token is not valid here\n` }
+    }
+  }
+
+  /**
+   * null: there is nothing to wait for. Else a promise of whether somebody still waits for the answer, which
+   * never rejects: `signal()` makes the signal of the one that goes away.
+   */
+  enter(signal) {
+    if (this.#lacking.length === 0) return null
+    return this.#wait(signal())
+  }
+
+  async #wait(signal) {
+    const { progress, options } = this.#visits
+    try {
+      if (signal?.aborted) return false
+      await progress.wait(this.#lacking, { timeoutMs: options.timeoutMs, signal })
+    } catch (error) {
+      if (signal?.aborted) return false
+      if (options.onTimeout === 'stale' && error.code !== 'REPLIC_CLOSED') this.state.stale = true
+      else this.refusal = this.#unavailable(error)
+    }
+    return true
+  }
+
+  #unavailable(error) {
+    return {
+      status: 503,
+      headers: { 'retry-after': `${this.#visits.options.retryAfterS}` },
+      text: `${error.code}: this server has not received yet what you have seen; try again\n`,
+    }
+  }
+
+  /** Calls the handler so that its writes are collected. */
+  run(fn) {
+    return this.#collected ? collect(this.#collected, fn) : fn()
+  }
+
+  /** Headers of an answer that begins now: { token, cookie }, texts or null. */
+  answer() {
+    const { progress, options } = this.#visits
+    const token = this.#collected
+      ? progress.answerWritten(this.#seen, this.#collected.get(progress))
+      : progress.answer(this.#seen)
+    return {
+      token: options.header && token,
+      cookie: options.cookie && token && this.#setCookie(token, ''),
+    }
+  }
+
+  #setCookie(token, more) {
+    const { cookie, cookieAttributes } = this.#visits.options
+    return `${cookie}=${token}${cookieAttributes && `; ${cookieAttributes}`}${more}`
+  }
+}
+
+// The first one of that name, as browsers send the most specific first.
+function cookieIn(cookies, wanted) {
+  for (const pair of cookies.split(';')) {
+    const equals = pair.indexOf('=')
+    if (equals > 0 && pair.slice(0, equals).trim() === wanted) return pair.slice(equals + 1).trim()
+  }
+  return null
+}

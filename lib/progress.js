@@ -1,0 +1,218 @@
+// How far this replica has come: what of each origin is applied here, who waits for more, and the tokens that
+// say it.
+
+import { AsyncLocalStorage } from 'node:async_hooks'
+import { ReplicError, usage } from './errors.js'
+import { kindOf } from './options.js'
+import { MAX_ORIGINS, mergeEntries, Tokens } from './token.js'
+import { Waiters } from './waiters.js'
+
+const MAX_LISTED = 16 // tokens in one header
+const SHOWN = 5 // things missing that a message names
+
+// Who collects the writes made on the way of one request: a Map replica's Progress -> greatest sequence.
+const collectors = new AsyncLocalStorage()
+
+const byReplica = new WeakMap()
+
+/** Makes a replica's progress known to progressOf(). */
+export function exposeProgress(db, progress) {
+  byReplica.set(db, progress)
+}
+
+/** How far a replica has come, for middleware. */
+export function progressOf(db) {
+  const progress = byReplica.get(db)
+  if (!progress) throw usage(`a Replica is needed, not ${kindOf(db)}`)
+  return progress
+}
+
+export class Progress {
+  #peerId = 0
+  #vector = new Map() // origin -> sequence; what advanced last stands last
+  #all // the token of all that; undefined: to be made
+  #tokens
+  #waiters
+  #onOverflow
+
+  /** `onOverflow(error)` is told once when there are more origins than a token can hold. */
+  constructor({ tokenSecret, maxWaits }, onOverflow) {
+    const secrets = [tokenSecret ?? []].flat()
+    this.#tokens = new Tokens(secrets)
+    this.#waiters = new Waiters((origin, sequence) => this.has(origin, sequence), maxWaits)
+    this.#onOverflow = onOverflow
+  }
+
+  /** `vector` is flat, as advance() takes it. */
+  begin(peerId, vector) {
+    this.#peerId = peerId
+    const triples = []
+    for (let i = 0; i < vector.length; i += 3) triples.push(vector.slice(i, i + 3))
+    this.advance(triples.sort((a, b) => a[2] - b[2]).flat())
+  }
+
+  get vector() {
+    return this.#vector
+  }
+
+  get waiting() {
+    return this.#waiters.size
+  }
+
+  /** Flat: origin, sequence, patchedAt, and again. What is known already changes nothing. */
+  advance(vector) {
+    for (let i = 0; i < vector.length; i += 3) {
+      const [origin, sequence] = [vector[i], vector[i + 1]]
+      if (sequence <= this.#vector.get(origin)) continue
+      this.#vector.delete(origin)
+      this.#vector.set(origin, sequence)
+      this.#all = undefined
+      this.#waiters.advance(origin, sequence)
+    }
+  }
+
+  /** Whether that is applied here. Nothing of an origin is applied everywhere. */
+  has(origin, sequence) {
+    return sequence === 0 || this.#vector.get(origin) >= sequence
+  }
+
+  // ---- tokens ----
+
+  /** The token of a write of this replica; noted where the request's writes are collected. */
+  written(sequence, collector) {
+    collector?.set(this, Math.max(sequence, collector.get(this) ?? 0))
+    return this.#tokens.format([[this.#peerId, sequence]])
+  }
+
+  /** The token of what this replica has written. */
+  own() {
+    return this.#tokens.format([[this.#peerId, this.#vector.get(this.#peerId) ?? 0]])
+  }
+
+  /** The token of all that is applied here. Throws REPLIC_TOO_LARGE. */
+  all() {
+    this.#all ??= this.#tokens.format(this.#entries())
+    return this.#all
+  }
+
+  merge(tokens) {
+    return this.#tokens.format(mergeEntries(tokens.map((token) => this.#tokens.parse(token))))
+  }
+
+  /** What a token asks for: a Map origin -> sequence. Throws REPLIC_TOKEN. */
+  parse(token) {
+    return this.#tokens.parse(token)
+  }
+
+  /** The same of a header's list of tokens. */
+  parseList(text) {
+    const listed = text.split(',', MAX_LISTED + 1)
+    if (listed.length > MAX_LISTED) throw tooManyListed()
+    const merged = mergeEntries(listed.map((token) => this.#tokens.parse(token.trim())))
+    if (merged.size > MAX_ORIGINS) throw tooManyListed()
+    return merged
+  }
+
+  /**
+   * The token for an answer to a request that came with `seen` (null: with none): of all that is applied
+   * here, and of what was seen elsewhere. null: there is nothing yet.
+   */
+  answer(seen) {
+    const lacking = seen ? this.lacks(seen) : []
+    if (lacking.length === 0 && this.#vector.size === 0) return seen && this.#tokens.format(seen)
+    if (lacking.length === 0 && this.#vector.size < MAX_ORIGINS) return this.all()
+    return this.#tokens.format(this.#fitting(lacking))
+  }
+
+  /** The same, of what was seen elsewhere and what the request has written here: a sequence, or undefined. */
+  answerWritten(seen, sequence) {
+    if (sequence === undefined) return seen && this.#tokens.format(seen)
+    const written = new Map([[this.#peerId, sequence]])
+    const merged = seen ? mergeEntries([seen, written]) : written
+    if (merged.size <= MAX_ORIGINS) return this.#tokens.format(merged)
+    const others = [...merged].filter(([origin]) => origin !== this.#peerId)
+    return this.#tokens.format(this.#fitting(others, written))
+  }
+
+  #entries() {
+    const mine = this.#vector.get(this.#peerId) ?? 0
+    return new Map([[this.#peerId, mine], ...this.#vector])
+  }
+
+  // At most MAX_ORIGINS: this peer, then what is `wanted`, then what else has advanced here last.
+  #fitting(wanted, known = this.#entries()) {
+    const [mine] = known
+    const recent = [...known].slice(1).reverse()
+    const rank = new Map([...this.#vector.keys()].map((origin, i) => [origin, i]))
+    wanted.sort(([a], [b]) => (rank.get(b) ?? -1) - (rank.get(a) ?? -1))
+    const fitting = new Map([mine])
+    let left = 0
+    for (const [origin, sequence] of [...wanted, ...recent]) {
+      if (fitting.has(origin)) continue
+      if (fitting.size < MAX_ORIGINS) fitting.set(origin, sequence)
+      else left++
+    }
+    if (left > 0) this.#overflow()
+    return fitting
+  }
+
+  #overflow() {
+    this.#onOverflow?.(
+      new ReplicError(
+        'REPLIC_TOO_LARGE',
+        `more than ${MAX_ORIGINS} origins are known: answers' tokens leave out those of which nothing came for longest`,
+      ),
+    )
+    this.#onOverflow = undefined
+  }
+
+  // ---- waiting ----
+
+  /** What of `entries` is not applied here: a list of [origin, sequence]. */
+  lacks(entries) {
+    const lacking = []
+    for (const entry of entries) if (!this.has(...entry)) lacking.push(entry)
+    return lacking
+  }
+
+  /** Resolves once all of that list is applied. Rejects with REPLIC_TIMEOUT, REPLIC_BUSY or the signal's reason. */
+  wait(lacking, options) {
+    return this.#waiters.wait(lacking, options, () => this.#late(lacking, options.timeoutMs))
+  }
+
+  fail(error) {
+    this.#waiters.fail(error)
+  }
+
+  #late(entries, timeoutMs) {
+    const lacking = this.lacks(entries)
+    const shown = lacking.slice(0, SHOWN)
+    const missing = shown.map(([origin, sequence]) => `sequence ${sequence} of peer ${origin}`)
+    const states = shown.map(([origin]) => this.#state(origin, shown.length > 1))
+    const more = lacking.length > SHOWN ? ` and of ${lacking.length - SHOWN} more peers` : ''
+    const text = `waitFor: ${missing.join(', ')}${more} did not arrive within ${timeoutMs} ms; this replica has `
+    return new ReplicError('REPLIC_TIMEOUT', text + states.join(', '))
+  }
+
+  #state(origin, isOneOfSeveral) {
+    const have = this.#vector.get(origin) ?? (origin === this.#peerId ? 0 : undefined)
+    const which = isOneOfSeveral ? `that of ${origin}` : 'it'
+    if (have !== undefined) return `${which} up to ${have}`
+    const what = isOneOfSeveral ? `nothing of ${origin}` : 'nothing of that peer'
+    return `${what} (is there a link that leads to it?)`
+  }
+}
+
+const tooManyListed = () =>
+  new ReplicError(
+    'REPLIC_TOKEN',
+    `at most ${MAX_LISTED} tokens stand in a header, of ${MAX_ORIGINS} origins together`,
+  )
+
+// ---- the writes of a request ----
+
+/** Who collects the writes made here and now, if anybody does. */
+export const collector = () => collectors.getStore()
+
+/** Calls `fn()` so that `collected` gets the writes made in it and on what it leaves waiting. */
+export const collect = (collected, fn) => collectors.run(collected, fn)
