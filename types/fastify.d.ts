@@ -11,7 +11,6 @@ export interface PluginOptions extends SessionOptions {
  * Wrong options are REPLIC_USAGE when the application starts.
  */
 export const readYourWrite: FastifyPluginAsync<PluginOptions>
-export default readYourWrite
 
 declare module 'fastify' {
   interface FastifyRequest {

@@ -31,8 +31,6 @@ export async function readYourWrite(app, { db, ...options }) {
 readYourWrite[Symbol.for('skip-override')] = true // for all routes of the app, not for a scope of its own
 readYourWrite[Symbol.for('fastify.display-name')] = 'replic-sqlite'
 
-export default readYourWrite
-
 function refuse(reply, { status, headers, text }) {
   reply.code(status).headers(headers).type('text/plain; charset=utf-8').send(text)
 }

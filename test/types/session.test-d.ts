@@ -1,7 +1,7 @@
 // Types of read your own write: what must compile, and what must not.
 
 import fastify from 'fastify'
-import plugin, { readYourWrite as named } from '../../types/fastify.js'
+import { readYourWrite as plugin } from '../../types/fastify.js'
 import { readYourWrite } from '../../types/fetch.js'
 import type { Middleware, Replica, SessionOptions, Token } from '../../types/index.js'
 
@@ -35,8 +35,7 @@ export function serving(db: Replica) {
 
 export async function plugging(db: Replica) {
   const app = fastify()
-  await app.register(plugin, { db })
-  await app.register(named, { db, timeoutMs: 100 })
+  await app.register(plugin, { db, timeoutMs: 100 })
   app.get('/', async (request) => {
     same<typeof request.replic.stale, boolean>(true)
   })
