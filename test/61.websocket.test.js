@@ -693,6 +693,12 @@ describe('connect', () => {
       null,
       'not today',
     ],
+    [
+      'a class of something else',
+      { WebSocket: Set },
+      'REPLIC_USAGE',
+      'a WebSocket is needed, not a Set',
+    ],
   ])('finds %s, and dials again', async (_, options, code, words = '') => {
     const [a] = await replicas(1)
     const server = createServer()

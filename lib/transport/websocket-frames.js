@@ -11,6 +11,7 @@
 import { EventEmitter } from 'node:events'
 import { ReplicError, usage } from '../errors.js'
 import { asBytes, listen } from '../link.js'
+import { kindOf } from '../options.js'
 
 const VERSION = 1
 const LAST_TYPE_OF_CORE = 11
@@ -145,9 +146,10 @@ export class FrameSocket extends EventEmitter {
     return this.#isEnding
   }
 
-  /** Takes over a WebSocket, at once after it was made. */
+  /** Takes over a WebSocket, at once after it was made. Throws REPLIC_USAGE. */
   use(raw) {
     const name = kindOfSocket(raw)
+    if (!name) throw usage(`a WebSocket is needed, not ${kindOf(raw)}`)
     this.#raw = raw
     this.#kind = KINDS[name]
     raw.binaryType = this.#kind.binaryType
