@@ -144,7 +144,7 @@ export interface MigrationTransaction {
   /** One statement; may change any table and the schema. What it changes stays on this peer. */
   run(sql: string, params?: Params): Promise<RunResult>
   /** Any number of statements, likewise. */
-  exec(sql: string): Promise<{ changes: number | bigint }>
+  exec(sql: string): Promise<{ changes: number }>
   get<R extends object = Row>(
     sql: string,
     params?: Params,

@@ -7,6 +7,7 @@ import {
   type Counters,
   type LinkEvent,
   type METRICS_CONTENT_TYPE,
+  type patchesTable,
   Replica,
   ReplicError,
   type Status,
@@ -159,4 +160,40 @@ export function errors(error: unknown) {
   if (error.code === 'REPLIC_BUSY' || error.code === 'SQLITE_CONSTRAINT_CHECK') return
   // @ts-expect-error no such code
   if (error.code === 'REPLIC_BUSSY') return
+}
+
+export async function migrating(db: Replica) {
+  const result = await db.migrate([{ up: 'SELECT 1', down: 'SELECT 1', name: 'x' }], { to: 1 })
+  same<typeof result, { from: number; to: number }>(true)
+  const plan = await db.migrate([], { dryRun: true, force: true })
+  for (const { version, direction, sql } of plan.steps) {
+    same<typeof version, number>(true)
+    same<typeof direction, 'up' | 'down' | 'note'>(true)
+    same<typeof sql, string | null>(true)
+  }
+  await db.migrate([
+    {
+      up: async (tx) => {
+        const todos = await tx.all<Todo>('SELECT * FROM todo WHERE id > :id', { id: 1 })
+        await tx.upsert('todo', todos)
+        await tx.delete('todo', { id: 1 })
+        const one = await tx.get<Todo>('SELECT * FROM todo', [], { readBigInts: true })
+        same<typeof one, Todo | undefined>(true)
+        const { changes, lastInsertRowid } = await tx.run('DELETE FROM own')
+        same<typeof changes, number>(true)
+        same<typeof lastInsertRowid, number | bigint>(true)
+        await tx.exec(await tx.patchesTable('todo'))
+        // @ts-expect-error a step is one transaction already
+        await tx.batch(() => {})
+      },
+      down: () => {},
+      rename: { 'todo.title': 'todo.name' },
+    },
+  ])
+  // @ts-expect-error a step needs a way up
+  await db.migrate([{ down: 'SELECT 1' }])
+  // @ts-expect-error an unknown option
+  await db.migrate([], { dryrun: true })
+  const ddl = await db.patchesTable('todo')
+  same<typeof ddl, ReturnType<typeof patchesTable>>(true)
 }
