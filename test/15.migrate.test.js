@@ -2,7 +2,7 @@ import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { Replica } from '../lib/index.js'
 import { migrate } from '../lib/migrate.js'
-import { converged, link, NOTES, openReplica, rejects, SEED, tempDir } from './helpers.js'
+import { converged, link, NOTES, openReplica, rejects, SEED, tempDir, until } from './helpers.js'
 
 const drop = (table) => `DROP TABLE ${table}; DROP TABLE ${table}_patches;`
 const steps = [
@@ -504,6 +504,32 @@ describe('functions', () => {
     await failed
     const again = await empty({ path })
     expect(again.status().tables).toEqual([])
+  })
+})
+
+describe('close()', () => {
+  it('from within a function ends it too', async () => {
+    const db = await empty()
+    const up = async (tx) => {
+      await tx.exec(NOTES)
+      await db.close() // the function is over for the replica: this goes on by itself
+    }
+    await rejects(db.migrate([{ up }]), 'REPLIC_CLOSED', 'migration 1')
+    await db.close()
+    expect(db.status().state).toBe('closed')
+  })
+
+  it('lets the step under way end, if it is SQL, and takes no further one', async () => {
+    const path = join(tempDir(), 'a.db')
+    const db = await empty({ path })
+    const refused = rejects(db.migrate(steps), 'REPLIC_CLOSED')
+    await until(() => db.status().queue.calls > 0)
+    await db.close()
+    await refused
+    const again = await empty({ path })
+    const { length } = await versions(again)
+    expect(again.status().tables).toHaveLength(length === 3 ? 2 : Math.min(length, 1))
+    expect(await again.migrate(steps)).toEqual({ from: length, to: 3 })
   })
 })
 

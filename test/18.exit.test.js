@@ -123,6 +123,23 @@ describe.each([
       expect(db.status().vector).toEqual({ 4: ids.length })
     })
 
+    it('by process.exit() in the middle of a migration, which is not there then', async () => {
+      const { dir, ...result } = await run(`const db = await open('a.db')
+      const up = async (tx) => {
+        await tx.exec('CREATE TABLE own (a); INSERT INTO own VALUES (1)')
+        db.upsert('note', { id: 1 }).catch(() => {})
+        await tx.upsert('note', { id: 2 })
+        console.log((await tx.all('SELECT a FROM own')).length)
+        process.exit()
+      }
+      await db.migrate([{ up: ${JSON.stringify(NOTES)} }, { up }])`)
+      expect(result).toMatchObject({ ...ended, stdout: '1\n' })
+      const db = await openReplica({ path: join(dir, 'a.db'), ddl: '' })
+      expect(await db.all("SELECT name FROM sqlite_schema WHERE name = 'own'")).toEqual([])
+      expect(await db.all('SELECT id FROM note')).toEqual([])
+      expect(await db.all('SELECT version FROM _replic_migrations')).toEqual([{ version: 1 }])
+    })
+
     it('by an error that nobody catches', async () => {
       const { dir, ...result } = await run(`const db = await open('a.db')
       await db.upsert('note', { id: 1 })
@@ -273,6 +290,25 @@ describe.each([
         })`,
       )
       expect(result).toMatchObject({ ...ended, stdout: '0 [{"id":1}]\n' })
+    })
+
+    it('may be terminated in the middle of a migration, with writes that wait for it', async () => {
+      const result = await runWorker(
+        `const up = async (tx) => {
+          await tx.exec('CREATE TABLE own (a)')
+          parentPort.postMessage('now')
+          for (;;) await tx.run('INSERT INTO own VALUES (1)')
+        }
+        db.migrate([{ up: ${JSON.stringify(NOTES)} }, { up }])
+        for (let id = 0; id < 1000; id++) db.upsert('note', { id })`,
+        `worker.on('message', async () => {
+          await worker.terminate()
+          const db = await reopen()
+          const { n } = await db.get("SELECT count(*) AS n FROM sqlite_schema WHERE name = 'own'")
+          console.log(n, (await db.all('SELECT version FROM _replic_migrations')).length)
+        })`,
+      )
+      expect(result).toMatchObject({ ...ended, stdout: '0 1\n' })
     })
 
     it('may be terminated in the middle of writes', async () => {

@@ -148,9 +148,11 @@ template <typename J> Napi::Value Connection::write(const Napi::CallbackInfo &in
   return state_->submit<WriteJob>(job, given, state_->writes);
 }
 
-// It has no arguments: nothing is to be read from `info`.
+// Taken even if the queue is full: what comes between two steps must not end a migration.
 Napi::Value Connection::migration_begin(const Napi::CallbackInfo &) {
-  return state_->submit<WriteJob>(new (std::nothrow) MigrationBeginJob, true, state_->writes);
+  MigrationBeginJob *job = new (std::nothrow) MigrationBeginJob;
+  if (state_->phase == Phase::open) return state_->accept<WriteJob>(job, state_->writes);
+  return state_->submit<WriteJob>(job, true, state_->writes);
 }
 
 // The calls of a migration are taken while the connection closes, too: that waits for its end.

@@ -251,6 +251,17 @@ static void prepare_stopped(cluster *c) {
   peer_stop(&c->peers[0]);
 }
 
+/* A file as the first release has left it. */
+static void prepare_layout_1(cluster *c) {
+  prepare_stopped(c);
+  sql_exec(peer_sql(&c->peers[0]),
+           "ALTER TABLE _replic_migrations DROP COLUMN name;"
+           "ALTER TABLE _replic_migrations DROP COLUMN hash;"
+           "ALTER TABLE _replic_migrations DROP COLUMN rename;"
+           "ALTER TABLE _replic_migrations DROP COLUMN appliedAt;"
+           "DROP TABLE _replic_renames; UPDATE _replic_meta SET value = 1 WHERE key = 'layout'");
+}
+
 static int run_open(cluster *c) {
   peer *p = &c->peers[0];
   int rc = replic_open(&p->config, peer_now(p), &p->r);
@@ -265,6 +276,14 @@ static void check_same_peer(cluster *c) {
   CHECK(!replic_is_new_peer(c->peers[0].r));
   CHECK_INT(replic_peer_id(c->peers[0].r), 101);
   check_written(c);
+}
+
+static void check_upgraded(cluster *c) {
+  sqlite3 *db = peer_sql(&c->peers[0]);
+  check_same_peer(c);
+  CHECK(sql_int(db, "SELECT value FROM _replic_meta WHERE key = 'layout'") > 1);
+  CHECK_INT(sql_int(db, "SELECT count(*) FROM _replic_migrations WHERE hash = ''"), 1);
+  CHECK_INT(sql_int(db, "SELECT count(*) FROM _replic_renames"), 0);
 }
 
 /* A backup replaces an earlier one, or leaves it as it was, and leaves nothing else. */
@@ -478,6 +497,7 @@ const work FAULT_SQL = {prepare_nothing, run_sql_of_the_application, check_one_r
 const work FAULT_MIGRATION = {prepare_nothing, run_migrate, check_migrated};
 const work FAULT_BACKUP = {prepare_backup, run_backup, check_written};
 const work FAULT_SUMS = {prepare_row, run_sums, check_written};
+const work FAULT_UPGRADE = {prepare_layout_1, run_open, check_upgraded};
 const work FAULT_OPENING = {prepare_stopped, run_open, check_same_peer};
 
 /* ---- one round, and all of them ---- */

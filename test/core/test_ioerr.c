@@ -174,6 +174,10 @@ static void opening(void) {
   fault_everywhere(&INPUT_OUTPUT, &FAULT_OPENING, 1);
 }
 
+static void opening_a_file_of_an_earlier_layout(void) {
+  fault_everywhere(&INPUT_OUTPUT, &FAULT_UPGRADE, 1);
+}
+
 static void a_backup(void) {
   fault_everywhere(&INPUT_OUTPUT, &FAULT_BACKUP, 1);
 }
@@ -207,6 +211,7 @@ int main(int argc, char **argv) {
       TEST(sql_of_the_application),
       TEST(a_migration),
       TEST(opening),
+      TEST(opening_a_file_of_an_earlier_layout),
       TEST(a_backup),
       TEST(sums_of_a_snapshot),
       TEST(retention),

@@ -73,6 +73,10 @@ static void opening(void) {
   fault_everywhere(&ALLOCATION, &FAULT_OPENING, 25);
 }
 
+static void opening_a_file_of_an_earlier_layout(void) {
+  fault_everywhere(&ALLOCATION, &FAULT_UPGRADE, 25);
+}
+
 static void a_backup(void) {
   fault_everywhere(&ALLOCATION, &FAULT_BACKUP, 3);
 }
@@ -107,6 +111,7 @@ int main(int argc, char **argv) {
       TEST(sql_of_the_application),
       TEST(a_migration),
       TEST(opening),
+      TEST(opening_a_file_of_an_earlier_layout),
       TEST(a_backup),
       TEST(sums_of_a_snapshot),
       TEST(retention),
