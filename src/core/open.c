@@ -103,8 +103,18 @@ static int open_database(replic *r) {
   return replic__identity_open(r);
 }
 
-/* From layout i + 1 to the next. Tables that are new altogether are created below. */
+#define DROPPED                                                                                    \
+  "(origin INTEGER NOT NULL, sequence INTEGER NOT NULL, patchedAt INTEGER NOT NULL, epoch "        \
+  "INTEGER "                                                                                       \
+  "NOT NULL, PRIMARY KEY(origin, sequence, patchedAt, epoch)) WITHOUT ROWID;"
+
+/* From layout i + 1 to the next. Tables that are new altogether are created already. */
 static const char *const UPGRADES[] = {
+    /* patches that were issued before there were epochs have the epoch 0, on every peer */
+    "CREATE TABLE main._replic_was AS SELECT origin, sequence, patchedAt FROM main._replic_dropped;"
+    "DROP TABLE main._replic_dropped; CREATE TABLE main._replic_dropped" DROPPED
+    "INSERT INTO main._replic_dropped SELECT origin, sequence, patchedAt, 0 FROM main._replic_was;"
+    "DROP TABLE main._replic_was;"
     "ALTER TABLE main._replic_migrations ADD COLUMN name TEXT NOT NULL DEFAULT '';"
     "ALTER TABLE main._replic_migrations ADD COLUMN hash TEXT NOT NULL DEFAULT '';"
     "ALTER TABLE main._replic_migrations ADD COLUMN rename TEXT NOT NULL DEFAULT '';"
@@ -163,9 +173,7 @@ static int set_up(replic *r) {
         "age);"
         "CREATE TABLE IF NOT EXISTS main._replic_forks(origin INTEGER PRIMARY KEY, common INTEGER "
         "NOT NULL, patchedAt INTEGER NOT NULL, parted INTEGER NOT NULL);"
-        "CREATE TABLE IF NOT EXISTS main._replic_dropped(origin INTEGER NOT NULL, sequence INTEGER "
-        "NOT NULL, patchedAt INTEGER NOT NULL, epoch INTEGER NOT NULL, PRIMARY KEY(origin, "
-        "sequence, patchedAt, epoch)) WITHOUT ROWID;"
+        "CREATE TABLE IF NOT EXISTS main._replic_dropped" DROPPED
         "CREATE TABLE IF NOT EXISTS main._replic_migrations(version INTEGER PRIMARY KEY, up TEXT "
         "NOT NULL, down TEXT NOT NULL, name TEXT NOT NULL DEFAULT '', hash TEXT NOT NULL DEFAULT "
         "'', rename TEXT NOT NULL DEFAULT '', appliedAt INTEGER NOT NULL DEFAULT 0);"

@@ -259,7 +259,10 @@ static void prepare_layout_1(cluster *c) {
            "ALTER TABLE _replic_migrations DROP COLUMN hash;"
            "ALTER TABLE _replic_migrations DROP COLUMN rename;"
            "ALTER TABLE _replic_migrations DROP COLUMN appliedAt;"
-           "DROP TABLE _replic_renames; UPDATE _replic_meta SET value = 1 WHERE key = 'layout'");
+           "DROP TABLE _replic_renames; DROP TABLE _replic_epochs; DROP TABLE _replic_dropped;"
+           "CREATE TABLE _replic_dropped(origin INTEGER NOT NULL, sequence INTEGER NOT NULL, "
+           "patchedAt INTEGER NOT NULL, PRIMARY KEY(origin, sequence, patchedAt)) WITHOUT ROWID;"
+           "UPDATE _replic_meta SET value = 1 WHERE key = 'layout'");
 }
 
 static int run_open(cluster *c) {
