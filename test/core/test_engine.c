@@ -658,6 +658,59 @@ static void a_migration_that_fails_changes_nothing(void) {
   check_memory_is_disk(p);
 }
 
+static int run_step(peer *p, const char *sql) {
+  int64_t changes, rowid;
+  return replic_step_run(p->r, sql, strlen(sql), 1, NULL, 0, &changes, &rowid);
+}
+
+static void the_calls_of_a_step(void) {
+  cluster *c = single();
+  peer *p = &c->peers[0];
+  const replic_step second = {.kind = REPLIC_STEP_UP, .version = 2, .name = "second"},
+                    third = {.kind = REPLIC_STEP_UP, .version = 3},
+                    anew = {.kind = REPLIC_STEP_NOTE, .version = 1, .up = "other text"},
+                    beyond = {.kind = REPLIC_STEP_NOTE, .version = 4};
+  replic_rows rows = {0};
+  int64_t sequence;
+  peer_begin(p);
+  CHECK_CODE(p->r, run_step(p, "SELECT 1"), REPLIC_EUSAGE);
+  CHECK_CODE(p->r, replic_step_read(p->r, "SELECT 1", 8, NULL, 0, 1, &rows), REPLIC_EUSAGE);
+  CHECK_CODE(p->r, replic_step_end(p->r), REPLIC_EUSAGE);
+  CHECK_CODE(p->r, replic_step_begin(p->r, &third), REPLIC_EMIGRATION);
+  CHECK_CODE(p->r, replic_step_begin(p->r, &beyond), REPLIC_EMIGRATION);
+  CHECK_OK(p->r, replic_step_begin(p->r, &second));
+  CHECK_CODE(p->r, replic_step_begin(p->r, &third), REPLIC_EUSAGE);
+  /* T and T_patches may differ between two calls, but not where patches are written */
+  CHECK_OK(p->r, run_step(p, "ALTER TABLE t ADD COLUMN w INTEGER"));
+  CHECK_CODE(p->r, put_in_batch(p, 1, 1, &sequence), REPLIC_ESCHEMA);
+  CHECK_CODE(p->r, put_in_batch(p, 1, 1, &sequence), REPLIC_ESCHEMA);
+  CHECK_OK(p->r, run_step(p, "ALTER TABLE t_patches ADD COLUMN w INTEGER"));
+  CHECK_OK(p->r, put_in_batch(p, 1, 1, &sequence));
+  static const char READ[] = "SELECT id, w FROM t UNION ALL SELECT 2, 3";
+  replic_value value;
+  CHECK_OK(p->r, replic_step_read(p->r, READ, strlen(READ), NULL, 0, 1, &rows));
+  CHECK_INT(rows.n_rows, 2);
+  CHECK_INT(rows.n_columns, 2);
+  size_t at = replic_rows_value(&rows, 0, &value);
+  CHECK(value.type == REPLIC_TEXT && value.len == 2 && !memcmp(value.data, "id", 2));
+  at = replic_rows_value(&rows, at, &value);
+  CHECK_INT(replic_rows_value(&rows, at, &value) > at && value.i == 1, 1);
+  replic_rows_free(&rows);
+  CHECK_OK(p->r, replic_step_end(p->r));
+  CHECK_OK(p->r, replic_step_begin(p->r, &third)); /* several steps, one transaction */
+  CHECK_OK(p->r, replic_step_end(p->r));
+  CHECK_OK(p->r, replic_step_begin(p->r, &anew));
+  CHECK_OK(p->r, replic_step_end(p->r));
+  CHECK_INT(sql_int(p->r->db, "SELECT count(*) FROM _replic_migrations"), 3);
+  CHECK_TEXT(sql_text(p->r->db, "SELECT up FROM _replic_migrations WHERE version = 1"),
+             "other text");
+  peer_rollback(p);
+  CHECK_INT(sql_int(peer_sql(p), "SELECT count(*) FROM _replic_migrations"), 1);
+  CHECK_CODE(p->r, try_upsert(p, "t", ROW({"id", v_int(1)}, {"w", v_int(5)})), REPLIC_ECOLUMN);
+  CHECK_INT(put(p, 1, "x"), 1);
+  check_memory_is_disk(p);
+}
+
 static void run_may_change_the_schema_of_other_tables(void) {
   cluster *c = single();
   peer *p = &c->peers[0];
@@ -1049,6 +1102,7 @@ int main(int argc, char **argv) {
       TEST(parameters_of_run),
       TEST(migrations_go_up_and_down),
       TEST(a_migration_that_fails_changes_nothing),
+      TEST(the_calls_of_a_step),
       TEST(run_may_change_the_schema_of_other_tables),
       TEST(a_file_is_open_once),
       TEST(a_file_is_open_in_one_process),
