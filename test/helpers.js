@@ -4,15 +4,15 @@
 import { spawn } from 'node:child_process'
 import { EventEmitter } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
-import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { expect, onTestFinished, vi } from 'vitest'
 import { Replica } from '../lib/index.js'
-import { libcOf } from '../lib/load.js'
 import { connect, listen } from '../lib/transport/tcp.js'
+
+export { bunProgram } from './programs.js'
 
 // Nothing is timed: this only ends a test that hangs, on a slow machine too.
 vi.setConfig({ testTimeout: 60_000, hookTimeout: 60_000 })
@@ -226,22 +226,6 @@ export function startProcess(command, args, options) {
       child.on('error', reject)
       child.on('close', (code, signal) => resolve({ code, signal, stdout, stderr }))
     }),
-  }
-}
-
-// The program comes with the optional dependency for this platform. The install script of the npm
-// package `bun`, where it runs (package.json denies it, which older npm do not know), moves it.
-export function bunProgram() {
-  const windows = process.platform === 'win32'
-  const system = windows ? 'windows' : process.platform
-  const arch = process.arch === 'arm64' ? 'aarch64' : process.arch
-  const musl = process.platform === 'linux' && libcOf('/proc/self/maps') === 'musl' ? '-musl' : ''
-  const program = `@oven/bun-${system}-${arch}${musl}/bin/bun${windows ? '.exe' : ''}`
-  const { resolve } = createRequire(import.meta.url)
-  try {
-    return resolve(program)
-  } catch {
-    return resolve('bun/bin/bun.exe')
   }
 }
 
