@@ -474,6 +474,19 @@ it('Bun.serve', async () => {
   })
 })
 
+it('the example: a chat over WebSockets, with waitFor', async () => {
+  const main = fileURLToPath(new URL('../examples/session/main.js', import.meta.url))
+  expect(await runProcess(process.execPath, [main])).toEqual({
+    code: 0,
+    signal: null,
+    stdout: `at a, new: []
+at b, with the token: [ { id: '1', text: 'Is anybody there?' } ]
+with another one: { error: 'REPLIC_TOKEN' }
+`,
+    stderr: '',
+  })
+})
+
 describe('the arguments', () => {
   it.each([
     [['bad name']],
