@@ -14,8 +14,9 @@ import { connect, listen } from '../lib/transport/tcp.js'
 
 export { bunProgram } from './programs.js'
 
-// Nothing is timed: this only ends a test that hangs, on a slow machine too.
-vi.setConfig({ testTimeout: 60_000, hookTimeout: 60_000 })
+// Nothing is timed: this only ends a test that hangs, on a slow machine too. (Bun's test runner, for which
+// `vitest` is a name of its own, is told on the command line.)
+vi.setConfig?.({ testTimeout: 60_000, hookTimeout: 60_000 })
 
 /** The DDL of SEED.md, to the letter. */
 export const SEED = `
@@ -142,10 +143,7 @@ export function eventOf(db, name, wanted = () => true) {
   })
 }
 
-/** Resolves once `condition()` holds: for what no event tells of. Looks after each turn of the event loop. */
-export async function until(condition) {
-  while (!(await condition())) await new Promise((resolve) => setImmediate(resolve))
-}
+export { until } from './until.js'
 
 /** Resolves when every replica has all that any of them has now. */
 export async function synced(...dbs) {

@@ -27,23 +27,25 @@ export async function redis(db, options) {
   const isCluster = 'masters' in client
   const listening = subscriber ?? (isCluster ? client : await duplicate(client))
   const isOurs = listening !== subscriber && listening !== client
-  const release = () => isOurs && listening.destroy()
+  let unwatch = () => {}
+  const release = () => {
+    unwatch()
+    if (isOurs && listening.isOpen) listening.destroy()
+  }
   try {
-    const joined = await bus(db, { name: 'redis', prefix, ...medium(client, listening, sharded) })
-    const unwatch = watch(isCluster ? [] : [client, listening], joined)
-    const close = async () => {
-      unwatch()
-      await joined.close()
-      release()
-    }
-    return { status: joined.status, close }
+    const over = medium(client, listening, sharded, release)
+    const joined = await bus(db, { name: 'redis', prefix, ...over })
+    unwatch = watch(isCluster ? [] : [client, listening], joined)
+    return { status: joined.status, close: joined.close }
   } catch (error) {
     release()
     throw error
   }
 }
 
-function medium(client, listening, sharded) {
+// `release` is called when all subscriptions have ended: as bus() ends them with the replica too.
+function medium(client, listening, sharded, release) {
+  let subscriptions = 0
   const [publish, subscribe, unsubscribe] = sharded
     ? ['sPublish', 'sSubscribe', 'sUnsubscribe']
     : ['publish', 'subscribe', 'unsubscribe']
@@ -51,7 +53,14 @@ function medium(client, listening, sharded) {
     publish: (channel, bytes) => client[publish](channel, bytes),
     subscribe: async (channel, onMessage) => {
       await listening[subscribe](channel, onMessage, true) // true: as bytes
-      return () => listening.isOpen && listening[unsubscribe](channel, onMessage, true)
+      subscriptions++
+      return async () => {
+        try {
+          if (listening.isOpen) await listening[unsubscribe](channel, onMessage, true)
+        } finally {
+          if (--subscriptions === 0) release()
+        }
+      }
     },
   }
 }

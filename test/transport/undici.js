@@ -10,5 +10,9 @@ export const adapter = {
   connect: (db, address, options) => ws.connect(db, address, { WebSocket, ...options }),
   patches: 10_000,
   drops: 50,
-  stranger: undefined, // nothing of it depends on who else dials
+  stranger: undefined,
+  lacks: {
+    stranger: 'nothing of it depends on who else dials',
+    dripping: 'nothing of it depends on who else dials',
+  },
 }

@@ -1,10 +1,10 @@
 // WebSocket, for the contract.
 
-import { EventEmitter, once } from 'node:events'
+import { once } from 'node:events'
 import { connect as netConnect } from 'node:net'
-import { WebSocket, WebSocketServer } from 'ws'
+import { WebSocketServer } from 'ws'
 import { attach, connect } from '../../lib/transport/websocket.js'
-import { openLine, openStranger } from './line.js'
+import { openBadLine, openLine, openStranger } from './line.js'
 
 const urlOf = ({ port }) => `ws://127.0.0.1:${port}/`
 const request = (...headers) => ['GET / HTTP/1.1', 'host: x', ...headers, '', ''].join('\r\n')
@@ -43,6 +43,12 @@ export const adapter = {
     return { ...line, address: { port: line.port } }
   },
 
+  faults: ['loss', 'delayMs'],
+  async badLine(address) {
+    const line = await openBadLine(address.port)
+    return { ...line, address: { port: line.port } }
+  },
+
   stranger: ({ port }) =>
     openStranger(netConnect({ port, host: '127.0.0.1', noDelay: true }), 'connect'),
   dripping: { 'within a message': after('82fe100000000000'), nothing: after('') },
@@ -58,26 +64,5 @@ export const adapter = {
     'a message of garbage': after('828400000000deadbeef'),
     'a last part of nothing': after('8282000000000123'),
     'a part of garbage, as the last one': after('8286000000000123deadbeef'),
-  },
-
-  async raw(address) {
-    const socket = new WebSocket(urlOf(address), { perMessageDeflate: false })
-    const ended = new Promise((resolve) => socket.on('error', () => {}).on('close', resolve))
-    const told = new EventEmitter()
-    const frames = []
-    socket.on('message', (data) => {
-      frames.push(data)
-      told.emit('frame')
-    })
-    await Promise.race([once(socket, 'open').catch(() => {}), ended])
-    return {
-      send: (frame) => socket.readyState === WebSocket.OPEN && socket.send(frame),
-      next: async () => {
-        while (frames.length === 0) await once(told, 'frame')
-        return frames.shift()
-      },
-      ended,
-      destroy: () => socket.terminate(),
-    }
   },
 }

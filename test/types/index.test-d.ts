@@ -31,7 +31,7 @@ export async function opening(): Promise<void> {
   await Replica.open('app.db', { peerId: 7, durability: 'normal', readBigInts: true })
   await Replica.open('app.db', { maxPatchRetentionMs: Infinity })
   await Replica.open('app.db', {
-    authorize: (peerId, { tls }) => tls?.certificate?.subject['CN'] === `peer-${peerId}`,
+    authorize: (peerId, { tls }) => tls?.certificate?.subject.CN === `peer-${peerId}`,
   })
   // @ts-expect-error an unknown option
   await Replica.open('app.db', { peerID: 7 })

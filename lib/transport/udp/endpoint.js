@@ -13,6 +13,7 @@ import {
   NEEDS_SECRET,
   NO_ROOM,
   OTHER_SECRET,
+  objection,
 } from './handshake.js'
 import { Session } from './session.js'
 
@@ -189,6 +190,8 @@ export class Endpoint {
     if (reason === undefined) return this.#accept(name, asked, sender)
     this.counters.refused++
     this.transmit([datagram.refuse(asked.id, reason)], sender)
+    const error = objection(reason) // its cookie has shown that it is where it says
+    this.#links.turnedAway({ transport: 'udp', address: join(sender) }, error)
   }
 
   #objection(asked) {

@@ -60,6 +60,21 @@ const REASONS = {
   ],
   [NO_ROOM]: ['REPLIC_BUSY', 'the other side reports: its limits permit no more links'],
 }
+// The same, as the side that refuses tells it.
+const OBJECTIONS = {
+  [NEEDS_SECRET]: [
+    'REPLIC_AUTH',
+    'the side that dials has not been given a secret: set it there too',
+  ],
+  [OTHER_SECRET]: REASONS[OTHER_SECRET],
+  [HAS_NO_SECRET]: [
+    'REPLIC_AUTH',
+    'the side that dials has a secret and this one has none: set it here too',
+  ],
+  [NO_ROOM]: ['REPLIC_BUSY', 'maxLinks or maxPendingLinks permits no more links'],
+}
+export const objection = (reason) => new ReplicError(...OBJECTIONS[reason])
+
 export const refusal = (reason) =>
   new ReplicError(
     ...(REASONS[reason] ?? ['REPLIC_PROTOCOL', `the other side refuses: reason ${reason}`]),

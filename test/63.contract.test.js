@@ -1,0 +1,6 @@
+// UDP keeps the contract of all transports.
+
+import { contract } from './transport/contract.js'
+import { adapter } from './transport/udp.js'
+
+contract(adapter)

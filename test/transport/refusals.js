@@ -1,0 +1,113 @@
+// The contract: who is refused, and that both sides are told.
+
+import { copyFileSync, existsSync } from 'node:fs'
+import { join } from 'node:path'
+import { expect, it } from 'vitest'
+import { readError } from '../../lib/handshake.js'
+import { converged, eventOf, openReplica, synced, tempDir, until } from '../helpers.js'
+import { isDown, isUp, many, open, SECRET } from './contract.js'
+
+const HOUR = 3_600_000
+const withCode = (code) => (event) => event.code === code
+
+export function refusals(adapter, tools) {
+  const { linked, listening, connecting, rawTo, stillServes } = tools
+
+  it.each([
+    ['another secret', { secret: SECRET }, { secret: `${SECRET}!` }],
+    ['no secret where it dials', {}, { secret: SECRET }],
+    ['no secret where it listens', { secret: SECRET }, {}],
+    ['no authorization', {}, { authorize: () => false }],
+  ])('refuses %s', async (name, near, far) => {
+    const [a, b] = [await open(11, near), await open(12, far)]
+    await a.upsert('note', { id: 1 })
+    const downs = [eventOf(a, 'link', isDown), eventOf(b, 'link', isDown)]
+    const listener = await listening(b)
+    connecting(a, listener.address)
+    const codes = name === 'no authorization' ? ['REPLIC_AUTH'] : adapter.authCodes
+    for (const { code } of await Promise.all(downs)) {
+      expect(codes ?? ['REPLIC_AUTH']).toContain(code)
+    }
+    expect(b.status().vector).toEqual({})
+  })
+
+  it('refuses another version of the protocol', async () => {
+    const b = await open(12)
+    const { address } = await listening(b)
+    const down = eventOf(b, 'link', isDown)
+    const raw = await (await rawTo(address))()
+    raw.send(Buffer.from('0201', 'hex'))
+    expect(await down).toMatchObject({ code: 'REPLIC_VERSION' })
+    const errors = []
+    for (let frame = await raw.next(); frame; frame = await raw.next()) {
+      errors.push(readError(frame)?.code)
+    }
+    expect(errors).toContain('REPLIC_VERSION')
+    await stillServes(b, address)
+  })
+
+  it('refuses two histories under one peerId', async () => {
+    const [path, place] = [join(tempDir(), 'a.db'), join(tempDir(), 'b.db')]
+    const first = await openReplica({ path, peerId: 11 })
+    await first.upsert('note', { id: 1, text: 'common' })
+    await first.close()
+    for (const part of ['', '-wal', '-replic']) {
+      if (existsSync(path + part)) copyFileSync(path + part, place + part)
+    }
+    const [a, copy, b] = [
+      await openReplica({ path, ddl: null }),
+      await openReplica({ path: place, ddl: null }),
+      await open(12),
+    ]
+    await a.upsert('note', { id: 1, text: 'one' })
+    const { listener, connection } = await linked(a, b)
+    await synced(a, b)
+    const gone = eventOf(b, 'link', isDown)
+    await connection.close()
+    await gone
+    const stamped = Date.now() // not before: two patches of one millisecond would be taken for one
+    await until(() => Date.now() > stamped)
+    await copy.upsert('note', [
+      { id: 1, text: 'two' },
+      { id: 2, text: 'two' },
+    ])
+    const isFork = withCode('REPLIC_FORK')
+    const told = [eventOf(copy, 'link', isFork), eventOf(b, 'link', isFork)]
+    connecting(copy, listener.address)
+    for (const { reason } of await Promise.all(told)) expect(reason).toContain('11')
+    expect(await b.get('SELECT text FROM note')).toEqual({ text: 'one' })
+  })
+
+  it('takes no patch from the future, and says so on both sides', async () => {
+    const path = join(tempDir(), 'a.db')
+    const writer = await openReplica({ path, peerId: 11 })
+    await writer.upsert('note', { id: 1 })
+    const sql = `UPDATE note_patches SET _patchedAt = _patchedAt + ${HOUR}`
+    await writer.run(sql, [], { unsafe: true })
+    await writer.close()
+    const [a, b] = [await openReplica({ path, ddl: null }), await open(12)]
+    const isSkew = withCode('REPLIC_CLOCK_SKEW')
+    const told = [eventOf(a, 'link', isSkew), eventOf(b, 'link', isSkew)]
+    await linked(a, b)
+    expect(await Promise.all(told)).toMatchObject([{ state: 'error' }, { state: 'error' }])
+    await b.upsert('note', { id: 2 })
+    await a.waitFor('12.1', 60_000)
+    expect(b.status().vector).toEqual({ 12: 1 })
+  })
+
+  it('has room for maxLinks, and for the next one when one has left', async () => {
+    const [a, b, c] = [await open(11), await open(12, { maxLinks: 1, ...QUICK }), await open(13)]
+    const { listener, connection } = await linked(a, b)
+    connecting(c, listener.address)
+    await until(() => b.status().refusedLinks > 0)
+    const ready = () => b.status().links.filter(({ state }) => state === 'ready')
+    expect(ready().map(({ peerId }) => peerId)).toEqual([11])
+    const up = eventOf(b, 'link', (event) => isUp(event) && event.peerId === 13)
+    await connection.close()
+    await up
+    await c.upsert('note', many(10))
+    expect((await converged(b, c)).note).toHaveLength(10)
+  })
+}
+
+const QUICK = { heartbeatMs: 20 }
