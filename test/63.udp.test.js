@@ -3,6 +3,7 @@
 
 import { randomBytes } from 'node:crypto'
 import { createSocket } from 'node:dgram'
+import { networkInterfaces } from 'node:os'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { randomFrom } from '../examples/demo/random.js'
 import { Congestion } from '../lib/transport/udp/congestion.js'
@@ -11,6 +12,7 @@ import { Receiver } from '../lib/transport/udp/receiver.js'
 import { ReplayWindow } from '../lib/transport/udp/replay.js'
 import { Sender } from '../lib/transport/udp/sender.js'
 import { bind, peer } from '../lib/transport/udp.js'
+import { isTested } from './chaos/play.js'
 import { UdpProxy } from './chaos/udp.js'
 import {
   converged,
@@ -24,7 +26,7 @@ import {
   until,
 } from './helpers.js'
 
-vi.setConfig({ testTimeout: 120_000 })
+vi.setConfig?.({ testTimeout: 120_000 })
 
 const SECRET = 'a secret of the tests, long enough'
 const SEED = Number(process.env.REPLIC_SEED ?? 4)
@@ -402,6 +404,31 @@ describe.each([
     expect(note).toHaveLength(500)
   })
 })
+
+const hasIPv6 = Object.values(networkInterfaces()).some((all) =>
+  all.some(({ address }) => address === '::1'),
+)
+describe.skipIf(!isTested('IPv6', hasIPv6 ? null : { why: 'no ::1 here', isFixable: false }))(
+  'IPv6',
+  () => {
+    it.each(['::1', '::'])('bound to %s', async (address) => {
+      const [a, b] = await replicas(2, { secret: SECRET })
+      const endpoint = await bind(b, { address })
+      const up = eventOf(b, 'link', isUp)
+      const { port } = endpoint.address()
+      const connection = peer(a, { address: '::1', port, ...FAST })
+      expect(await up).toMatchObject({
+        peerId: 11,
+        address: expect.stringMatching(/^\[::1\]:\d+$/),
+      })
+      expect(a.status().links).toMatchObject([{ address: `[::1]:${port}` }])
+      await Promise.all([a.upsert('note', many(500)), b.upsert('note', many(500, 250))])
+      const { note } = await converged(a, b)
+      expect(note).toHaveLength(750)
+      await connection.close()
+    })
+  },
+)
 
 describe('bad lines', () => {
   it.each([

@@ -1,7 +1,7 @@
 // Peers that meet on a bus: any that an application brings, NATS and Redis.
 
 import { connect } from '@nats-io/transport-node'
-import { createClient } from 'redis'
+import { createClient, createCluster } from 'redis'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { bus } from '../lib/transport/bus.js'
 import * as format from '../lib/transport/bus-message.js'
@@ -19,7 +19,7 @@ import {
   tempDir,
   until,
 } from './helpers.js'
-import { startNats, startRedis, whyNoServer } from './servers.js'
+import { startNats, startRedis, startRedisCluster, whyNoServer } from './servers.js'
 
 const hasNats = isTested('NATS', whyNoServer('nats-server'))
 const hasRedis = isTested('Redis', whyNoServer('redis-server'))
@@ -562,6 +562,48 @@ describe.skipIf(!hasNats)('NATS', () => {
       await converged(...dbs)
     }
   })
+
+  const natsOf = async (server, options) => {
+    const connection = await connect({ port: server.port, ...options })
+    onTestFinished(() => connection.close())
+    return connection
+  }
+
+  it('a frame beyond max_payload goes in parts, none of which is', async () => {
+    const server = await startNats({ maxPayload: 8192 })
+    onTestFinished(() => server.close())
+    const dbs = await replicas(2)
+    const joined = []
+    for (const db of dbs) joined.push(await nats(db, { connection: await natsOf(server) }))
+    await meshed(...dbs)
+    const { sent } = joined[0].status()
+    await dbs[0].upsert('note', { id: 1, text: 'é'.repeat(500_000) })
+    await converged(...dbs)
+    expect(joined[0].status().sent - sent).toBeGreaterThan(1_000_000 / 8192)
+    expect(dbs.map((db) => linksOf(db).length)).toEqual([1, 1])
+  })
+
+  it('is drained by the application: links end, and the rest goes on', async () => {
+    const server = await startNats()
+    onTestFinished(() => server.close())
+    const dbs = await replicas(3)
+    const connections = []
+    for (const db of dbs) {
+      connections.push(await natsOf(server))
+      await nats(db, { connection: connections.at(-1) })
+    }
+    await meshed(...dbs)
+    const down = eventOf(dbs[0], 'link', isDown)
+    await connections[0].drain()
+    await down
+    await until(() => seen(dbs[0]).links.length === 0)
+    await dbs[0].upsert('note', { id: 1 })
+    await dbs[1].upsert('note', { id: 2 })
+    await converged(dbs[1], dbs[2])
+    await nats(dbs[0], { connection: await natsOf(server) })
+    const { note } = await converged(...dbs)
+    expect(note).toHaveLength(2)
+  })
 })
 
 describe.skipIf(!hasRedis)('Redis', () => {
@@ -584,6 +626,47 @@ describe.skipIf(!hasRedis)('Redis', () => {
       await Promise.all(dbs.map((db, i) => db.upsert('note', many(50, 50 * (round + i)))))
       await server.restart()
       await meshed(...dbs)
+      await converged(...dbs)
+    }
+  })
+
+  it('with a client that subscribes, of the application’s own', async () => {
+    const server = await startRedis()
+    onTestFinished(() => server.close())
+    const dbs = await replicas(2)
+    const joined = []
+    for (const db of dbs) {
+      const clients = ['client', 'subscriber'].map(async (name) => {
+        const socket = { port: Number(server.port), reconnectStrategy: 20 }
+        const client = await createClient({ socket })
+          .on('error', () => {})
+          .connect()
+        onTestFinished(() => client.destroy())
+        return [name, client]
+      })
+      joined.push(await redis(db, Object.fromEntries(await Promise.all(clients))))
+    }
+    await meshed(...dbs)
+    await dbs[0].upsert('note', { id: 1 })
+    await converged(...dbs)
+    await Promise.all(joined.map((each) => each.close()))
+    await until(() => dbs.every((db) => seen(db).links.length === 0))
+  })
+
+  it.each([true, false])('a cluster of three masters; sharded: %s', async (sharded) => {
+    const server = await startRedisCluster()
+    onTestFinished(() => server.close())
+    const dbs = await replicas(3)
+    for (const [i, db] of dbs.entries()) {
+      const url = `redis://127.0.0.1:${server.ports[i]}`
+      const client = createCluster({ rootNodes: [{ url }] }).on('error', () => {})
+      await client.connect()
+      onTestFinished(() => client.destroy())
+      await redis(db, { client, sharded })
+    }
+    await meshed(...dbs)
+    for (let round = 0; round < 3; round++) {
+      await Promise.all(dbs.map((db, i) => db.upsert('note', many(50, 50 * (round + i)))))
       await converged(...dbs)
     }
   })

@@ -7,19 +7,25 @@ import { bunProgram, runProcess } from './helpers.js'
 import { whyNoServer } from './servers.js'
 
 const contract = fileURLToPath(new URL('./bun/contract.js', import.meta.url))
+const udp = fileURLToPath(new URL('./63.udp.test.js', import.meta.url))
 const NEEDS = { nats: 'nats-server', redis: 'redis-server' }
 const transports = ['tcp', 'tls', 'websocket', 'http', 'udp', 'bus', 'nats', 'redis'].filter(
   (name) => !NEEDS[name] || isTested(name, whyNoServer(NEEDS[name])),
 )
 
+/** Runs tests on Bun's own runner. Of its report, "(fail) ..." names what has failed. */
+async function passes(args, env) {
+  const options = { env: { ...process.env, ...env } }
+  const all = ['test', '--timeout', '300000', ...args]
+  const { code, stdout, stderr } = await runProcess(bunProgram(), all, options)
+  const report = `${stdout}${stderr}`
+  expect([code, report]).toEqual([0, expect.stringMatching(/\n *[1-9]\d* pass\n/)])
+}
+
 it.each(transports)(
   '%s keeps the contract on Bun',
-  async (name) => {
-    const env = { ...process.env, TRANSPORT: name }
-    const args = ['test', '--timeout', '300000', contract]
-    const { code, stdout, stderr } = await runProcess(bunProgram(), args, { env })
-    const report = `${stdout}${stderr}` // "(fail) ..." names what has failed
-    expect([code, report]).toEqual([0, expect.stringMatching(/\n *[1-9]\d* pass\n/)])
-  },
+  (name) => passes([contract], { TRANSPORT: name }),
   900_000,
 )
+
+it('UDP over IPv6 on Bun', () => passes([udp, '-t', 'IPv6']))

@@ -1,12 +1,13 @@
 // A nats-server and a redis-server (Debian's packages of those names), for tests: on free ports of
 // 127.0.0.1, their files in folders of their own. No test runner, so that children can import it.
 
-import { spawn, spawnSync } from 'node:child_process'
+import { execFile, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { promisify } from 'node:util'
 
 /** Why a server cannot be started here, as { why, isFixable }; null if it can. */
 export function whyNoServer(command) {
@@ -27,6 +28,27 @@ export const startRedis = () =>
     ...['--bind', '127.0.0.1', '--port', port],
     ...['--dir', dir, '--save', ''],
   ])
+
+/** A cluster of three masters: { ports, close() }, once it takes calls. */
+export async function startRedisCluster() {
+  const servers = []
+  for (let i = 0; i < 3; i++) {
+    const busPort = await freePort() // its default, port + 10,000, may be no port at all
+    servers.push(
+      await start('redis-server', /Ready to accept connections/, (port, dir) => [
+        ...['--bind', '127.0.0.1', '--port', port, '--dir', dir, '--save', ''],
+        ...['--cluster-enabled', 'yes', '--cluster-port', busPort],
+      ]),
+    )
+  }
+  const addresses = servers.map(({ port }) => `127.0.0.1:${port}`)
+  const create = ['--cluster', 'create', ...addresses, '--cluster-replicas', '0', '--cluster-yes']
+  await promisify(execFile)('redis-cli', create)
+  return {
+    ports: servers.map(({ port }) => Number(port)),
+    close: () => Promise.all(servers.map((server) => server.close())),
+  }
+}
 
 /** { port, kill() at once, restart() on the same port, signal(name), close() }, once it is ready. */
 async function start(command, ready, argsOf) {
