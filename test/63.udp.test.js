@@ -3,7 +3,6 @@
 
 import { randomBytes } from 'node:crypto'
 import { createSocket } from 'node:dgram'
-import { networkInterfaces } from 'node:os'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { randomFrom } from '../examples/demo/random.js'
 import { Congestion } from '../lib/transport/udp/congestion.js'
@@ -18,6 +17,7 @@ import {
   converged,
   eventOf,
   FAST,
+  hasIPv6,
   openReplica,
   rejects,
   synced,
@@ -405,9 +405,6 @@ describe.each([
   })
 })
 
-const hasIPv6 = Object.values(networkInterfaces()).some((all) =>
-  all.some(({ address }) => address === '::1'),
-)
 describe.skipIf(!isTested('IPv6', hasIPv6 ? null : { why: 'no ::1 here', isFixable: false }))(
   'IPv6',
   () => {

@@ -3,7 +3,7 @@
 import { fileURLToPath } from 'node:url'
 import { expect, it } from 'vitest'
 import { isTested } from './chaos/play.js'
-import { bunProgram, runProcess } from './helpers.js'
+import { bunProgram, hasIPv6, runProcess } from './helpers.js'
 import { whyNoServer } from './servers.js'
 
 const contract = fileURLToPath(new URL('./bun/contract.js', import.meta.url))
@@ -28,4 +28,4 @@ it.each(transports)(
   900_000,
 )
 
-it('UDP over IPv6 on Bun', () => passes([udp, '-t', 'IPv6']))
+it.skipIf(!hasIPv6)('UDP over IPv6 on Bun', () => passes([udp, '-t', 'IPv6']))

@@ -4,7 +4,7 @@
 import { spawn } from 'node:child_process'
 import { EventEmitter } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { networkInterfaces, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
@@ -226,6 +226,11 @@ export function startProcess(command, args, options) {
     }),
   }
 }
+
+/** Whether this machine has an IPv6 address of its own, ::1. */
+export const hasIPv6 = Object.values(networkInterfaces()).some((all) =>
+  all.some(({ address }) => address === '::1'),
+)
 
 /** The path of a file in test/child. */
 export const childPath = (name) => fileURLToPath(new URL(`./child/${name}`, import.meta.url))
