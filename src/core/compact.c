@@ -31,7 +31,9 @@ typedef struct slice {
 
 static int delete_patch(slice *s, const replic__patch *p) {
   replic__entry *entry = replic__vector_entry(s->r, p->origin);
+  int pending, rc = replic__pending_exists(s->r, p->origin, p->sequence, &pending);
   if (!entry) return SQLITE_NOMEM;
+  if (rc != REPLIC_OK || pending) return rc; /* somebody may need what this schema cannot hold */
   if (p->sequence > entry->pruned.floor) entry->pruned.floor = p->sequence;
   entry->pruned.missing++;
   s->r->counters.patches_pruned++;
@@ -62,6 +64,7 @@ static int look_at(void *ctx, const replic__patch *p) {
   s->left--;
   s->out->examined++;
   replic__vector_entry(s->r, p->origin)->pruned.cursor = p->sequence;
+  if (!t) return REPLIC_OK; /* pending */
 
   unsigned char *take = t->take;
   size_t n_cells = (size_t)(t->n_fields - t->n_keys);

@@ -14,6 +14,8 @@
  *   sync.c      links: who lacks what; the frames that say so
  *   outgoing.c  patches from the log to the links
  *   incoming.c  patches from the links to the log
+ *   definition.c what a table of another peer's is here
+ *   pending.c   patches that this schema cannot hold
  *   jump.c      the same where the log is pruned
  *   fork.c      two histories under one peerId
  *   wire.c      bytes <-> frames
@@ -46,6 +48,7 @@ typedef struct replic__field {
   int key;           /* position in the primary key from 1, else 0 */
   int required; /* NOT NULL, and no constant DEFAULT: without it a merge cannot create the row */
   int untyped;  /* no affinity: 1 and 1.0 are kept apart, though they are equal as keys */
+  int not_null;
 } replic__field;
 
 /* A cached pair of statements for one set of columns. */
@@ -88,12 +91,21 @@ typedef struct replic__table {
   replic_value *values, *fold;     /* scratch, n_fields each */
 } replic__table;
 
+/* A table's definition as in a SCHEMA frame, with the id 0. */
+typedef struct replic__foreign {
+  uint8_t *bytes;
+  size_t len;
+} replic__foreign;
+
 typedef struct replic__schema {
   replic__table **tables; /* sorted by name */
   size_t n_tables;
   uint32_t base_id; /* table i is known to the links as base_id + i; never used again for another
                        table */
-  int constrained;  /* a CHECK or a foreign key is declared somewhere */
+  replic__foreign *foreign; /* tables as others have them, of which something is pending: known to
+                               the links by the ids after those of `tables` */
+  size_t n_foreign;
+  int constrained; /* a CHECK or a foreign key is declared somewhere */
 } replic__schema;
 
 int replic__schema_load(replic *r,
@@ -110,11 +122,18 @@ char *replic__sql_row_text(const replic__table *t, const unsigned char *take, in
 
 /* ---- patches ----------------------------------------------------------------------------------------------- */
 
+/* A patch as it was received: its table's definition, and its fields as in a frame. Borrowed. */
+typedef struct replic__raw {
+  const uint8_t *definition, *fields;
+  size_t definition_len, fields_len;
+} replic__raw;
+
 typedef struct replic__patch {
-  replic__table *table;
+  replic__table *table; /* NULL: it is none of ours, and stands in `raw` alone */
   uint32_t origin;
   int64_t sequence, patched_at;
-  replic_value *values; /* n_fields; REPLIC_UNSET where the patch does not set the column */
+  replic_value *values;   /* n_fields; REPLIC_UNSET where the patch does not set the column */
+  const replic__raw *raw; /* what of it is pending; NULL: nothing, `values` is all */
 } replic__patch;
 
 int replic__bind(sqlite3_stmt *stmt, int index,
@@ -242,6 +261,10 @@ struct replic {
   sqlite3_stmt *vector_sql, *epochs_sql, *begin_sql, *commit_sql, *savepoint_sql, *release_sql,
       *rollback_to_sql;
   replic__schema *schema;
+  sqlite3_stmt *pending_sql;
+  int has_pending;         /* rows in _replic_pending, or there were */
+  replic_pending *pending; /* per definition, for the caller */
+  size_t n_pending;
   replic__sync *sync;
   replic_counters counters;
   replic_outbox outbox;
@@ -273,6 +296,28 @@ typedef struct replic__savepoint {
 int replic__savepoint_open(replic *r, uint32_t origin, replic__savepoint *save);
 /* Releases it if rc is REPLIC_OK, else rolls back to it; returns rc. */
 int replic__savepoint_end(replic *r, replic__savepoint *save, int rc);
+
+/* ---- pending.c --------------------------------------------------------------------------------------------- */
+
+void replic__pending_close(replic *r);
+int replic__pending_load(replic *r); /* after the schema: applies what it can hold by now */
+/* After a change of the schema, in its transaction: keeps what was lost by it, applies what can be
+ * held now. */
+int replic__pending_schema_changed(replic *r);
+/* After a rollback: what memory says of it. */
+void replic__pending_recount(replic *r);
+int replic__pending_exists(replic *r, uint32_t origin, int64_t sequence, int *exists);
+/* The patch is issued anew as another one. */
+int replic__pending_move(replic *r, const replic__patch *p, const replic__patch *to);
+/* A cursor over what is pending of `origin` in (after, up_to], as the log's own; raw->fields NULL:
+ * its end. */
+int replic__pending_open(replic *r, uint32_t origin, int64_t after, int64_t up_to);
+int replic__pending_next(replic *r, int64_t *sequence, int64_t *patched_at, replic__raw *raw);
+void replic__pending_reset(replic *r);
+/* _patchedAt of the patch that is at `sequence`, or next before (step -1) or after it (1); 0: none.
+ */
+int replic__pending_clock(replic *r, uint32_t origin, int64_t sequence, int step,
+                          int64_t *patched_at);
 
 /* ---- guard, identity --------------------------------------------------------------------------------------- */
 

@@ -126,6 +126,7 @@ void replic_rollback(replic *r) {
   if (r->swapped && replic__reload_schema(r) != REPLIC_OK)
     replic__event(r, (replic_event){.kind = REPLIC_EVENT_ERROR, .code = REPLIC_ESCHEMA}, "%s",
                   replic_error_text(r));
+  replic__pending_recount(r);
   r->in_batch = r->open_tx = r->swapped = r->lost = r->stale = 0;
   r->step = 0;
   sqlite3_free(r->error);
@@ -228,7 +229,7 @@ static int write_row(replic *r, replic__table *t, int kind, group *g) {
   g->self->now.patched_at = g->patched_at;
   replic__clock_issued(&r->clock, bytes);
   r->counters.patches_written++;
-  replic__patch p = {t, r->peer_id, g->self->now.sequence, g->patched_at, t->values};
+  replic__patch p = {t, r->peer_id, g->self->now.sequence, g->patched_at, t->values, NULL};
   return replic__merge(r, &p, 1);
 }
 
@@ -280,6 +281,7 @@ int replic_write(replic *r, const replic_change *changes, size_t n_changes, int6
 int replic_run(replic *r, const char *sql, size_t len, int many, int unsafe,
                const replic_param *params, size_t n_params, int64_t *changes, int64_t *rowid) {
   replic__savepoint save;
+  const replic__schema *before = r->schema;
   *changes = *rowid = 0;
   int rc = replic__savepoint_open(r, r->peer_id, &save);
   if (rc != REPLIC_OK) return rc;
@@ -297,5 +299,13 @@ int replic_run(replic *r, const char *sql, size_t len, int many, int unsafe,
   if (rc == REPLIC_OK && r->auth.schema_changed) rc = replic__schema_changed(r);
   *changes = script.changes;
   *rowid = script.rowid;
-  return replic__savepoint_end(r, &save, rc);
+  rc = replic__savepoint_end(r, &save, rc);
+  if (rc != REPLIC_OK && r->schema != before && !r->lost) { /* what was registered is undone */
+    char *text = r->error;
+    r->error = NULL;
+    if (replic__reload_schema(r) != REPLIC_OK) r->lost = 1;
+    sqlite3_free(r->error);
+    r->error = text;
+  }
+  return rc;
 }

@@ -229,12 +229,14 @@ static int issue_anew(void *ctx, const replic__patch *p) {
   if (patched_at > h->to.patched_at) h->to.patched_at = patched_at;
   h->to.sequence++;
   replic__patch anew = *p;
+  int rc = REPLIC_OK;
   anew.origin = r->peer_id;
   anew.sequence = h->to.sequence;
   anew.patched_at = h->to.patched_at;
-  int rc = replic__log_insert(r, &anew, &duplicate);
-  if (rc == REPLIC_OK) rc = replic__log_delete(r, p);
-  if (rc == REPLIC_OK) rc = replic__merge_again(r, &anew);
+  if (p->raw) rc = replic__pending_move(r, p, &anew);
+  if (rc == REPLIC_OK && p->table) rc = replic__log_insert(r, &anew, &duplicate);
+  if (rc == REPLIC_OK && p->table) rc = replic__log_delete(r, p);
+  if (rc == REPLIC_OK && p->table) rc = replic__merge_again(r, &anew);
   r->counters.forks_healed++;
   return rc;
 }

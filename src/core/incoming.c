@@ -1,53 +1,12 @@
-/* incoming.c - patches from the links to the log: what a remote table is here, whether a frame can
- * be applied, and up to where; frames that came before their predecessors. */
+/* incoming.c - patches from the links to the log: whether a frame can be applied, and up to where;
+ * frames that came before their predecessors. */
 #include <string.h>
 
 #include "sync.h"
 
-void replic__free_remote_table(remote_table *t) {
-  if (!t) return;
-  for (int i = 0; t->texts && i < 2 * t->n_fields; i++) sqlite3_free(t->texts[i]);
-  sqlite3_free(t->texts);
-  sqlite3_free(t->map);
-  sqlite3_free(t->why);
-  sqlite3_free(t->name);
-  sqlite3_free(t);
-}
-
 remote_table *replic__remote_table(const link *l, uint32_t id) {
   for (size_t i = 0; i < l->n_tables; i++)
     if (l->tables[i]->id == id) return l->tables[i];
-  return NULL;
-}
-
-/* NULL: out of memory, or a NUL in it, which is a failure of the reader. */
-char *replic__copy_text(replic__reader *in) {
-  size_t len;
-  const char *text = replic__get_text(in, &len);
-  if (!memchr(text, 0, len)) return sqlite3_mprintf("%.*s", (int)len, text);
-  in->failed = 1;
-  return NULL;
-}
-
-/* NULL: malformed (in->failed), or out of memory. */
-remote_table *replic__read_definition(replic__reader *in) {
-  remote_table *t = sqlite3_malloc64(sizeof *t);
-  if (!t) return NULL;
-  *t = (remote_table){.id = (uint32_t)replic__get_varint(in, UINT32_MAX)};
-  t->name = replic__copy_text(in);
-  t->n_keys = (int)replic__get_varint(in, FIELDS_MAX);
-  int n_fields = (int)replic__get_varint(in, FIELDS_MAX);
-  if (!t->n_keys || n_fields < t->n_keys || n_fields > in->end - in->at) in->failed = 1;
-  if (t->name && !in->failed) t->texts = sqlite3_malloc64(2 * (size_t)n_fields * sizeof *t->texts);
-  int complete = t->texts != NULL;
-  for (int i = 0; t->texts && i < 2 * n_fields; i++) {
-    t->texts[i] = replic__copy_text(in);
-    complete &= t->texts[i] != NULL;
-    t->n_fields += i % 2;
-  }
-  if (complete && in->at != in->end) in->failed = 1;
-  if (complete && !in->failed) return t;
-  replic__free_remote_table(t);
   return NULL;
 }
 
@@ -75,51 +34,6 @@ int replic__on_schema(replic *r, link *l, replic__reader *in) {
 }
 
 /* ---- receiving: PATCHES ---- */
-
-/* Fills t->map, or t->why. 1: the definition is that of `ours`. */
-static int resolve_fields(remote_table *t, const replic__table *ours) {
-  for (int i = 0; i < t->n_fields; i++) {
-    const char *name = t->texts[2 * i], *type = t->texts[2 * i + 1];
-    int f = 0;
-    while (f < ours->n_fields && sqlite3_stricmp(ours->fields[f].name, name) != 0) f++;
-    if (f == ours->n_fields)
-      t->why = sqlite3_mprintf("table %s has no column %s here: migrate this peer", t->name, name);
-    else if (sqlite3_stricmp(ours->fields[f].type, type) != 0)
-      t->why = sqlite3_mprintf(
-          "column %s of table %s is \"%s\" there and \"%s\" here: migrate one of the two", name,
-          t->name, type, ours->fields[f].type);
-    else if (i < t->n_keys ? f != i : f < ours->n_keys)
-      t->why =
-          sqlite3_mprintf("table %s has another primary key here: migrate one of the two", t->name);
-    if (t->why) return 0;
-    t->map[i] = f;
-  }
-  if (t->n_keys == ours->n_keys) return 1;
-  t->why =
-      sqlite3_mprintf("table %s has another primary key here: migrate one of the two", t->name);
-  return 0;
-}
-
-/* Which of our tables the definition is; `why` not, compared anew after each change of our schema.
- */
-int replic__resolve(replic *r, remote_table *t) {
-  replic__sync *s = r->sync;
-  if (t->generation == s->generation) return REPLIC_OK;
-  sqlite3_free(t->why);
-  sqlite3_free(t->map);
-  t->why = NULL;
-  t->table = NULL;
-  t->map = sqlite3_malloc64((size_t)t->n_fields * sizeof *t->map);
-  if (!t->map) return SQLITE_NOMEM;
-  replic__table *ours = replic__schema_find(r->schema, t->name);
-  if (!ours)
-    t->why = sqlite3_mprintf("table %s is not replicated here: migrate this peer", t->name);
-  else if (resolve_fields(t, ours) && !t->why)
-    t->table = ours;
-  if (!t->table && !t->why) return SQLITE_NOMEM;
-  t->generation = s->generation;
-  return REPLIC_OK;
-}
 
 int replic__reserve_values(replic__sync *s, int n) {
   if (n <= s->cap_values) return REPLIC_OK;
@@ -199,22 +113,8 @@ static int examine(replic *r, link *l, replic__patches p, verdict *v) {
     if (p.sequence <= known) continue;
     if (p.clock > limit)
       stop_at(v, whole, REPLIC_ECLOCKSKEW, replic__skew_text(r, p.origin, p.sequence, p.clock));
-    if (!t->table)
-      stop_at(v, whole, REPLIC_ESCHEMA,
-              sqlite3_mprintf("patch %u.%lld waits at peer %u: %s", p.origin, p.sequence,
-                              r->peer_id, t->why));
   }
   return p.in.failed ? replic__malformed(r, l, "PATCHES") : REPLIC_OK;
-}
-
-int replic__apply_patch(replic *r, const remote_table *t, uint32_t origin, int64_t sequence,
-                        int64_t patched_at) {
-  replic_value *values = t->table->values;
-  for (int i = 0; i < t->table->n_fields; i++) values[i].type = REPLIC_UNSET;
-  for (int i = 0; i < t->n_fields; i++) values[t->map[i]] = r->sync->values[i];
-  replic__patch patch = {t->table, origin, sequence, patched_at, values};
-  replic__clock_seen(&r->clock, patched_at);
-  return replic__merge(r, &patch, 0);
 }
 
 /* Applies what is new up to `up_to`, in one savepoint. `*whole`: the end of the last group before a
@@ -231,9 +131,10 @@ static int apply(replic *r, link *l, replic__patches p, int64_t up_to, int64_t *
     if (p.begins_group) *whole = last;
     last = p.sequence;
     remote_table *t = replic__remote_table(l, p.table_id);
+    const uint8_t *fields = p.in.at;
     replic__get_fields(&p, t->n_keys, t->n_fields, r->sync->values);
     if (p.sequence <= known) continue;
-    rc = replic__apply_patch(r, t, p.origin, p.sequence, p.clock);
+    rc = replic__apply_patch(r, t, &p, fields);
     patched_at = p.clock;
     applied++;
   }

@@ -58,11 +58,7 @@ static void put_definitions(replic__writer *w, const link *l, const unsigned cha
     const remote_table *t = l->tables[i];
     replic__writer one = {0};
     if (!used[i]) continue;
-    replic__put_varint(&one, t->id);
-    replic__put_text(&one, t->name);
-    replic__put_varint(&one, (uint64_t)t->n_keys);
-    replic__put_varint(&one, (uint64_t)t->n_fields);
-    for (int f = 0; f < 2 * t->n_fields; f++) replic__put_text(&one, t->texts[f]);
+    replic__put_definition(&one, t->id, t);
     replic_frame *frame = replic__finish(&one);
     if (frame) replic__put_varint(w, frame->len);
     if (frame) replic__put_bytes(w, frame->data, frame->len);
@@ -310,7 +306,6 @@ typedef struct jumping {
   size_t n;
   remote_table **tables; /* of the piece at hand */
   size_t n_tables;
-  char *why; /* owned; the patches wait for a migration */
 } jumping;
 
 static int read_targets(jumping *j) {
@@ -367,19 +362,15 @@ static int merge_piece(jumping *j, replic__patches *p, size_t at) {
     size_t i = 0;
     while (i < j->n_tables && j->tables[i]->id != p->table_id) i++;
     if (i == j->n_tables) return corrupt(r);
-    const remote_table *t = j->tables[i];
+    remote_table *t = j->tables[i];
     rc = replic__reserve_values(r->sync, t->n_fields);
     if (rc != REPLIC_OK) return rc;
+    const uint8_t *fields = p->in.at;
     replic__get_fields(p, t->n_keys, t->n_fields, r->sync->values);
     if (p->in.failed) return corrupt(r);
     if (p->sequence <= known) continue;
-    if (!t->table) {
-      j->why = sqlite3_mprintf("patch %u.%lld waits at peer %u: %s", p->origin, p->sequence,
-                               r->peer_id, t->why);
-      return REPLIC_ESCHEMA;
-    }
     int64_t duplicates = r->counters.patches_duplicate;
-    rc = replic__apply_patch(r, t, p->origin, p->sequence, p->clock);
+    rc = replic__apply_patch(r, t, p, fields);
     if (rc != REPLIC_OK) return rc;
     if (r->counters.patches_duplicate == duplicates) j->inserted[at]++;
   }
@@ -474,7 +465,7 @@ static void conclude_jump(replic *r, link *l, const jumping *j, int rc) {
   r->sync->jump_failed_link = l->id;
   if (at && replic__lies_in_data(rc))
     replic__hold(r, l, at, REPLIC_ESCHEMA, replic__vector_sequence(r, at->origin),
-                 j->why ? j->why : replic_error_text(r));
+                 replic_error_text(r));
   else
     replic__conclude(r, l, rc < 0 ? SQLITE_ERROR : rc);
 }
@@ -484,7 +475,6 @@ static void jump_from(replic *r, link *l) {
   int rc = jump(&j);
   conclude_jump(r, l, &j, rc);
   free_tables(&j);
-  sqlite3_free(j.why);
   sqlite3_free(j.targets);
   sqlite3_free(j.inserted);
 }

@@ -4,6 +4,7 @@
  *   _replic_meta        key, value         peerId, layout of these tables
  *   _replic_vector      origin, sequence, patchedAt; floor, cursor, missing (compact.c)
  *   _replic_epochs      origin, sequence, epoch: issued from here on in that opening (epoch.c)
+ *   _replic_definitions, _replic_pending  patches that the schema cannot hold (pending.c)
  *   _replic_staged      what a jump has brought so far, invisible (jump.c)
  *   _replic_forks       up to where two histories of an origin are one (fork.c)
  *   _replic_dropped     patches at which histories part that were given up here (fork.c)
@@ -118,7 +119,14 @@ static const char *const UPGRADES[] = {
     "ALTER TABLE main._replic_migrations ADD COLUMN name TEXT NOT NULL DEFAULT '';"
     "ALTER TABLE main._replic_migrations ADD COLUMN hash TEXT NOT NULL DEFAULT '';"
     "ALTER TABLE main._replic_migrations ADD COLUMN rename TEXT NOT NULL DEFAULT '';"
-    "ALTER TABLE main._replic_migrations ADD COLUMN appliedAt INTEGER NOT NULL DEFAULT 0;",
+    "ALTER TABLE main._replic_migrations ADD COLUMN appliedAt INTEGER NOT NULL DEFAULT 0;"
+    "DELETE FROM main._replic_staged;" /* its frames name no epochs: it is fetched anew */
+    "ALTER TABLE main._replic_dropped RENAME TO _replic_dropped_1;"
+    "CREATE TABLE main._replic_dropped(origin INTEGER NOT NULL, sequence INTEGER NOT NULL, "
+    "patchedAt INTEGER NOT NULL, epoch INTEGER NOT NULL, PRIMARY KEY(origin, sequence, patchedAt, "
+    "epoch)) WITHOUT ROWID;"
+    "INSERT INTO main._replic_dropped SELECT origin, sequence, patchedAt, 0 FROM _replic_dropped_1;"
+    "DROP TABLE main._replic_dropped_1;",
 };
 
 static int upgrade_layout(replic *r) {
@@ -180,6 +188,13 @@ static int set_up(replic *r) {
         "CREATE TABLE IF NOT EXISTS main._replic_renames(version INTEGER NOT NULL, tableName TEXT "
         "NOT NULL COLLATE NOCASE, oldColumn TEXT NOT NULL COLLATE NOCASE, newColumn TEXT NOT NULL "
         "COLLATE NOCASE, PRIMARY KEY(version, tableName, oldColumn)) WITHOUT ROWID;"
+        "CREATE TABLE IF NOT EXISTS main._replic_definitions(id INTEGER PRIMARY KEY, definition "
+        "BLOB NOT NULL UNIQUE, taken TEXT);"
+        "CREATE TABLE IF NOT EXISTS main._replic_pending(origin INTEGER NOT NULL, sequence INTEGER "
+        "NOT NULL, patchedAt INTEGER NOT NULL, definition INTEGER NOT NULL, patch BLOB NOT NULL, "
+        "PRIMARY KEY(origin, sequence)) WITHOUT ROWID;"
+        "CREATE INDEX IF NOT EXISTS main._replic_pending_by ON _replic_pending(definition, "
+        "patchedAt, origin, sequence);"
         "INSERT OR IGNORE INTO main._replic_meta(key, value) VALUES('layout', 2)");
   if (rc == REPLIC_OK) rc = upgrade_layout(r);
   if (rc == REPLIC_OK) rc = replic__internal_count(r, &r->n_internal);
@@ -187,6 +202,7 @@ static int set_up(replic *r) {
   if (rc == REPLIC_OK) rc = replic__epochs_load(r);
   if (rc == REPLIC_OK) rc = replic__identity_settle(r);
   if (rc == REPLIC_OK) rc = replic__reload_schema(r);
+  if (rc == REPLIC_OK) rc = replic__pending_load(r);
   if (rc == REPLIC_OK) rc = replic__jump_load(r);
   if (rc == REPLIC_OK && r->is_new_peer && r->config.peer_id) rc = replic__fork_heal(r);
   if (rc == REPLIC_OK) rc = replic__fork_load(r);
@@ -224,6 +240,7 @@ void replic_close(replic *r) {
   if (r->in_batch) replic_rollback(r);
   replic__sync_close(r);
   replic__schema_free(r->schema);
+  replic__pending_close(r);
   sqlite3_stmt *kept[] = {r->vector_sql,    r->epochs_sql,  r->begin_sql,      r->commit_sql,
                           r->savepoint_sql, r->release_sql, r->rollback_to_sql};
   for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) sqlite3_finalize(kept[i]);

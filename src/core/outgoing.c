@@ -1,6 +1,13 @@
 /* outgoing.c - patches from the log to the links: frames are read and encoded once and shared by
  * all links that stand at the same place; what the window does not take stays in the log. */
+#include <string.h>
+
 #include "sync.h"
+
+/* Ids below are those of our tables, and of tables as others have them. */
+static uint32_t ids_end(const replic__schema *schema) {
+  return schema->base_id + (uint32_t)(schema->n_tables + schema->n_foreign);
+}
 
 static void send_schema(replic *r, link *l) {
   const replic__schema *schema = r->schema;
@@ -20,7 +27,36 @@ static void send_schema(replic *r, link *l) {
     }
     replic__send(r, l, replic__finish(&w));
   }
-  l->schema_sent = schema->base_id + (uint32_t)schema->n_tables;
+  for (size_t i = 0; i < schema->n_foreign; i++) {
+    uint32_t id = schema->base_id + (uint32_t)(schema->n_tables + i);
+    const replic__foreign *foreign = &schema->foreign[i];
+    replic__writer w;
+    if (id < l->schema_sent) continue;
+    replic__put_frame(&w, FRAME_SCHEMA);
+    replic__put_varint(&w, id);
+    replic__put_bytes(&w, foreign->bytes + 1, foreign->len - 1); /* without its id, 0 */
+    replic__send(r, l, replic__finish(&w));
+  }
+  l->schema_sent = ids_end(schema);
+}
+
+/* The id of a table as another peer has it; 0: out of memory. */
+static uint32_t foreign_id(replic__schema *schema, const replic__raw *raw) {
+  size_t i = 0;
+  while (i < schema->n_foreign &&
+         (schema->foreign[i].len != raw->definition_len ||
+          memcmp(schema->foreign[i].bytes, raw->definition, raw->definition_len) != 0))
+    i++;
+  uint32_t id = schema->base_id + (uint32_t)(schema->n_tables + i);
+  if (i < schema->n_foreign) return id;
+  replic__foreign *grown = sqlite3_realloc64(schema->foreign, (i + 1) * sizeof *grown);
+  if (!grown) return 0;
+  schema->foreign = grown;
+  grown[i] = (replic__foreign){sqlite3_malloc64(raw->definition_len), raw->definition_len};
+  if (!grown[i].bytes) return 0;
+  memcpy(grown[i].bytes, raw->definition, raw->definition_len);
+  schema->n_foreign++;
+  return id;
 }
 
 /* ---- frames of patches: from the ring, or encoded from the log ---- */
@@ -55,7 +91,7 @@ static int encode_epoch(void *ctx, int64_t from, uint32_t epoch) {
 
 static int encode_patch(void *ctx, const replic__patch *p) {
   encoder *e = ctx;
-  const replic__schema *schema = e->r->schema;
+  replic__schema *schema = e->r->schema;
   if (p->sequence == e->after) {
     e->after_clock = e->clock = p->patched_at;
     return REPLIC_OK;
@@ -70,8 +106,14 @@ static int encode_patch(void *ctx, const replic__patch *p) {
     return SQLITE_DONE;
   }
   uint32_t i = 0;
-  while (schema->tables[i] != p->table) i++;
-  replic__put_patch(&e->w, p, schema->base_id + i, e->previous, e->clock, begins);
+  if (p->raw) {
+    uint32_t id = foreign_id(schema, p->raw);
+    replic__put_raw_patch(&e->w, p, id, e->previous, e->clock, begins);
+    if (!id) e->w.failed = 1;
+  } else {
+    while (schema->tables[i] != p->table) i++;
+    replic__put_patch(&e->w, p, schema->base_id + i, e->previous, e->clock, begins);
+  }
   e->previous = p->sequence;
   e->clock = p->patched_at;
   e->n++;
@@ -209,10 +251,10 @@ static void flush_origin(replic *r, link *l, const replic__entry *entry) {
   if (at->sent < from) at->sent = from;
   while (at->sent < mine->sequence && l->unacked < (int64_t)r->config.window_bytes) {
     int64_t up_to = mine->sequence;
-    if (l->schema_sent != r->schema->base_id + r->schema->n_tables) send_schema(r, l);
     replic_frame *frame = below ? replic__stage_frame(r, mine->origin, at->sent, &up_to)
                                 : patches_frame(r, mine->origin, at->sent, &up_to);
     if (!frame) return;
+    if (l->schema_sent != ids_end(r->schema)) send_schema(r, l);
     l->jump_due |= below;
     at->unacked += (int64_t)frame->len;
     l->unacked += (int64_t)frame->len;

@@ -229,6 +229,18 @@ size_t replic_vector_count(const replic *r);
 /* Sorted by origin. Borrowed until the next call. */
 const replic_position *replic_vector(const replic *r);
 
+/* ---- pending ---------------------------------------------------------------------------------------------- */
+
+/* Patches that this peer's schema cannot hold, or not as they were written: kept, and applied with
+ * their own clocks once a migration makes it possible. One entry per definition of a table. */
+typedef struct replic_pending {
+  const char *table, *why; /* the first reason */
+  int64_t patches;
+} replic_pending;
+/* Borrowed until the next call that changes the database. */
+size_t replic_pending_count(const replic *r);
+const replic_pending *replic_pending_at(const replic *r, size_t index);
+
 /* ---- retention -------------------------------------------------------------------------------------------- */
 
 typedef struct replic_compaction {

@@ -64,6 +64,8 @@ static void free_table(replic__table *t) {
 void replic__schema_free(replic__schema *schema) {
   if (!schema) return;
   for (size_t i = 0; i < schema->n_tables; i++) free_table(schema->tables[i]);
+  for (size_t i = 0; i < schema->n_foreign; i++) sqlite3_free(schema->foreign[i].bytes);
+  sqlite3_free(schema->foreign);
   sqlite3_free(schema->tables);
   sqlite3_free(schema);
 }
@@ -90,7 +92,8 @@ static int read_column(replic__table *t, sqlite3_stmt *stmt) {
                            .json_name = column_text(stmt, 6),
                            .key = column->key,
                            .required = column->not_null && !column->key && !constant,
-                           .untyped = is_untyped(column->type, t->strict)};
+                           .untyped = is_untyped(column->type, t->strict),
+                           .not_null = column->not_null};
   if (has_default && !constant)
     field->default_sql = default_sql;
   else
@@ -264,7 +267,8 @@ int replic__schema_load(replic *r, replic__schema **out) {
   *out = NULL;
   if (!schema) return SQLITE_NOMEM;
   memset(schema, 0, sizeof *schema);
-  schema->base_id = r->schema ? r->schema->base_id + (uint32_t)r->schema->n_tables : 1;
+  schema->base_id =
+      r->schema ? r->schema->base_id + (uint32_t)(r->schema->n_tables + r->schema->n_foreign) : 1;
   int rc = find_tables(r, schema);
   for (size_t i = 0; rc == REPLIC_OK && i < schema->n_tables; i++)
     rc = load_table(r, schema->tables[i]);

@@ -36,8 +36,9 @@ typedef struct remote_table {
   char **texts;         /* name and type of each field */
   uint32_t generation;  /* of the schema it was last compared with */
   replic__table *table; /* the one of ours that it is; NULL: see `why` */
-  int *map;             /* its field -> ours */
-  char *why;
+  int *map;             /* its field -> ours; -1: none */
+  int n_same;           /* how many of its fields are the same here, by name or rename, and type */
+  char *why;            /* what is not the same; NULL: nothing */
 } remote_table;
 
 typedef struct link {
@@ -152,17 +153,8 @@ int replic__on_patches(replic *r, link *l, const uint8_t *bytes, size_t len);
 void replic__conclude(replic *r, link *l, int rc);
 void replic__apply_early(replic *r); /* frames that waited for what was just applied */
 void replic__drop_early(replic__sync *s, size_t i);
-char *replic__copy_text(replic__reader *in); /* NULL: out of memory, or a NUL in it */
-/* A definition; NULL: malformed (in->failed), or out of memory. */
-remote_table *replic__read_definition(replic__reader *in);
-void replic__free_remote_table(remote_table *t);
-/* Which of our tables the definition is, or t->why it is none. */
-int replic__resolve(replic *r, remote_table *t);
 remote_table *replic__remote_table(const link *l, uint32_t id);
 int replic__reserve_values(replic__sync *s, int n);
-/* Merges a patch whose fields are in r->sync->values. */
-int replic__apply_patch(replic *r, const remote_table *t, uint32_t origin, int64_t sequence,
-                        int64_t patched_at);
 /* The failure lies in the patch, and not in this machine's disk or memory. */
 int replic__lies_in_data(int rc);
 /* Does it say of the last patch applied here that it is another one? */
@@ -170,6 +162,27 @@ int replic__parts(replic *r, const replic__patches *p);
 /* Notes the epochs that the frame tells of patches up to `up_to` that are not applied yet. */
 int replic__note_epochs(replic *r, replic__patches p, int64_t up_to);
 char *replic__skew_text(const replic *r, uint32_t origin, int64_t sequence, int64_t patched_at);
+
+/* ---- definition.c ---- */
+
+char *replic__copy_text(replic__reader *in); /* NULL: out of memory, or a NUL in it */
+/* A definition; NULL: malformed (in->failed), or out of memory. */
+remote_table *replic__read_definition(replic__reader *in);
+void replic__put_definition(replic__writer *w, uint32_t id, const remote_table *t);
+void replic__free_remote_table(remote_table *t);
+/* Which of our tables the definition is, and what of it is not the same here (t->why). Compared
+ * anew after each change of our schema. */
+int replic__resolve(replic *r, remote_table *t);
+/* t->table->values become what this schema can hold of r->sync->values, which are the fields of a
+ * patch. 1: all of it, and as it was written. */
+int replic__map_values(replic *r, const remote_table *t);
+
+/* ---- pending.c ---- */
+
+/* Merges the patch that `p` stands on, whose fields are r->sync->values, and in the frame what lies
+ * between `fields` and p->in.at. What this schema cannot hold is kept. */
+int replic__apply_patch(replic *r, remote_table *t, const replic__patches *p,
+                        const uint8_t *fields);
 
 /* ---- outgoing.c ---- */
 

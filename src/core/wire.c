@@ -128,21 +128,35 @@ void replic__put_value(replic__writer *w, const replic_value *value) {
   }
 }
 
-void replic__put_patch(replic__writer *w, const replic__patch *p, uint32_t table_id,
-                       int64_t previous, int64_t clock, int begin_group) {
-  int n_keys = p->table->n_keys, n = p->table->n_fields;
+static void put_patch_head(replic__writer *w, const replic__patch *p, uint32_t table_id,
+                           int64_t previous, int64_t clock, int begin_group) {
   replic__put_varint(w, (uint64_t)(p->sequence - previous - 1) << 1 | (uint64_t)begin_group);
   if (begin_group) replic__put_varint(w, (uint64_t)(p->patched_at - clock));
   replic__put_varint(w, table_id);
-  for (int i = 0; i < n_keys; i++) replic__put_value(w, &p->values[i]);
+}
+
+void replic__put_fields(replic__writer *w, int n_keys, int n, const replic_value *values) {
+  for (int i = 0; i < n_keys; i++) replic__put_value(w, &values[i]);
   for (int i = n_keys; i < n; i += 8) {
     unsigned bits = 0;
     for (int b = 0; b < 8 && i + b < n; b++)
-      bits |= (p->values[i + b].type != REPLIC_UNSET ? 1U : 0U) << b;
+      bits |= (values[i + b].type != REPLIC_UNSET ? 1U : 0U) << b;
     put_u8(w, bits);
   }
   for (int i = n_keys; i < n; i++)
-    if (p->values[i].type != REPLIC_UNSET) replic__put_value(w, &p->values[i]);
+    if (values[i].type != REPLIC_UNSET) replic__put_value(w, &values[i]);
+}
+
+void replic__put_patch(replic__writer *w, const replic__patch *p, uint32_t table_id,
+                       int64_t previous, int64_t clock, int begin_group) {
+  put_patch_head(w, p, table_id, previous, clock, begin_group);
+  replic__put_fields(w, p->table->n_keys, p->table->n_fields, p->values);
+}
+
+void replic__put_raw_patch(replic__writer *w, const replic__patch *p, uint32_t table_id,
+                           int64_t previous, int64_t clock, int begin_group) {
+  put_patch_head(w, p, table_id, previous, clock, begin_group);
+  replic__put_bytes(w, p->raw->fields, p->raw->fields_len);
 }
 
 replic_frame *replic__finish(replic__writer *w) {

@@ -33,10 +33,15 @@ void replic__put_varint(replic__writer *w, uint64_t value);
 void replic__put_bytes(replic__writer *w, const void *bytes, size_t len);
 void replic__put_text(replic__writer *w, const char *text);
 void replic__put_value(replic__writer *w, const replic_value *value);
+/* The keys, a bitmap of the other fields, and the values of those that are set. */
+void replic__put_fields(replic__writer *w, int n_keys, int n_fields, const replic_value *values);
 /* One patch after `previous` (its sequence) and `clock` (its group's clock); begin_group: 1 if it
  * begins a group. */
 void replic__put_patch(replic__writer *w, const replic__patch *p, uint32_t table_id,
                        int64_t previous, int64_t clock, int begin_group);
+/* The same of a patch that is handed on as it was received. */
+void replic__put_raw_patch(replic__writer *w, const replic__patch *p, uint32_t table_id,
+                           int64_t previous, int64_t clock, int begin_group);
 replic_frame *replic__finish(replic__writer *w); /* refs is 1; NULL: out of memory */
 void replic__frame_release(replic_frame *frame);
 

@@ -131,6 +131,18 @@ bytes *patches_on(uint32_t origin, int64_t after, int64_t clock, int64_t up_to) 
   return b;
 }
 
+bytes *patches_in(uint32_t origin, int64_t up_to, uint32_t epoch) {
+  bytes *b = frame_new(PATCHES);
+  add_varint(b, origin);
+  add_varint(b, 0);
+  add_varint(b, (uint64_t)up_to);
+  for (int i = 0; i < 2; i++) add_varint(b, 0); /* clock, epoch of patch 0 */
+  add_varint(b, 1);
+  add_varint(b, 1);
+  add_varint(b, epoch);
+  return b;
+}
+
 bytes *stage_frame(int64_t age, uint32_t origin, int64_t after, int64_t up_to, size_t n_patches) {
   bytes *b = frame_new(STAGE);
   add_varint(b, (uint64_t)age);

@@ -36,6 +36,7 @@ bytes *schema_frame(uint32_t id, const char *table, size_t n_keys, size_t n_fiel
 /* A PATCHES or STAGE frame without its patches. It does not know the clock of the patch `after`. */
 bytes *patches_frame(uint32_t origin, int64_t after, int64_t up_to);
 bytes *patches_on(uint32_t origin, int64_t after, int64_t clock, int64_t up_to);
+bytes *patches_in(uint32_t origin, int64_t up_to, uint32_t epoch); /* from the first one on */
 bytes *stage_frame(int64_t age, uint32_t origin, int64_t after, int64_t up_to, size_t n_patches);
 /* `floors`: one per position of the vector. */
 bytes *jump_frame(const replic_position *vector, const int64_t *floors, size_t n);

@@ -164,7 +164,7 @@ static void a_default_is_never_invented_on_merge(void) {
     const replic_value values[] = {v_int(1), v_text("edited")};
     play(c, x, hello_frame(REMOTE, c->now_ms, NULL, 0));
     play(c, x, schema_frame(1, "t", 1, 2, FIELDS));
-    bytes *frame = patches_frame(102, 0, 1);
+    bytes *frame = patches_in(102, 1, 102);
     add_patch(frame, 1, true, (uint64_t)c->now_ms, 1, 1, 2, values);
     play(c, x, frame);
     CHECK_INT(peer_at(&c->peers[i], 102), 1);

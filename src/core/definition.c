@@ -1,0 +1,176 @@
+/* definition.c - what a table of another peer's is here: peers may be at different versions of the
+ * schema. A field is the same here if it has the same name, or one that a migration has renamed it
+ * to or from, and the same declared type. */
+#include <string.h>
+
+#include "sync.h"
+
+void replic__free_remote_table(remote_table *t) {
+  if (!t) return;
+  for (int i = 0; t->texts && i < 2 * t->n_fields; i++) sqlite3_free(t->texts[i]);
+  sqlite3_free(t->texts);
+  sqlite3_free(t->map);
+  sqlite3_free(t->why);
+  sqlite3_free(t->name);
+  sqlite3_free(t);
+}
+
+/* NULL: out of memory, or a NUL in it, which is a failure of the reader. */
+char *replic__copy_text(replic__reader *in) {
+  size_t len;
+  const char *text = replic__get_text(in, &len);
+  if (!memchr(text, 0, len)) return sqlite3_mprintf("%.*s", (int)len, text);
+  in->failed = 1;
+  return NULL;
+}
+
+/* NULL: malformed (in->failed), or out of memory. */
+remote_table *replic__read_definition(replic__reader *in) {
+  remote_table *t = sqlite3_malloc64(sizeof *t);
+  if (!t) return NULL;
+  *t = (remote_table){.id = (uint32_t)replic__get_varint(in, UINT32_MAX)};
+  t->name = replic__copy_text(in);
+  t->n_keys = (int)replic__get_varint(in, FIELDS_MAX);
+  int n_fields = (int)replic__get_varint(in, FIELDS_MAX);
+  if (!t->n_keys || n_fields < t->n_keys || n_fields > in->end - in->at) in->failed = 1;
+  if (t->name && !in->failed) t->texts = sqlite3_malloc64(2 * (size_t)n_fields * sizeof *t->texts);
+  int complete = t->texts != NULL;
+  for (int i = 0; t->texts && i < 2 * n_fields; i++) {
+    t->texts[i] = replic__copy_text(in);
+    complete &= t->texts[i] != NULL;
+    t->n_fields += i % 2;
+  }
+  if (complete && in->at != in->end) in->failed = 1;
+  if (complete && !in->failed) return t;
+  replic__free_remote_table(t);
+  return NULL;
+}
+
+void replic__put_definition(replic__writer *w, uint32_t id, const remote_table *t) {
+  replic__put_varint(w, id);
+  replic__put_text(w, t->name);
+  replic__put_varint(w, (uint64_t)t->n_keys);
+  replic__put_varint(w, (uint64_t)t->n_fields);
+  for (int f = 0; f < 2 * t->n_fields; f++) replic__put_text(w, t->texts[f]);
+}
+
+/* ---- which of our tables, and fields ---- */
+
+static int field_of(const replic__table *ours, const char *name) {
+  for (int f = 0; f < ours->n_fields; f++)
+    if (!sqlite3_stricmp(ours->fields[f].name, name)) return f;
+  return -1;
+}
+
+/* *field: the one that `name` was renamed to or from, in however many steps; -1: none. */
+static int renamed_field(replic *r, const replic__table *ours, const char *name, int *field) {
+  static const char SQL[] =
+      "WITH RECURSIVE names(name) AS (VALUES(?2) "
+      "UNION SELECT newColumn FROM names JOIN main._replic_renames ON oldColumn = name AND "
+      "tableName = ?1 "
+      "UNION SELECT oldColumn FROM names JOIN main._replic_renames ON newColumn = name AND "
+      "tableName = ?1) SELECT name FROM names";
+  sqlite3_stmt *stmt = NULL;
+  *field = -1;
+  int rc = replic__prepare(r, SQL, &stmt);
+  if (rc == REPLIC_OK) rc = sqlite3_bind_text(stmt, 1, ours->name, -1, SQLITE_STATIC);
+  if (rc == REPLIC_OK) rc = sqlite3_bind_text(stmt, 2, name, -1, SQLITE_STATIC);
+  while (rc == REPLIC_OK && *field < 0 && (rc = sqlite3_step(stmt)) == SQLITE_ROW) {
+    const char *other = (const char *)sqlite3_column_text(stmt, 0);
+    rc = other ? REPLIC_OK : SQLITE_NOMEM;
+    if (other) *field = field_of(ours, other);
+  }
+  rc = rc == SQLITE_DONE || rc == REPLIC_OK ? REPLIC_OK : replic__fail_db(r, rc);
+  sqlite3_finalize(stmt);
+  return rc;
+}
+
+/* The first reason is kept. */
+static int differs(remote_table *t, char *why) {
+  if (t->why)
+    sqlite3_free(why);
+  else
+    t->why = why;
+  return t->why ? REPLIC_OK : SQLITE_NOMEM;
+}
+
+static int resolve_field(replic *r, remote_table *t, const replic__table *ours, int i) {
+  const char *name = t->texts[2 * i], *type = t->texts[2 * i + 1];
+  int f = field_of(ours, name), rc = REPLIC_OK;
+  if (f < 0) rc = renamed_field(r, ours, name, &f);
+  for (int k = 0; f >= 0 && k < t->n_fields; k++) /* it has both: ours is the one of that name */
+    if (k != i && !sqlite3_stricmp(t->texts[2 * k], ours->fields[f].name)) f = -1;
+  t->map[i] = f;
+  if (rc != REPLIC_OK) return rc;
+  if (f < 0) return differs(t, sqlite3_mprintf("table %s has no column %s here", t->name, name));
+  if (sqlite3_stricmp(ours->fields[f].type, type) != 0)
+    return differs(t, sqlite3_mprintf("column %s of table %s is \"%s\" there and \"%s\" here", name,
+                                      t->name, type, ours->fields[f].type));
+  t->n_same++;
+  return REPLIC_OK;
+}
+
+/* The keys are the same, in the same order. */
+static int has_keys_of(const remote_table *t, const replic__table *ours) {
+  int same = t->n_keys == ours->n_keys;
+  for (int i = 0; same && i < t->n_keys; i++)
+    same = t->map[i] == i && !sqlite3_stricmp(ours->fields[i].type, t->texts[2 * i + 1]);
+  for (int i = t->n_keys; same && i < t->n_fields; i++)
+    same = t->map[i] < 0 || t->map[i] >= t->n_keys;
+  return same;
+}
+
+int replic__resolve(replic *r, remote_table *t) {
+  replic__sync *s = r->sync;
+  int rc = REPLIC_OK;
+  if (t->generation == s->generation) return REPLIC_OK;
+  sqlite3_free(t->why);
+  sqlite3_free(t->map);
+  t->why = NULL;
+  t->table = NULL;
+  t->n_same = 0;
+  t->map = sqlite3_malloc64((size_t)t->n_fields * sizeof *t->map);
+  if (!t->map) return SQLITE_NOMEM;
+  replic__table *ours = replic__schema_find(r->schema, t->name);
+  if (!ours) rc = differs(t, sqlite3_mprintf("table %s is not replicated here", t->name));
+  for (int i = 0; rc == REPLIC_OK && ours && i < t->n_fields; i++)
+    rc = resolve_field(r, t, ours, i);
+  if (rc != REPLIC_OK) return rc;
+  if (ours && has_keys_of(t, ours))
+    t->table = ours;
+  else if (ours)
+    rc = differs(t, sqlite3_mprintf("table %s has another primary key here", t->name));
+  if (rc == REPLIC_OK) t->generation = s->generation;
+  return rc;
+}
+
+/* ---- values ---- */
+
+/* Can the column hold it, after SQLite's conversion by affinity? Whether it can must follow from
+ * the value and the schema alone, so that all peers with that schema agree. */
+static int is_storable(const replic__table *t, const replic__field *f, const replic_value *v) {
+  if (v->type == REPLIC_NULL) return t->has_nulls && !f->not_null;
+  if (!t->strict || !sqlite3_stricmp(f->type, "ANY")) return 1;
+  switch (v->type) { /* https://sqlite.org/stricttables.html: without a look into texts */
+  case REPLIC_INT: return sqlite3_stricmp(f->type, "BLOB") != 0;
+  case REPLIC_REAL: return !sqlite3_stricmp(f->type, "REAL") || !sqlite3_stricmp(f->type, "TEXT");
+  case REPLIC_TEXT: return !sqlite3_stricmp(f->type, "TEXT");
+  default: return !sqlite3_stricmp(f->type, "BLOB");
+  }
+}
+
+int replic__map_values(replic *r, const remote_table *t) {
+  const replic__table *ours = t->table;
+  int whole = 1;
+  for (int i = 0; i < ours->n_fields; i++) ours->values[i].type = REPLIC_UNSET;
+  for (int i = 0; i < t->n_fields; i++) {
+    const replic_value *value = &r->sync->values[i];
+    if (value->type == REPLIC_UNSET) continue;
+    const replic__field *f = t->map[i] < 0 ? NULL : &ours->fields[t->map[i]];
+    int same = t->n_same == t->n_fields || (f && !sqlite3_stricmp(f->type, t->texts[2 * i + 1]));
+    int storable = f && (i < t->n_keys || is_storable(ours, f, value));
+    if (storable) ours->values[t->map[i]] = *value;
+    whole &= same && storable;
+  }
+  return whole;
+}

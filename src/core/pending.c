@@ -1,0 +1,560 @@
+/* pending.c - patches that this schema cannot hold: of a table or column that is not known here, or
+ * not any more; of a column that has another type here, so that SQLite may convert the value; with
+ * a value that a NOT NULL or STRICT column cannot hold.
+ *
+ * Such a patch is kept in _replic_pending as it was received, and whatever of it can be held is
+ * merged as usual. It counts as applied, is handed on as it was received, and stays as long as
+ * something of it cannot be held. After each change of the schema
+ *
+ *   1. what the change has lost is kept, too: a second connection still sees the database as it was
+ *      before, and so the log's values of columns that are gone or have another type now;
+ *   2. names of renamed columns are followed in _nulls;
+ *   3. everything that is kept is merged anew, with its own clock, into what can be held now.
+ *
+ * So tables are again what vector and schema say, whichever way they came there (I1), and what any
+ * version has written comes back with that version. _replic_definitions has each table as those saw
+ * it who wrote to it, and as what it was taken here last: what has not changed is not looked at. */
+#include <string.h>
+
+#include "sync.h"
+
+/* ---- the store ---- */
+
+static int definition_id(replic *r, const void *bytes, size_t len, int64_t *id) {
+  sqlite3_stmt *stmt = NULL;
+  int rc = replic__prepare(
+      r, "INSERT OR IGNORE INTO main._replic_definitions(definition) VALUES(?1)", &stmt);
+  if (rc == REPLIC_OK) rc = sqlite3_bind_blob64(stmt, 1, bytes, len, SQLITE_STATIC);
+  if (rc == REPLIC_OK) rc = replic__step(r, stmt);
+  sqlite3_finalize(stmt);
+  stmt = NULL;
+  if (rc == REPLIC_OK)
+    rc = replic__prepare(r, "SELECT id FROM main._replic_definitions WHERE definition = ?1", &stmt);
+  if (rc == REPLIC_OK) rc = sqlite3_bind_blob64(stmt, 1, bytes, len, SQLITE_STATIC);
+  if (rc == REPLIC_OK) rc = sqlite3_step(stmt);
+  *id = rc == SQLITE_ROW ? sqlite3_column_int64(stmt, 0) : 0;
+  if (rc == SQLITE_ROW || rc == SQLITE_DONE) rc = REPLIC_OK;
+  sqlite3_finalize(stmt);
+  return replic__fail_db(r, rc);
+}
+
+static void count(replic *r, const remote_table *t, int64_t patches) {
+  const char *why = t->why ? t->why : "a column here cannot hold the value";
+  for (size_t i = 0; i < r->n_pending; i++)
+    if (!strcmp(r->pending[i].table, t->name) && !strcmp(r->pending[i].why, why)) {
+      r->pending[i].patches += patches;
+      return;
+    }
+  replic_pending *grown = sqlite3_realloc64(r->pending, (r->n_pending + 1) * sizeof *grown);
+  if (!grown) return; /* a figure is lost, not a patch */
+  r->pending = grown;
+  replic_pending one = {sqlite3_mprintf("%s", t->name), sqlite3_mprintf("%s", why), patches};
+  if (one.table && one.why) {
+    r->pending[r->n_pending++] = one;
+    return;
+  }
+  sqlite3_free((char *)one.table);
+  sqlite3_free((char *)one.why);
+}
+
+static void forget_counts(replic *r) {
+  for (size_t i = 0; i < r->n_pending; i++) {
+    sqlite3_free((char *)r->pending[i].table);
+    sqlite3_free((char *)r->pending[i].why);
+  }
+  r->n_pending = 0;
+}
+
+void replic__pending_close(replic *r) {
+  forget_counts(r);
+  sqlite3_free(r->pending);
+  sqlite3_finalize(r->pending_sql);
+}
+
+size_t replic_pending_count(const replic *r) {
+  return r->n_pending;
+}
+
+const replic_pending *replic_pending_at(const replic *r, size_t index) {
+  return index < r->n_pending ? &r->pending[index] : NULL;
+}
+
+/* *kept: 0 where it was kept before. */
+static int insert(replic *r, const remote_table *t, const replic__patch *p, const void *fields,
+                  size_t len, int *kept) {
+  sqlite3_stmt *stmt = NULL;
+  replic__writer w = {0};
+  int64_t id;
+  *kept = 0;
+  replic__put_definition(&w, 0, t);
+  replic_frame *definition = replic__finish(&w);
+  if (!definition) return SQLITE_NOMEM;
+  int rc = definition_id(r, definition->data, definition->len, &id);
+  replic__frame_release(definition);
+  if (rc == REPLIC_OK)
+    rc = replic__prepare(r,
+                         "INSERT OR IGNORE INTO main._replic_pending(origin, sequence, patchedAt, "
+                         "definition, patch) VALUES(?1, ?2, ?3, ?4, ?5)",
+                         &stmt);
+  if (rc == REPLIC_OK) {
+    sqlite3_bind_int64(stmt, 1, p->origin);
+    sqlite3_bind_int64(stmt, 2, p->sequence);
+    sqlite3_bind_int64(stmt, 3, p->patched_at);
+    sqlite3_bind_int64(stmt, 4, id);
+    rc = replic__fail_db(r, sqlite3_bind_blob64(stmt, 5, fields, len, SQLITE_STATIC));
+  }
+  if (rc == REPLIC_OK) rc = replic__step(r, stmt);
+  *kept = rc == REPLIC_OK && sqlite3_changes64(r->db) > 0;
+  sqlite3_finalize(stmt);
+  r->has_pending = 1;
+  if (*kept) count(r, t, 1);
+  return rc;
+}
+
+int replic__pending_exists(replic *r, uint32_t origin, int64_t sequence, int *exists) {
+  int64_t patched_at;
+  int rc = replic__pending_clock(r, origin, sequence, 0, &patched_at);
+  *exists = patched_at > 0;
+  return rc;
+}
+
+int replic__pending_clock(replic *r, uint32_t origin, int64_t sequence, int step,
+                          int64_t *patched_at) {
+  *patched_at = 0;
+  if (!r->has_pending) return REPLIC_OK;
+  char *sql = sqlite3_mprintf(
+      "SELECT patchedAt FROM main._replic_pending WHERE origin = %u AND sequence %s %lld ORDER BY "
+      "sequence %s LIMIT 1",
+      origin,
+      step < 0   ? "<="
+      : step > 0 ? ">="
+                 : "=",
+      sequence, step < 0 ? "DESC" : "ASC");
+  int rc = sql ? replic__int(r, sql, patched_at) : SQLITE_NOMEM;
+  sqlite3_free(sql);
+  return rc;
+}
+
+int replic__pending_move(replic *r, const replic__patch *p, const replic__patch *to) {
+  char *sql = sqlite3_mprintf("UPDATE main._replic_pending SET origin = %u, sequence = %lld, "
+                              "patchedAt = %lld WHERE origin = %u AND sequence = %lld",
+                              to->origin, to->sequence, to->patched_at, p->origin, p->sequence);
+  int rc = sql ? replic__exec(r, sql) : SQLITE_NOMEM;
+  sqlite3_free(sql);
+  return rc;
+}
+
+/* ---- its cursor for the log ---- */
+
+int replic__pending_open(replic *r, uint32_t origin, int64_t after, int64_t up_to) {
+  int rc = replic__prepare(r,
+                           "SELECT p.sequence, p.patchedAt, d.definition, p.patch FROM "
+                           "main._replic_pending p JOIN main._replic_definitions d ON d.id = "
+                           "p.definition WHERE p.origin = ?1 AND p.sequence > ?2 AND p.sequence <= "
+                           "?3 ORDER BY p.sequence",
+                           &r->pending_sql);
+  if (rc != REPLIC_OK) return rc;
+  sqlite3_bind_int64(r->pending_sql, 1, origin);
+  sqlite3_bind_int64(r->pending_sql, 2, after);
+  sqlite3_bind_int64(r->pending_sql, 3, up_to);
+  return REPLIC_OK;
+}
+
+static void read_raw(sqlite3_stmt *stmt, int column, replic__raw *raw) {
+  raw->definition = sqlite3_column_blob(stmt, column);
+  raw->definition_len = (size_t)sqlite3_column_bytes(stmt, column);
+  raw->fields = sqlite3_column_blob(stmt, column + 1);
+  raw->fields_len = (size_t)sqlite3_column_bytes(stmt, column + 1);
+}
+
+int replic__pending_next(replic *r, int64_t *sequence, int64_t *patched_at, replic__raw *raw) {
+  int rc = sqlite3_step(r->pending_sql);
+  *raw = (replic__raw){0};
+  if (rc == SQLITE_DONE) return REPLIC_OK;
+  if (rc != SQLITE_ROW) return replic__fail_db(r, rc);
+  *sequence = sqlite3_column_int64(r->pending_sql, 0);
+  *patched_at = sqlite3_column_int64(r->pending_sql, 1);
+  read_raw(r->pending_sql, 2, raw);
+  return raw->definition && raw->fields ? REPLIC_OK : SQLITE_NOMEM;
+}
+
+void replic__pending_reset(replic *r) {
+  sqlite3_reset(r->pending_sql);
+}
+
+/* ---- a patch that has arrived ---- */
+
+int replic__apply_patch(replic *r, remote_table *t, const replic__patches *p,
+                        const uint8_t *fields) {
+  int rc = REPLIC_OK, kept = 1;
+  replic__patch patch = {t->table, p->origin, p->sequence, p->clock, NULL, NULL};
+  int whole = t->table && replic__map_values(r, t);
+  replic__clock_seen(&r->clock, p->clock);
+  if (!whole) rc = insert(r, t, &patch, fields, (size_t)(p->in.at - fields), &kept);
+  if (rc != REPLIC_OK) return rc;
+  if (!t->table) {
+    r->counters.patches_duplicate += !kept;
+    return rc;
+  }
+  patch.values = t->table->values;
+  return replic__merge(r, &patch, 0);
+}
+
+/* ---- after a change of the schema: 3. what can be held now ---- */
+
+typedef struct settling {
+  replic *r;
+  remote_table *t; /* the definition at hand */
+  int64_t id;      /* its */
+  int64_t left;    /* how many of its patches stay */
+} settling;
+
+/* Another row of the log: with all that can be held of the patch, and its cells anew. */
+static int hold_anew(settling *s, const replic__patch *p) {
+  int duplicate, rc = replic__log_delete(s->r, p);
+  if (rc == REPLIC_OK) rc = replic__log_insert(s->r, p, &duplicate);
+  if (rc == REPLIC_OK) rc = replic__merge_again(s->r, p);
+  s->t->table->touched |= 2;
+  return rc;
+}
+
+/* It is all in the log from now on, and may be pruned like any other. */
+static int forget(settling *s, uint32_t origin, int64_t sequence) {
+  replic__entry *entry = replic__vector_entry(s->r, origin);
+  if (!entry) return SQLITE_NOMEM;
+  if (entry->pruned.cursor >= sequence) entry->pruned.cursor = sequence - 1;
+  entry->due = 0;
+  char *sql = sqlite3_mprintf(
+      "DELETE FROM main._replic_pending WHERE origin = %u AND sequence = %lld", origin, sequence);
+  int rc = sql ? replic__exec(s->r, sql) : SQLITE_NOMEM;
+  sqlite3_free(sql);
+  return rc;
+}
+
+static int corrupt(replic *r) {
+  return replic__fail(r, SQLITE_CORRUPT, "_replic_pending holds what is no patch");
+}
+
+static int settle_patch(settling *s, sqlite3_stmt *stmt) {
+  replic *r = s->r;
+  const uint8_t *bytes = sqlite3_column_blob(stmt, 3);
+  size_t len = (size_t)sqlite3_column_bytes(stmt, 3);
+  if (!bytes) return SQLITE_NOMEM;
+  replic__patches fields = {.in = {bytes, bytes + len, 0}};
+  replic__get_fields(&fields, s->t->n_keys, s->t->n_fields, r->sync->values);
+  if (fields.in.failed) return corrupt(r);
+  int whole = replic__map_values(r, s->t);
+  replic__patch p = {s->t->table,
+                     (uint32_t)sqlite3_column_int64(stmt, 0),
+                     sqlite3_column_int64(stmt, 1),
+                     sqlite3_column_int64(stmt, 2),
+                     s->t->table->values,
+                     NULL};
+  int rc = hold_anew(s, &p);
+  s->left -= whole;
+  return rc == REPLIC_OK && whole ? forget(s, p.origin, p.sequence) : rc;
+}
+
+static int settle_patches(settling *s) {
+  sqlite3_stmt *stmt = NULL;
+  int rc = replic__prepare(s->r,
+                           "SELECT origin, sequence, patchedAt, patch FROM main._replic_pending "
+                           "WHERE definition = ?1 ORDER BY patchedAt, origin, sequence",
+                           &stmt);
+  if (rc == REPLIC_OK) sqlite3_bind_int64(stmt, 1, s->id);
+  while (rc == REPLIC_OK && (rc = sqlite3_step(stmt)) == SQLITE_ROW) rc = settle_patch(s, stmt);
+  sqlite3_finalize(stmt);
+  return rc == SQLITE_DONE ? REPLIC_OK : replic__fail_db(s->r, rc);
+}
+
+/* As what the definition is taken here: NULL: out of memory. */
+static char *taken_as(const remote_table *t) {
+  sqlite3_str *out = sqlite3_str_new(NULL);
+  if (t->table)
+    sqlite3_str_appendf(out, "%Q %d %d", t->name, t->table->strict, t->table->has_nulls);
+  for (int i = 0; t->table && i < t->n_fields; i++) {
+    const replic__field *f = t->map[i] < 0 ? NULL : &t->table->fields[t->map[i]];
+    if (f)
+      sqlite3_str_appendf(out, ", %Q %Q %d", f->name, f->type, f->not_null);
+    else
+      sqlite3_str_appendall(out, ", -");
+  }
+  sqlite3_str_appendall(out, ";");
+  return sqlite3_str_finish(out);
+}
+
+static int note_taken(settling *s, const char *taken) {
+  char *sql = s->left
+                  ? sqlite3_mprintf("UPDATE main._replic_definitions SET taken = %Q WHERE id = "
+                                    "%lld",
+                                    taken, s->id)
+                  : sqlite3_mprintf("DELETE FROM main._replic_definitions WHERE id = %lld", s->id);
+  int rc = sql ? replic__exec(s->r, sql) : SQLITE_NOMEM;
+  sqlite3_free(sql);
+  return rc;
+}
+
+static int settle_definition(settling *s, const char *before) {
+  char *taken = taken_as(s->t);
+  int rc = taken ? REPLIC_OK : SQLITE_NOMEM;
+  if (rc == REPLIC_OK && strcmp(before, taken) != 0) {
+    if (s->t->table) rc = settle_patches(s);
+    if (rc == REPLIC_OK) rc = note_taken(s, taken);
+  }
+  sqlite3_free(taken);
+  return rc;
+}
+
+/* `row`: id, definition, taken, number of patches. */
+static int look_at_definition(replic *r, sqlite3_stmt *row, int apply) {
+  const uint8_t *bytes = sqlite3_column_blob(row, 1);
+  size_t len = (size_t)sqlite3_column_bytes(row, 1);
+  const char *before = (const char *)sqlite3_column_text(row, 2);
+  replic__reader in = {bytes, bytes + len, 0};
+  settling s = {r, bytes ? replic__read_definition(&in) : NULL, sqlite3_column_int64(row, 0),
+                sqlite3_column_int64(row, 3)};
+  if (!s.t) return bytes && in.failed ? corrupt(r) : SQLITE_NOMEM;
+  int rc = replic__resolve(r, s.t);
+  if (rc == REPLIC_OK) rc = replic__reserve_values(r->sync, s.t->n_fields);
+  if (rc == REPLIC_OK && apply) rc = settle_definition(&s, before ? before : "");
+  if (rc == REPLIC_OK && s.left) count(r, s.t, s.left);
+  replic__free_remote_table(s.t);
+  return rc;
+}
+
+/* Counts what is pending and, if `apply`, merges before what can be held now. */
+static int look_at_all(replic *r, int apply) {
+  sqlite3_stmt *stmt = NULL;
+  int64_t n = 0;
+  forget_counts(r);
+  int rc = replic__int(r, "SELECT EXISTS (SELECT 1 FROM main._replic_pending)", &n);
+  r->has_pending = rc != REPLIC_OK || n > 0;
+  if (rc != REPLIC_OK || !n) return rc;
+  /* sorted, and so read to its end before rows are changed on the way */
+  rc = replic__prepare(r,
+                       "SELECT id, definition, taken, (SELECT count(*) FROM main._replic_pending "
+                       "WHERE definition = d.id) AS n FROM main._replic_definitions d ORDER BY n, "
+                       "id",
+                       &stmt);
+  while (rc == REPLIC_OK && (rc = sqlite3_step(stmt)) == SQLITE_ROW)
+    rc = look_at_definition(r, stmt, apply);
+  sqlite3_finalize(stmt);
+  return rc == SQLITE_DONE ? REPLIC_OK : replic__fail_db(r, rc);
+}
+
+void replic__pending_recount(replic *r) {
+  if (r->has_pending) look_at_all(r, 0);
+  r->has_pending = 1; /* or there were: the table says */
+}
+
+int replic__pending_load(replic *r) {
+  int rc = replic__merge_mode(r, 1);
+  if (rc == REPLIC_OK) rc = look_at_all(r, 1);
+  int mode = replic__merge_mode(r, 0);
+  return rc == REPLIC_OK ? mode : rc;
+}
+
+/* ---- 1. what the change has lost, 2. renamed columns ---- */
+
+typedef struct before {
+  replic *r;
+  sqlite3 *db;     /* sees the database as it was before the change */
+  remote_table *t; /* one of its tables */
+  int has_nulls, strict;
+  int *not_null, *required; /* of its fields */
+} before;
+
+static int fail_before(const before *b, int rc) {
+  return rc == SQLITE_OK || rc == SQLITE_DONE
+             ? REPLIC_OK
+             : replic__fail(b->r, rc, "the database as it was before the change cannot be read: %s",
+                            sqlite3_errmsg(b->db));
+}
+
+static int read_table(before *b, const char *name) {
+  sqlite3_stmt *stmt = NULL;
+  int n = 0, rc = sqlite3_prepare_v2(b->db,
+                                     "SELECT name, type, pk, \"notnull\", count(*) OVER (), "
+                                     "dflt_value IS NULL FROM pragma_table_xinfo(?1, "
+                                     "'main') WHERE hidden = 0 ORDER BY pk = 0, pk, cid",
+                                     -1, &stmt, NULL);
+  if (rc == SQLITE_OK) rc = sqlite3_bind_text(stmt, 1, name, -1, SQLITE_STATIC);
+  remote_table *t = b->t = sqlite3_malloc64(sizeof *t);
+  if (!t) rc = SQLITE_NOMEM;
+  if (t) *t = (remote_table){.name = sqlite3_mprintf("%s", name)};
+  while (rc == SQLITE_OK && (rc = sqlite3_step(stmt)) == SQLITE_ROW) {
+    size_t all = (size_t)sqlite3_column_int(stmt, 4);
+    if (!t->texts) t->texts = sqlite3_malloc64(2 * all * sizeof *t->texts);
+    if (!b->not_null) b->not_null = sqlite3_malloc64(2 * all * sizeof *b->not_null);
+    b->required = b->not_null + all;
+    rc = SQLITE_NOMEM;
+    if (!t->name || !t->texts || !b->not_null) break;
+    char *column = sqlite3_mprintf("%s", sqlite3_column_text(stmt, 0));
+    char *type = sqlite3_mprintf("%s", sqlite3_column_text(stmt, 1));
+    t->texts[2 * n] = column;
+    t->texts[2 * n + 1] = type;
+    b->not_null[n] = sqlite3_column_int(stmt, 3);
+    b->required[n] = b->not_null[n] && sqlite3_column_int(stmt, 5);
+    t->n_keys += sqlite3_column_int(stmt, 2) > 0;
+    t->n_fields = ++n;
+    if (column && type) rc = SQLITE_OK;
+  }
+  sqlite3_finalize(stmt);
+  return fail_before(b, rc);
+}
+
+/* May a patch of it hold something that cannot be held any more? */
+static int may_have_lost(const before *b) {
+  const remote_table *t = b->t;
+  if (!t->table || t->n_same < t->n_fields || t->table->strict != b->strict) return 1;
+  for (int i = 0; i < t->n_fields; i++)
+    if (t->table->fields[t->map[i]].not_null && !b->not_null[i]) return 1;
+  return 0;
+}
+
+static int keep_row(before *b, sqlite3_stmt *stmt) {
+  replic *r = b->r;
+  const remote_table *t = b->t;
+  replic__patch p = {t->table,
+                     (uint32_t)sqlite3_column_int64(stmt, 0),
+                     sqlite3_column_int64(stmt, 1),
+                     sqlite3_column_int64(stmt, 2),
+                     NULL,
+                     NULL};
+  for (int i = 0; i < t->n_fields; i++) {
+    replic__column(stmt, 3 + 2 * i, &r->sync->values[i]);
+    if (r->sync->values[i].type == REPLIC_NULL && !sqlite3_column_int(stmt, 4 + 2 * i))
+      r->sync->values[i].type = REPLIC_UNSET;
+  }
+  if (t->table && replic__map_values(r, t)) return REPLIC_OK;
+  replic__writer w = {0};
+  int kept;
+  replic__put_fields(&w, t->n_keys, t->n_fields, r->sync->values);
+  replic_frame *fields = replic__finish(&w);
+  if (!fields) return SQLITE_NOMEM;
+  int rc = insert(r, t, &p, fields->data, fields->len, &kept);
+  replic__frame_release(fields);
+  return rc;
+}
+
+static int keep_lost(before *b) {
+  sqlite3_str *sql = sqlite3_str_new(NULL);
+  sqlite3_str_appendall(sql, "SELECT _peerId, _sequenceId, _patchedAt");
+  for (int i = 0; i < b->t->n_fields; i++) {
+    const char *name = b->t->texts[2 * i];
+    sqlite3_str_appendf(sql, ", \"%w\", ", name);
+    if (b->has_nulls)
+      sqlite3_str_appendf(sql, "coalesce(instr(_nulls, json_quote(%Q)), 0)", name);
+    else
+      sqlite3_str_appendall(sql, "0");
+  }
+  sqlite3_str_appendf(sql, " FROM \"%w_patches\"", b->t->name);
+  char *text = sqlite3_str_finish(sql);
+  sqlite3_stmt *stmt = NULL;
+  int rc = text ? sqlite3_prepare_v2(b->db, text, -1, &stmt, NULL) : SQLITE_NOMEM;
+  sqlite3_free(text);
+  rc = fail_before(b, rc);
+  if (rc == REPLIC_OK) rc = replic__reserve_values(b->r->sync, b->t->n_fields);
+  while (rc == REPLIC_OK && (rc = sqlite3_step(stmt)) == SQLITE_ROW) rc = keep_row(b, stmt);
+  if (rc == SQLITE_DONE) rc = REPLIC_OK;
+  sqlite3_finalize(stmt);
+  return rc;
+}
+
+/* The names in _nulls are those of the columns. */
+static int follow_renames(const before *b) {
+  const replic__table *ours = b->t->table;
+  int rc = REPLIC_OK;
+  for (int i = 0; rc == REPLIC_OK && ours && ours->has_nulls && i < b->t->n_fields; i++) {
+    const char *from = b->t->texts[2 * i];
+    const replic__field *to = b->t->map[i] < 0 ? NULL : &ours->fields[b->t->map[i]];
+    if (!to || !strcmp(to->name, from)) continue;
+    char *sql = sqlite3_mprintf(
+        "UPDATE main.\"%w\" SET _nulls = replace(_nulls, json_quote(%Q), %Q) WHERE instr(_nulls, "
+        "json_quote(%Q))",
+        ours->patches, from, to->json_name, from);
+    rc = sql ? replic__exec(b->r, sql) : SQLITE_NOMEM;
+    sqlite3_free(sql);
+  }
+  return rc;
+}
+
+/* Rows that were waiting for a required column may exist now. */
+static int may_let_in(const before *b) {
+  const remote_table *t = b->t;
+  for (int i = t->n_keys; t->table && i < t->n_fields; i++)
+    if (b->required[i] && (t->map[i] < 0 || !t->table->fields[t->map[i]].required)) return 1;
+  return 0;
+}
+
+static int let_in(const before *b) {
+  replic__table *ours = b->t->table;
+  sqlite3_str *sql = sqlite3_str_new(NULL);
+  sqlite3_str_appendall(sql, "SELECT DISTINCT ");
+  for (int i = 0; i < ours->n_keys; i++)
+    sqlite3_str_appendf(sql, "%s\"%w\"", i ? ", " : "", ours->fields[i].name);
+  sqlite3_str_appendf(sql,
+                      " FROM main.\"%w\" p WHERE NOT EXISTS (SELECT 1 FROM main.\"%w\" t WHERE ",
+                      ours->patches, ours->name);
+  for (int i = 0; i < ours->n_keys; i++)
+    sqlite3_str_appendf(sql, "%st.\"%w\" = p.\"%w\"", i ? " AND " : "", ours->fields[i].name,
+                        ours->fields[i].name);
+  sqlite3_str_appendall(sql, ")");
+  char *text = sqlite3_str_finish(sql);
+  sqlite3_stmt *stmt = NULL;
+  int rc = text ? replic__prepare(b->r, text, &stmt) : SQLITE_NOMEM;
+  sqlite3_free(text);
+  while (rc == REPLIC_OK && (rc = sqlite3_step(stmt)) == SQLITE_ROW) {
+    for (int i = 0; i < ours->n_keys; i++) replic__column(stmt, i, &ours->values[i]);
+    replic__patch key = {.table = ours, .values = ours->values};
+    rc = replic__merge_again(b->r, &key);
+  }
+  sqlite3_finalize(stmt);
+  return rc == SQLITE_DONE ? REPLIC_OK : replic__fail_db(b->r, rc);
+}
+
+static int look_at_table(before *b, const char *name) {
+  int rc = read_table(b, name);
+  if (rc == REPLIC_OK) rc = replic__resolve(b->r, b->t);
+  if (rc == REPLIC_OK) rc = follow_renames(b);
+  if (rc == REPLIC_OK && may_have_lost(b)) rc = keep_lost(b);
+  if (rc == REPLIC_OK && may_let_in(b)) rc = let_in(b);
+  replic__free_remote_table(b->t);
+  sqlite3_free(b->not_null);
+  b->t = NULL;
+  b->not_null = NULL;
+  return rc;
+}
+
+static int look_at_tables(before *b) {
+  sqlite3_stmt *stmt = NULL;
+  int rc = sqlite3_prepare_v2(
+      b->db,
+      "SELECT t.name, EXISTS (SELECT 1 FROM pragma_table_xinfo(p.name, 'main') WHERE name = "
+      "'_nulls' COLLATE NOCASE), t.strict FROM pragma_table_list t JOIN pragma_table_list p ON "
+      "p.name = "
+      "t.name || '_patches' COLLATE NOCASE WHERE t.schema = 'main' AND p.schema = 'main' AND "
+      "t.type = 'table'",
+      -1, &stmt, NULL);
+  rc = fail_before(b, rc);
+  while (rc == REPLIC_OK && (rc = sqlite3_step(stmt)) == SQLITE_ROW) {
+    const char *name = (const char *)sqlite3_column_text(stmt, 0);
+    b->has_nulls = sqlite3_column_int(stmt, 1);
+    b->strict = sqlite3_column_int(stmt, 2);
+    rc = name ? look_at_table(b, name) : SQLITE_NOMEM;
+  }
+  if (rc == SQLITE_DONE) rc = REPLIC_OK;
+  sqlite3_finalize(stmt);
+  return rc;
+}
+
+int replic__pending_schema_changed(replic *r) {
+  before b = {.r = r};
+  int rc = sqlite3_open_v2(
+      r->path, &b.db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE, NULL);
+  rc = fail_before(&b, rc);
+  if (rc == REPLIC_OK) rc = replic__merge_mode(r, 1);
+  if (rc == REPLIC_OK) rc = look_at_tables(&b);
+  sqlite3_close(b.db);
+  return rc == REPLIC_OK ? replic__pending_load(r) : rc;
+}
