@@ -120,13 +120,7 @@ static const char *const UPGRADES[] = {
     "ALTER TABLE main._replic_migrations ADD COLUMN hash TEXT NOT NULL DEFAULT '';"
     "ALTER TABLE main._replic_migrations ADD COLUMN rename TEXT NOT NULL DEFAULT '';"
     "ALTER TABLE main._replic_migrations ADD COLUMN appliedAt INTEGER NOT NULL DEFAULT 0;"
-    "DELETE FROM main._replic_staged;" /* its frames name no epochs: it is fetched anew */
-    "ALTER TABLE main._replic_dropped RENAME TO _replic_dropped_1;"
-    "CREATE TABLE main._replic_dropped(origin INTEGER NOT NULL, sequence INTEGER NOT NULL, "
-    "patchedAt INTEGER NOT NULL, epoch INTEGER NOT NULL, PRIMARY KEY(origin, sequence, patchedAt, "
-    "epoch)) WITHOUT ROWID;"
-    "INSERT INTO main._replic_dropped SELECT origin, sequence, patchedAt, 0 FROM _replic_dropped_1;"
-    "DROP TABLE main._replic_dropped_1;",
+    "DELETE FROM main._replic_staged;", /* its frames name no epochs: it is fetched anew */
 };
 
 static int upgrade_layout(replic *r) {
@@ -189,7 +183,9 @@ static int set_up(replic *r) {
         "NOT NULL COLLATE NOCASE, oldColumn TEXT NOT NULL COLLATE NOCASE, newColumn TEXT NOT NULL "
         "COLLATE NOCASE, PRIMARY KEY(version, tableName, oldColumn)) WITHOUT ROWID;"
         "CREATE TABLE IF NOT EXISTS main._replic_definitions(id INTEGER PRIMARY KEY, definition "
-        "BLOB NOT NULL UNIQUE, taken TEXT);"
+        "BLOB NOT NULL, taken TEXT);"
+        "CREATE UNIQUE INDEX IF NOT EXISTS main._replic_definitions_by ON "
+        "_replic_definitions(definition);"
         "CREATE TABLE IF NOT EXISTS main._replic_pending(origin INTEGER NOT NULL, sequence INTEGER "
         "NOT NULL, patchedAt INTEGER NOT NULL, definition INTEGER NOT NULL, patch BLOB NOT NULL, "
         "PRIMARY KEY(origin, sequence)) WITHOUT ROWID;"
