@@ -104,7 +104,8 @@ describe('TLS', () => {
     connect(d, { port, tls: { ca } })
     expect(await up).toMatchObject({ peerId: 11 })
     for (const { code } of await Promise.all(refused)) expect(code).toBe('REPLIC_AUTH')
-    expect(asked.sort().slice(0, 3)).toEqual([
+    const last = new Map(asked.map((each) => [each[0], each])) // who was refused dials again
+    expect([...last.values()].sort()).toEqual([
       [11, true, 'client'],
       [13, false, 'stranger'],
       [14, false, null],
@@ -193,7 +194,7 @@ describe('only one side speaks TLS:', () => {
     const downs = [eventOf(a, 'link', isDown), eventOf(b, 'link', isDown)]
     connect(a, { port, ...FAST })
     const [near, far] = await Promise.all(downs)
-    expect(near.reason).toContain('tls')
+    expect(near.reason).toMatch(/tls/i)
     expect(far).toMatchObject({
       code: 'REPLIC_PROTOCOL',
       reason: expect.stringContaining('is tls missing in its connect()?'),
