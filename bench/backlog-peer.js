@@ -2,8 +2,8 @@
 // create, and options of Replica.open() as JSON. Answers what its parent asks, one thing after another.
 
 import { once } from 'node:events'
-import { Replica } from 'replic-sqlite'
-import { connect, listen } from 'replic-sqlite/tcp'
+import { Replica } from '../lib/index.js'
+import { connect, listen } from '../lib/transport/tcp.js'
 import { makeRows, PATCHES, TABLE } from './data.js'
 import { concurrently, median } from './harness.js'
 

@@ -1,9 +1,11 @@
-// Rounds, medians, tables. Two sides are measured in turn (A B A B ...), so that whatever else the
-// machine does meets both; a figure is the median of the rounds, a ratio the quotient of two medians.
+// Rounds, medians, tables. The sides of a benchmark are measured in turn (A B C A B C ...), so that whatever
+// else the machine does meets all of them; a figure is the median of the rounds, a ratio the quotient of two.
 
+import { execFile } from 'node:child_process'
 import { mkdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
 
 // Beside the build and not in a temporary directory, which may be in memory, where FULL costs nothing.
 export const DIR = fileURLToPath(new URL('../build/bench/db', import.meta.url))
@@ -39,8 +41,8 @@ export async function concurrently(count, inFlight, work) {
 }
 
 /**
- * Measures the sides of a benchmark in turn. `sides`: name -> async function giving a figure (an operation
- * rate, or an object of figures). Gives name -> list of figures, one per round.
+ * Measures the sides of a benchmark in turn. `sides`: name -> async function giving a figure (a number, or an
+ * object of numbers). Gives name -> list of figures, one per round.
  */
 export async function inTurn(sides, rounds = ROUNDS) {
   const figures = Object.fromEntries(Object.keys(sides).map((name) => [name, []]))
@@ -62,3 +64,19 @@ export function table(rows, left) {
   const cell = (text, i) => (left.includes(i) ? text.padEnd(widths[i]) : text.padStart(widths[i]))
   return rows.map((row) => row.map(cell).join('  ').trimEnd())
 }
+
+const FLOOR = fileURLToPath(new URL('../build/bench/floor', import.meta.url))
+
+/** Runs floor.c on a new file; the numbers of its last line. See there for the arguments. */
+export const floor = (work, layout, order, synchronous, rows, perTransaction) =>
+  withFile(async (path) => {
+    const args = [work, layout, order, synchronous, `${rows}`, `${perTransaction}`, path]
+    const { stdout } = await promisify(execFile)(FLOOR, args)
+    return stdout
+      .trim()
+      .split('\n')
+      .map((line) => line.split(' ').map(Number))
+  })
+
+/** The one figure of it. */
+export const floorRate = async (...args) => (await floor(...args)).at(-1).at(-1)

@@ -6,14 +6,15 @@
 // counts as the 50 delays of 50, 49, 48, ... ms that it is.
 
 import { setTimeout as delay, setImmediate as turn } from 'node:timers/promises'
-import { connect } from 'replic-sqlite/tcp'
+import { connect } from '../lib/transport/tcp.js'
 import { withSource } from './apply.js'
-import { openBetter } from './better.js'
 import { makeRows } from './data.js'
 import { withFile } from './harness.js'
+import { MAIN, openMain } from './peers.js'
+import { withFilled as withBoth } from './read.js'
 import { openReplic } from './replic.js'
 
-const LOAD_MS = 1000 // how long a load lasts per round
+const LOAD_MS = 700 // how long a load lasts per round
 const WARM_MS = 200 // before it is measured
 const ROWS = 100_000 // in the table that is read
 const MANY = 1000
@@ -52,9 +53,9 @@ const replic = (load) => () =>
   })
 const better = (load) => () =>
   withFile(async (path) => {
-    const { db, ...calls } = openBetter(path, 'FULL')
+    const db = openMain(path, 'FULL')
     const rows = makeRows(ROWS)
-    const result = await delays((isOver) => load(calls, rows, isOver))
+    const result = await delays((isOver) => load(db, rows, isOver))
     db.close()
     return result
   })
@@ -78,10 +79,10 @@ const some = (rows, i) => {
 
 // The synchronous side gives the loop a turn after each transaction, as a server does between requests.
 const writing = {
-  replic: replic((db, rows, isOver) =>
+  'replic-sqlite': replic((db, rows, isOver) =>
     keepDoing(MANY, isOver, (i) => db.upsert('item', rows[i % ROWS])),
   ),
-  better: better((calls, rows, isOver) =>
+  [MAIN]: better((calls, rows, isOver) =>
     keepDoing(1, isOver, (i) => {
       calls.put(rows[i % ROWS])
       return turn()
@@ -89,10 +90,10 @@ const writing = {
   ),
 }
 const bulk = {
-  replic: replic((db, rows, isOver) =>
+  'replic-sqlite': replic((db, rows, isOver) =>
     keepDoing(2, isOver, (i) => db.upsert('item', some(rows, i))),
   ),
-  better: better((calls, rows, isOver) =>
+  [MAIN]: better((calls, rows, isOver) =>
     keepDoing(1, isOver, (i) => {
       calls.putMany(some(rows, i))
       return turn()
@@ -100,36 +101,21 @@ const bulk = {
   ),
 }
 const applying = ({ port }) => ({
-  replic: replic((db) => {
+  'replic-sqlite': replic((db) => {
     connect(db, { port })
     return lull()
   }),
-  better: bulk.better,
+  [MAIN]: bulk[MAIN],
 })
 
-const withFilled = (use) =>
-  withFile((path) =>
-    withFile(async (plainPath) => {
-      const db = await openReplic(path, 'NORMAL')
-      const plain = openBetter(plainPath, 'NORMAL')
-      const rows = makeRows(ROWS)
-      await db.load('item', rows)
-      plain.insertMany(rows)
-      try {
-        return await use(db, plain)
-      } finally {
-        plain.db.close()
-        await db.close()
-      }
-    }),
-  )
+const withFilled = (use) => withBoth(use, ROWS)
 
 const reading = (db, plain) => ({
-  replic: () =>
+  'replic-sqlite': () =>
     delays((isOver) =>
       keepDoing(64, isOver, (i) => db.get('SELECT * FROM item WHERE id = ?', [(i % ROWS) + 1])),
     ),
-  better: () =>
+  [MAIN]: () =>
     delays((isOver) =>
       keepDoing(1, isOver, (i) => {
         plain.get((i % ROWS) + 1)
@@ -138,13 +124,12 @@ const reading = (db, plain) => ({
     ),
 })
 const longQuery = (db, plain) => {
-  const statement = plain.db.prepare(LONG_QUERY)
   return {
-    replic: () => delays((isOver) => keepDoing(2, isOver, () => db.get(LONG_QUERY))),
-    better: () =>
+    'replic-sqlite': () => delays((isOver) => keepDoing(2, isOver, () => db.get(LONG_QUERY))),
+    [MAIN]: () =>
       delays((isOver) =>
         keepDoing(1, isOver, () => {
-          statement.get()
+          plain.query(LONG_QUERY)
           return turn()
         }),
       ),
@@ -157,14 +142,14 @@ export const benches = [
   {
     name: 'loop-idle',
     title: 'nothing (what the timer itself costs)',
-    sides: { replic: idle, better: idle },
+    sides: { 'replic-sqlite': idle },
   },
   { name: 'loop-write', title: 'upserts, 1,000 in flight | one by one', sides: writing },
   { name: 'loop-bulk', title: 'upserts, 1,000 rows per call', sides: bulk },
   {
     name: 'loop-apply',
     title: 'patches of another peer | inserts, 1,000 per transaction',
-    around: (measure) => withSource(MANY, (source) => measure(applying(source))),
+    around: (measure) => withSource({ perGroup: MANY }, (source) => measure(applying(source))),
   },
   {
     name: 'loop-get',
@@ -176,4 +161,4 @@ export const benches = [
     title: 'a query of the whole table, 2 at once | one by one',
     around: (measure) => withFilled((db, plain) => measure(longQuery(db, plain))),
   },
-].map((bench) => ({ ...bench, unit: 'ms' }))
+].map((bench) => ({ ...bench, title: `event loop: ${bench.title}`, unit: 'ms late', rounds: 3 }))

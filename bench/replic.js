@@ -1,6 +1,6 @@
 // replic-sqlite as the benchmarks use it.
 
-import { Replica } from 'replic-sqlite'
+import { Replica } from '../lib/index.js'
 import { COUNT, checkRows, PATCHES, TABLE } from './data.js'
 
 /** Opens a file with the replicated table. `synchronous`: 'FULL' or 'NORMAL'. */

@@ -1,55 +1,68 @@
 // npm run bench [-- NAME ...]: all benchmarks, or those whose names begin so. README.md tells how to read
-// the output. Leaves every round's figures in build/bench.json.
+// the output. Leaves every round's figures in build/bench.json, and a chart of the ratios in build/bench.svg.
 
+import { execFileSync } from 'node:child_process'
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { fileURLToPath } from 'node:url'
-import { benches as applying } from './apply.js'
-import { prepareBetter } from './better.js'
+import { chart } from './chart.js'
 import { DIR, inTurn, median, table } from './harness.js'
-import { benches as loop } from './loop.js'
-import { benches as reading } from './read.js'
-import { benches as writing } from './write.js'
+import { prepare } from './prepare.js'
 
 const BUILD = fileURLToPath(new URL('../build', import.meta.url))
-const ALL = [...writing, ...applying, ...reading, ...loop]
-const DELAYS = ['p50', 'p99', 'max']
+const OURS = 'replic-sqlite'
 
-const number = (n) => n.toLocaleString('en-US', { maximumSignificantDigits: 3 })
-const ms = (n) => n.toFixed(1)
+prepare() // before anything loads a peer
+const { ALL } = await import('./suite.js')
 
-async function run({ name, title, against, sides, around, unit = 'per second' }) {
-  const figures = sides ? await inTurn(sides) : await around((these) => inTurn(these))
+const number = (n) =>
+  n.toLocaleString('en-US', { maximumSignificantDigits: 3, minimumSignificantDigits: 1 })
+
+/** Measures one; `rows`: { label, figure, ratio, reach } for the table and the chart. */
+async function run(bench) {
+  const { name, title, sides, around, rounds, unit = 'per second', reach = {} } = bench
+  const measure = (these) => inTurn(these, rounds)
+  const figures = sides ? await measure(sides) : await around(measure)
+  const medians = Object.fromEntries(
+    Object.entries(figures).map(([side, list]) => [side, middle(list)]),
+  )
   console.error(`${name}: measured`)
-  return { name, title, against, unit, figures }
+  return { name, title, unit, reach, medians, figures }
 }
 
-function rateRow({ title, against, figures: { replic, better } }) {
-  const [ours, theirs] = [median(replic), median(better)]
-  return [title, against, number(ours), number(theirs), (ours / theirs).toFixed(2)]
+/** The median; of objects, of each of their numbers. */
+function middle(list) {
+  if (typeof list[0] === 'number') return median(list)
+  return Object.fromEntries(
+    Object.keys(list[0]).map((key) => [key, median(list.map((round) => round[key]))]),
+  )
 }
 
-function delayRow({ title, figures: { replic, better } }) {
-  const of = (rounds) => DELAYS.map((name) => ms(median(rounds.map((round) => round[name]))))
-  return [title, ...of(replic), ...of(better)]
-}
-
-function print(results) {
-  const rates = results.filter(({ unit }) => unit === 'per second').map(rateRow)
-  const delays = results.filter(({ unit }) => unit === 'ms').map(delayRow)
-  if (rates.length > 0) {
-    const head = ['rows per second', 'against', 'replic-sqlite', 'better-sqlite3', 'ratio']
-    console.log(`\n${table([head, ...rates], [0, 1]).join('\n')}`)
-  }
-  if (delays.length > 0) {
-    const head = ['event loop delay, ms', ...DELAYS, ...DELAYS.map((name) => `better ${name}`)]
-    console.log(`\n${table([head, ...delays], [0]).join('\n')}`)
-  }
+/** [what, figure, ratio, reach] of each side; a ratio is ours : theirs. */
+function lines({ title, unit, reach, medians }) {
+  const ours = medians[OURS]
+  return Object.entries(medians).flatMap(([side, figure]) => {
+    const isOurs = side === OURS
+    const isPlain = typeof figure === 'number'
+    const parts = isPlain ? [['', figure]] : Object.entries(figure)
+    return parts.map(([key, value], i) => {
+      const mine = isPlain ? ours : ours[key]
+      const goal = reach[key ? `${side} ${key}` : side]
+      return [
+        isOurs && i === 0 ? title : '',
+        `${side}${key && ` ${key}`}`,
+        number(value),
+        isOurs && i === 0 ? unit : '',
+        isOurs ? '' : (mine / value).toFixed(2),
+        goal === undefined ? '' : unit === 'per second' ? `>= ${goal}` : `<= ${goal}`,
+      ]
+    })
+  })
 }
 
 const names = process.argv.slice(2)
-const chosen = ALL.filter(
-  ({ name }) => names.length === 0 || names.some((begin) => name.startsWith(begin)),
+const chosen = ALL.filter(({ name, onlyByName }) =>
+  names.length === 0 ? !onlyByName : names.some((begin) => name.startsWith(begin)),
 )
 const unknown = names.filter((begin) => !ALL.some(({ name }) => name.startsWith(begin)))
 if (unknown.length > 0) {
@@ -57,13 +70,15 @@ if (unknown.length > 0) {
   for (const { name, title } of ALL) console.error(`  ${name.padEnd(18)} ${title}`)
   process.exitCode = 2
 } else {
-  prepareBetter()
   rmSync(DIR, { recursive: true, force: true }) // of a run that was interrupted
   const results = []
   for (const bench of chosen) results.push(await run(bench))
-  print(results)
+  const head = ['', '', 'figure', 'unit', 'ratio', 'reach']
+  console.log(`\n${table([head, ...results.flatMap(lines)], [0, 1, 3]).join('\n')}`)
   mkdirSync(BUILD, { recursive: true })
-  const machine = { node: process.version, arch: process.arch, cores: availableParallelism() }
-  const json = JSON.stringify({ machine, results }, null, 2)
-  writeFileSync(`${BUILD}/bench.json`, `${json}\n`)
+  const commit = execFileSync('git', ['rev-parse', '--short', 'HEAD'], { encoding: 'utf8' }).trim()
+  const program = process.versions.bun ? `Bun ${process.versions.bun}` : `Node ${process.version}`
+  const machine = { program, commit, arch: process.arch, cores: availableParallelism() }
+  writeFileSync(`${BUILD}/bench.json`, `${JSON.stringify({ machine, results }, null, 2)}\n`)
+  writeFileSync(`${BUILD}/bench.svg`, chart(results, machine))
 }

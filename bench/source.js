@@ -1,27 +1,27 @@
-// A process that has a log of patches and offers it over TCP: what apply.js receives from. Arguments: the
-// path of a file to create, the number of rows, rows per group, and 'pruned' for a log from which
-// retention has removed a patch near its end: who lacks that has to jump. Sends { port, token } when it is
-// ready.
+// A process that has a log of patches and offers it over TCP: what apply.js receives from. Its argument is JSON:
+// path of a file to create, rows, perGroup; keys: how many different rows they are; order: 'up', or 'random' for
+// keys all over; pruned: retention has removed a patch near its end, so who lacks that has to jump. Sends
+// { port, peerId, token } when it is ready.
 
-import { listen } from 'replic-sqlite/tcp'
-import { makeRows } from './data.js'
+import { listen } from '../lib/transport/tcp.js'
+import { makeRows, spread } from './data.js'
 import { concurrently } from './harness.js'
 import { openReplic } from './replic.js'
 
-const [path, count, perGroup] = [process.argv[2], ...process.argv.slice(3, 5).map(Number)]
-const pruned = process.argv[5] === 'pruned'
+const { path, rows, perGroup, keys, order, pruned } = JSON.parse(process.argv[2])
 const db = await openReplic(path, 'NORMAL')
-const rows = makeRows(count)
-const groups = Math.ceil(count / perGroup)
-await concurrently(groups, Math.ceil(1000 / perGroup), (i) =>
-  db.upsert('item', rows.slice(i * perGroup, (i + 1) * perGroup)),
-)
+const groups = Math.ceil(rows / perGroup)
+await concurrently(groups, Math.ceil(1000 / perGroup), (i) => {
+  const group = makeRows(Math.min(perGroup, rows - i * perGroup), ((i * perGroup) % keys) + 1)
+  return db.upsert('item', order === 'random' ? group.map(spread) : group)
+})
 if (pruned) {
-  await db.upsert('item', rows[0])
-  await db.upsert('item', rows[0])
+  const again = makeRows(1)
+  await db.upsert('item', again)
+  await db.upsert('item', again)
   await db.compact({ maxPatchRetentionMs: 0 })
 }
 const { peerId, vector } = db.status()
 const { port } = (await listen(db)).address()
-process.send({ port, token: `${peerId}.${vector[peerId]}` })
+process.send({ port, peerId, token: `${peerId}.${vector[peerId]}` })
 process.on('disconnect', () => process.exit())

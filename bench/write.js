@@ -1,8 +1,9 @@
-// Writing: replic-sqlite (table and log, with their indexes) against the plain table alone.
+// Writing: replic-sqlite (table, log and index) against plain tables, and against the floor, a C program that
+// makes the same b-tree writes.
 
-import { closeBetter, openBetter } from './better.js'
 import { makeRows } from './data.js'
-import { concurrently, seconds, withFile } from './harness.js'
+import { concurrently, floorRate, seconds, withFile } from './harness.js'
+import { MAIN, openMain, PEERS } from './peers.js'
 import { closeReplic, openReplic } from './replic.js'
 
 const PER_CALL = 1000
@@ -17,14 +18,16 @@ const replic = (synchronous, count, write) => () =>
     await closeReplic(db, count)
     return count / time
   })
-const better = (synchronous, count, write) => () =>
+const peer = (open, synchronous, count, write) => () =>
   withFile(async (path) => {
-    const { db, ...calls } = openBetter(path, synchronous)
+    const db = await open(path, synchronous)
     const rows = makeRows(count)
-    const time = await seconds(() => write(calls, rows))
-    closeBetter(db, count)
+    const time = await seconds(() => write(db, rows))
+    await db.close(count)
     return count / time
   })
+const others = (...args) =>
+  Object.fromEntries(Object.entries(PEERS).map(([name, open]) => [name, peer(open, ...args)]))
 
 const oneByOne = async (db, rows) => {
   for (const row of rows) await db.upsert('item', row)
@@ -36,37 +39,50 @@ const perCall = async (db, rows) => {
     await db.upsert('item', rows.slice(i, i + PER_CALL))
   }
 }
-const putEach = (calls, rows) => {
-  for (const row of rows) calls.put(row)
+const putEach = async (db, rows) => {
+  for (const row of rows) {
+    const putting = db.put(row)
+    if (putting?.then) await putting // the synchronous ones shall not pay for the others
+  }
 }
-const putMany = (calls, rows) => {
-  for (let i = 0; i < rows.length; i += PER_CALL) calls.putMany(rows.slice(i, i + PER_CALL))
+const putMany = async (db, rows) => {
+  for (let i = 0; i < rows.length; i += PER_CALL) await db.putMany(rows.slice(i, i + PER_CALL))
 }
 
 // Of what waits for the disk with each row, fewer rows: a rate is a rate.
 const FEW = { FULL: 300, NORMAL: 5_000 }
 const MANY = 50_000
+const FLOOR = 'C, same b-tree writes'
 
 export const benches = ['NORMAL', 'FULL'].flatMap((mode) => [
   {
-    name: `one-${mode}`,
-    title: `upsert, one by one, ${mode}`,
-    against: 'one transaction per row',
-    sides: {
-      replic: replic(mode, FEW[mode], oneByOne),
-      better: better(mode, FEW[mode], putEach),
-    },
-  },
-  {
-    name: `concurrent-${mode}`,
-    title: `upsert, 1,000 in flight, ${mode}`,
-    against: 'one transaction per row',
-    sides: { replic: replic(mode, MANY, manyAtOnce), better: better(mode, FEW[mode], putEach) },
-  },
-  {
     name: `bulk-${mode}`,
     title: `upsert, 1,000 rows per call, ${mode}`,
-    against: 'transactions of 1,000 rows',
-    sides: { replic: replic(mode, MANY, perCall), better: better(mode, MANY, putMany) },
+    sides: {
+      'replic-sqlite': replic(mode, MANY, perCall),
+      ...others(mode, MANY, putMany),
+      [FLOOR]: () => floorRate('write', 'key', 'up', mode, MANY, PER_CALL),
+    },
+    reach: { [MAIN]: 1, [FLOOR]: 0.75 },
+  },
+  {
+    name: `flight-${mode}`,
+    title: `upsert, 1,000 calls in flight, ${mode}`,
+    sides: {
+      'replic-sqlite': replic(mode, MANY, manyAtOnce),
+      [MAIN]: peer(openMain, mode, FEW[mode], putEach),
+      [FLOOR]: () => floorRate('write', 'key', 'up', mode, MANY, 64),
+    },
+    reach: { [MAIN]: mode === 'FULL' ? 20 : 3 },
+  },
+  {
+    name: `one-${mode}`,
+    title: `upsert, one call at a time, ${mode}`,
+    sides: {
+      'replic-sqlite': replic(mode, FEW[mode], oneByOne),
+      ...others(mode, FEW[mode], putEach),
+      [FLOOR]: () => floorRate('write', 'key', 'up', mode, FEW[mode], 1),
+    },
+    reach: { [MAIN]: mode === 'FULL' ? 1 : 0.5 },
   },
 ])

@@ -146,12 +146,7 @@ export class Snapshot {
     const where = `FROM main.${quoted(table.name)} WHERE ${table.keyHash} = ? LIMIT 1`
     const params = [BigInt.asIntN(64, BigInt(`0x${keyHash}`))]
     const names = table.keys.map(({ name }) => quoted(name)).join(', ')
-    const { values: key } = await this.#cursor.query(
-      `SELECT ${names} ${where}`,
-      params,
-      false,
-      true,
-    )
+    const [, , ...key] = await this.#cursor.query(`SELECT ${names} ${where}`, params, false, true)
     if (key.length === 0) return null
     const cells = []
     for (let i = 0; i < table.columns.length; i += SHOWN_AT_ONCE) {
@@ -160,7 +155,7 @@ export class Snapshot {
         return `${literalOf(column)}, printf('%016x', _replic_hash(${column}))`
       })
       const sql = `SELECT ${shown.join(', ')} ${where}`
-      const { values } = await this.#cursor.query(sql, params, false, false)
+      const [, , ...values] = await this.#cursor.query(sql, params, false, false)
       cells.push(...columns.map((name, at) => [name, values[2 * at], values[2 * at + 1]]))
     }
     return { key, cells }

@@ -97,6 +97,11 @@ export class Replica extends EventEmitter {
   #flushing // a promise while close({ flushMs }) waits for acknowledgements
   #endFlush = () => {}
   #coreClosed = false
+  #readsSync = false
+  #endSync = () => {
+    this.#readsSync = false
+    this.#native.endSync()
+  }
 
   constructor(key, path, options) {
     if (key !== PRIVATE) throw new TypeError('use await Replica.open(path, options)')
@@ -295,6 +300,15 @@ export class Replica extends EventEmitter {
 
   async all(sql, params, options) {
     return toRows(await this.#query('all', sql, params, options, false))
+  }
+
+  /** get() on the calling thread, which waits for it. */
+  getSync(sql, params, options) {
+    return toRows(this.#querySync('getSync', sql, params, options, true))[0]
+  }
+
+  allSync(sql, params, options) {
+    return toRows(this.#querySync('allSync', sql, params, options, false))
   }
 
   iterate(sql, params, options) {
@@ -651,9 +665,22 @@ export class Replica extends EventEmitter {
     return this.#native.query(sql, params, first, readBigInts)
   }
 
+  // Until the application's code lets go of the thread all of its calls see one state of the file:
+  // nothing it has waited for can be missing, and finding the state costs as much as a row.
+  #querySync(where, sql, params, options, first) {
+    this.#check()
+    const readBigInts = this.#readArguments(where, sql, params, options)
+    if (!this.#readsSync) {
+      this.#readsSync = true
+      queueMicrotask(this.#endSync)
+    }
+    return this.#native.querySync(sql, params, first, readBigInts)
+  }
+
   #readArguments(where, sql, params, options) {
     checkSql(where, sql)
     checkParams(where, params)
+    if (options === undefined) return this.#options.readBigInts
     const defaults = { readBigInts: this.#options.readBigInts }
     return read(where, options, { defaults, checks: READ_CHECKS }).readBigInts
   }
@@ -666,7 +693,7 @@ export class Replica extends EventEmitter {
       let next = cursor.next(CURSOR_ROWS)
       for (let done = false; !done; ) {
         const batch = await next
-        done = batch.done
+        done = batch[1]
         if (!done) {
           next = cursor.next(CURSOR_ROWS) // fetched while the application takes these
           next.catch(() => {}) // seen when it is awaited

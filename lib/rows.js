@@ -31,20 +31,29 @@ export function flatten(where, rows) {
   return { columns, values }
 }
 
-/** Result rows from { columns, values }: plain objects; of columns with one name the last counts. */
-export function toRows({ columns, values }) {
+export const FIRST_VALUE = 2 // of what the addon gives as rows: [columns, done, value, ...]
+
+/** Result rows from [columns, done, value, ...]: plain objects; of columns with one name the last counts. */
+export function toRows(result) {
   const rows = []
-  const width = columns.length
+  const columns = result[0]
   const special = columns.includes('__proto__')
-  for (let at = 0; at < values.length; at += width) {
-    const row = {}
-    for (let i = 0; i < width; i++) {
-      if (special) define(row, columns[i], values[at + i])
-      else row[columns[i]] = values[at + i]
-    }
-    rows.push(row)
+  for (let at = FIRST_VALUE; at < result.length; at += columns.length) {
+    rows.push(special ? toSpecialRow(columns, result, at) : toRow(columns, result, at))
   }
   return rows
+}
+
+function toRow(columns, result, at) {
+  const row = {}
+  for (let i = 0; i < columns.length; i++) row[columns[i]] = result[at + i]
+  return row
+}
+
+function toSpecialRow(columns, result, at) {
+  const row = {}
+  for (let i = 0; i < columns.length; i++) define(row, columns[i], result[at + i])
+  return row
 }
 
 // Plain assignment to '__proto__' would set the prototype.

@@ -652,6 +652,24 @@ export class Replica {
   ): Promise<R[]>
 
   /**
+   * As get, on the calling thread, which waits for it: for short queries, by key for instance. Until the
+   * application's code lets go of the thread (an await, the end of a callback) all of its synchronous reads see
+   * one state of the file, in which nothing is missing that it has awaited. Throws what get rejects with.
+   */
+  getSync<R = { [column: string]: ReadValue }>(
+    sql: string,
+    params?: Params,
+    options?: ReadOptions,
+  ): R | undefined
+
+  /** All rows of a query, as getSync. */
+  allSync<R = { [column: string]: ReadValue }>(
+    sql: string,
+    params?: Params,
+    options?: ReadOptions,
+  ): R[]
+
+  /**
    * The rows of a query, read 256 at a time from one snapshot. Leaving the loop ends the query; an iterator
    * that is left without (by calling next() by hand) holds one of 64 connections until return() is called.
    */

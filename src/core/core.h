@@ -164,6 +164,9 @@ int replic__log_clock(replic *r, uint32_t origin, int64_t sequence, int64_t *pat
 int replic__log_bounds(replic *r, uint32_t origin, int64_t sequence, int64_t *low, int64_t *high);
 
 int replic__merge(replic *r, const replic__patch *p, int local);
+/* Whether a patch stands above all that the log has; moves `r->newest` there. That never goes back:
+ * after a rollback it is higher than need be, and a search is made that finds nothing. */
+int replic__is_newest(replic *r, const replic_position *at);
 /* Writes the row of the patch's key anew, from the whole log. */
 int replic__merge_again(replic *r, const replic__patch *p);
 int replic__row_exists(replic *r, replic__table *t, const replic_value *key, int *exists);
@@ -257,6 +260,7 @@ struct replic {
   replic__clock clock, clock_committed;
   replic__entry *vector;
   size_t n_vector, cap_vector;
+  replic_position newest;     /* no patch in the log has a greater clock */
   replic_position *positions; /* what replic_vector returned last */
   sqlite3_stmt *vector_sql, *epochs_sql, *begin_sql, *commit_sql, *savepoint_sql, *release_sql,
       *rollback_to_sql;

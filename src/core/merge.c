@@ -4,7 +4,8 @@
  *
  *   1. append the patch to the log; a duplicate ends here
  *   2. a patch from elsewhere may be late: drop the columns that a newer patch of the same key sets
- *      (a local patch is newer than everything applied, see clock.c)
+ *      (a local patch is newer than everything applied, see clock.c; so is one from elsewhere whose
+ *      clock is above all in the log, which is most of what a peer catches up with)
  *   3. write the remaining columns to the row
  *      - in a table without required columns (NOT NULL, no constant DEFAULT) one upsert does
  *      - otherwise the row may be missing because an earlier patch of the key could not create it:
@@ -125,6 +126,15 @@ static int set_defaults(replic *r, const replic__patch *p) {
   return rc;
 }
 
+int replic__is_newest(replic *r, const replic_position *at) {
+  const replic_position *high = &r->newest;
+  int64_t by = at->patched_at - high->patched_at;
+  if (!by) by = (int64_t)at->origin - (int64_t)high->origin;
+  if (!by) by = at->sequence - high->sequence;
+  if (by > 0) r->newest = *at;
+  return by > 0;
+}
+
 static int merge_patch(replic *r, const replic__patch *p, int local) {
   replic__table *t = p->table;
   int duplicate = 0, newer = 0, rc = REPLIC_OK;
@@ -135,7 +145,9 @@ static int merge_patch(replic *r, const replic__patch *p, int local) {
     return rc;
   }
   for (int i = 0; i < t->n_fields; i++) t->take[i] = p->values[i].type != REPLIC_UNSET;
-  if (!local) rc = replic__log_newer(r, p, t->take, &newer);
+  replic_position at = {p->origin, p->sequence, p->patched_at};
+  int newest = replic__is_newest(r, &at);
+  if (!local && !newest) rc = replic__log_newer(r, p, t->take, &newer);
   t->touched |= local ? 1 : 2;
   if (rc != REPLIC_OK) return rc;
   if (newer && !memchr(t->take + t->n_keys, 1, (size_t)(t->n_fields - t->n_keys))) return REPLIC_OK;

@@ -208,6 +208,8 @@ static int set_up(replic *r) {
   if (rc == REPLIC_OK) replic__vector_settle(r);
   if (rc == REPLIC_OK) rc = replic__identity_witness(r); /* what fork.c has issued */
   r->clock_committed = r->clock;
+  /* within an origin clocks grow with the sequence, so its last patch is its newest */
+  for (size_t i = 0; i < r->n_vector; i++) replic__is_newest(r, &r->vector[i].now);
   /* what a killed process had written to the WAL and not synced counts as committed now (I4) */
   return rc == REPLIC_OK ? replic__exec(r, "PRAGMA wal_checkpoint") : rc;
 }

@@ -394,6 +394,8 @@ void replic_reader_close(replic_reader *reader) {
   replic__backup_drop(reader);
   for (int i = 0; i < REPLIC__CACHE_SIZE; i++) drop_cached(&reader->cache[i]);
   sqlite3_finalize(reader->vector);
+  sqlite3_finalize(reader->begin);
+  sqlite3_finalize(reader->commit);
   sqlite3_close(reader->db);
   sqlite3_free(reader->sums);
   sqlite3_free(reader->error);
@@ -405,6 +407,22 @@ int replic_reader_hold(replic_reader *reader) {
   int rc = sqlite3_exec(reader->db, "BEGIN; SELECT 1 FROM main.sqlite_schema", NULL, NULL, NULL);
   reader->trusted = 0;
   return rc == SQLITE_OK ? REPLIC_OK : replic__reader_fail_db(reader, rc);
+}
+
+static void run_own(replic_reader *reader, const char *sql, sqlite3_stmt **slot) {
+  reader->trusted = 1;
+  if (!*slot) sqlite3_prepare_v3(reader->db, sql, -1, SQLITE_PREPARE_PERSISTENT, slot, NULL);
+  if (*slot) sqlite3_step(*slot);
+  sqlite3_reset(*slot); /* NULL is allowed */
+  reader->trusted = 0;
+}
+
+void replic_reader_begin(replic_reader *reader) {
+  if (sqlite3_get_autocommit(reader->db)) run_own(reader, "BEGIN", &reader->begin);
+}
+
+void replic_reader_end(replic_reader *reader) {
+  if (!sqlite3_get_autocommit(reader->db)) run_own(reader, "COMMIT", &reader->commit);
 }
 
 void replic_reader_interrupt(replic_reader *reader) {

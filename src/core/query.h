@@ -74,6 +74,12 @@ int replic_reader_vector(replic_reader *reader, replic_rows *rows);
  * reused as long as a snapshot is held: it grows with what is written. */
 int replic_reader_hold(replic_reader *reader);
 
+/* Statements between these two see one state of the file, that of the first one; and only that one
+ * pays for finding it. Nothing may be held or started. They do not fail: without memory each
+ * statement finds its own state, and one begun twice is begun once. */
+void replic_reader_begin(replic_reader *reader);
+void replic_reader_end(replic_reader *reader);
+
 /* ---- digests (digest.c) ---- */
 
 #define REPLIC_BUCKETS 4096

@@ -24,10 +24,11 @@ struct replic_reader {
   sqlite3_stmt *current; /* started and not reset; owned by the cache */
   replic__cached cache[REPLIC__CACHE_SIZE];
   int64_t tick;
-  sqlite3_stmt *vector;  /* NULL: not prepared yet */
-  unsigned data_version; /* SQLite's, when the vector was last read */
-  int trusted;           /* the SQL that is prepared is our own */
-  int denied;            /* by the authorizer: a REPLIC_E… code */
+  sqlite3_stmt *vector;         /* NULL: not prepared yet */
+  unsigned data_version;        /* SQLite's, when the vector was last read */
+  sqlite3_stmt *begin, *commit; /* NULL: not needed yet */
+  int trusted;                  /* the SQL that is prepared is our own */
+  int denied;                   /* by the authorizer: a REPLIC_E… code */
   char *error;
   replic_sums *sums;      /* NULL: nothing was summed yet */
   replic__backup *backup; /* NULL: none under way */

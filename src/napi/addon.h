@@ -3,6 +3,9 @@
 
 #include <napi.h>
 
+#include <string>
+#include <unordered_map>
+
 struct Reader;
 
 // Nothing is global in the process: each environment has its own.
@@ -12,6 +15,10 @@ struct AddonData {
   Napi::FunctionReference cursor_class; // made by the addon only, see Cursor::make
   Napi::FunctionReference array_push;   // Array.prototype.push, as it was when the addon was loaded
   Reader *new_cursor = nullptr;         // for the Cursor that is being made
+  // Arrays of column names, one for each list of names that results had: a query that is made again
+  // makes no strings. By the names, each ended by a NUL, where it stands in `columns`.
+  std::unordered_map<std::string, uint32_t> column_index;
+  Napi::ObjectReference columns;
 };
 
 inline AddonData &addon_data(napi_env env) {

@@ -31,6 +31,8 @@ Napi::Function Connection::define(Napi::Env env) {
           checked_method<Connection, &Connection::step<MigrationEndJob>>("migrationEnd"),
           checked_method<Connection, &Connection::write<CompactJob>>("compact"),
           checked_method<Connection, &Connection::read<QueryJob>>("query"),
+          checked_method<Connection, &Connection::query_sync>("querySync"),
+          checked_method<Connection, &Connection::sync_ended>("endSync"),
           checked_method<Connection, &Connection::open_cursor<CursorOpenJob>>("cursorOpen"),
           checked_method<Connection, &Connection::open_cursor<SnapshotOpenJob>>("snapshotOpen"),
           checked_method<Connection, &Connection::link_open>("linkOpen"),
@@ -172,6 +174,42 @@ template <typename J> Napi::Value Connection::read(const Napi::CallbackInfo &inf
   return state_->submit<ReadJob>(job, given, state_->reads.queue);
 }
 
+// As query, on this thread and on a connection of its own: gives the rows, or throws. What follows
+// until endSync() sees the same state of the file.
+Napi::Value Connection::query_sync(const Napi::CallbackInfo &info) {
+  Napi::Env env = info.Env();
+  QueryJob job;
+  Reader &reader = state_->reads.calling;
+  napi_value rows = nullptr;
+  if (state_->check_open(job.failure) && job.given(info)) {
+    if (job.check(reader, reader.open())) {
+      replic_rows vector = {};
+      replic_reader_begin(reader.db);
+      job.run(reader);
+      job.check(reader, replic_reader_vector(reader.db, &vector));
+      if (vector.n_rows && !job.failure) tell_vector(*state_, vector);
+      replic_rows_free(&vector);
+    } else {
+      reader.close(); // the next call tries again
+    }
+    rows = job.failure ? nullptr : job.result(env);
+  }
+  if (rows || env.IsExceptionPending()) return Napi::Value(env, rows);
+  job.failure.set_no_memory(); // unless it says more
+  napi_throw(env, job.failure.to_js(env));
+  return Napi::Value();
+}
+
+void Connection::end_sync() {
+  if (state_->phase == Phase::open && state_->reads.calling.db)
+    replic_reader_end(state_->reads.calling.db);
+}
+
+Napi::Value Connection::sync_ended(const Napi::CallbackInfo &info) {
+  end_sync();
+  return info.Env().Undefined();
+}
+
 template <typename J> Napi::Value Connection::open_cursor(const Napi::CallbackInfo &info) {
   J *job = new (std::nothrow) J;
   bool given = job && job->given(info);
@@ -200,6 +238,7 @@ Napi::Value Connection::close(const Napi::CallbackInfo &info) {
     state_->forget_callback();
   }
   if (state_->phase == Phase::closed) return resolved_promise(info.Env());
+  end_sync(); // from here on that connection is the CloseJob's
   Napi::Value promise = state_->accept<WriteJob>(new (std::nothrow) CloseJob, state_->writes);
   if (promise.IsEmpty()) return promise;
   state_->phase = Phase::closing;

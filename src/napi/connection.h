@@ -21,6 +21,9 @@ private:
   template <typename J> Napi::Value write(const Napi::CallbackInfo &info);
   template <typename J> Napi::Value step(const Napi::CallbackInfo &info);
   template <typename J> Napi::Value read(const Napi::CallbackInfo &info);
+  Napi::Value query_sync(const Napi::CallbackInfo &info);
+  Napi::Value sync_ended(const Napi::CallbackInfo &info);
+  void end_sync();
   template <typename J> Napi::Value open_cursor(const Napi::CallbackInfo &info);
   Napi::Value migration_begin(const Napi::CallbackInfo &info);
   Napi::Value link_open(const Napi::CallbackInfo &info);

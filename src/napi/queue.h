@@ -144,6 +144,7 @@ struct State {
   template <typename J> Napi::Value submit(J *job, bool given, JobList<J> &list);
   // The same, in every phase and without bounds.
   template <typename J> Napi::Value accept(J *job, JobList<J> &list);
+  bool check_open(Failure &failure) const; // false: `failure` says why not
   // The same for what has no promise and is never refused.
   void push(WriteJob *job);
   void pump(); // starts whatever can be started
@@ -171,7 +172,6 @@ private:
   void interrupt();
   void dispose();
   void start_batch();
-  bool check_open(Failure &failure) const;
   bool check_room(size_t calls, size_t bytes, size_t more, Failure &failure) const;
   napi_value make_promise(Job *job);
 };

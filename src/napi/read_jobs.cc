@@ -16,30 +16,42 @@ RowsResult::~RowsResult() {
   replic_rows_free(&rows_);
 }
 
+// A copy with its NUL at `to`; where that ends.
+static char *put_name(char *to, const char *name) {
+  size_t size = strlen(name) + 1;
+  memcpy(to, name, size);
+  return to + size;
+}
+
 bool RowsJob::take_rows(Reader &reader, size_t max_rows, size_t max_bytes) {
   if (!check(reader, replic_reader_rows(reader.db, max_rows, max_bytes, &rows_))) return false;
-  names_ = arena.array<const char *>(rows_.n_columns);
-  for (size_t i = 0; names_ && i < rows_.n_columns; i++) {
+  for (size_t i = 0; i < rows_.n_columns; i++) {
     const char *name = replic_reader_column_name(reader.db, i);
-    names_[i] = name ? arena.copy(name) : nullptr;
-    if (!names_[i]) return failure.set_no_memory();
+    if (!name) return failure.set_no_memory();
+    names_len_ += strlen(name) + 1;
   }
-  return names_ || failure.set_no_memory();
+  char *at = names_ = static_cast<char *>(arena.take(names_len_));
+  for (size_t i = 0; at && i < rows_.n_columns; i++)
+    at = put_name(at, replic_reader_column_name(reader.db, i));
+  return at || failure.set_no_memory();
 }
 
 bool RowsResult::take_names(Arena &arena, Failure &failure) {
-  size_t at = 0;
-  names_ = arena.array<const char *>(rows_.n_columns);
-  for (; names_ && skip_ < rows_.n_columns; skip_++) {
-    replic_value name;
-    at = replic_rows_value(&rows_, at, &name);
-    char *copy = static_cast<char *>(arena.take(name.len + 1));
-    if (!copy) return failure.set_no_memory();
-    memcpy(copy, name.data, name.len);
-    copy[name.len] = 0;
-    names_[skip_] = copy;
+  replic_value name;
+  size_t offset = 0;
+  for (skip_ = 0; skip_ < rows_.n_columns; skip_++) {
+    offset = replic_rows_value(&rows_, offset, &name);
+    names_len_ += name.len + 1;
   }
-  return names_ || failure.set_no_memory();
+  char *at = names_ = static_cast<char *>(arena.take(names_len_));
+  offset = 0;
+  for (size_t i = 0; at && i < skip_; i++) {
+    offset = replic_rows_value(&rows_, offset, &name);
+    memcpy(at, name.data, name.len);
+    at[name.len] = 0;
+    at += name.len + 1;
+  }
+  return at || failure.set_no_memory();
 }
 
 // The value at offset `*at`, which is number `index`.
@@ -48,7 +60,8 @@ napi_value RowsResult::next_to_js(napi_env env, size_t index, size_t *at, Failur
   *at = replic_rows_value(&rows_, *at, &value);
   napi_value result = value_to_js(env, value, big_ints_);
   if (result) return result;
-  const char *column = names_[index % rows_.n_columns];
+  const char *column = names_;
+  for (size_t i = index % rows_.n_columns; i > 0; i--) column += strlen(column) + 1;
   size_t row = (index - skip_) / rows_.n_columns;
   if (value.type == REPLIC_INT)
     failure.set(REPLIC_ERANGE,
@@ -61,10 +74,10 @@ napi_value RowsResult::next_to_js(napi_env env, size_t index, size_t *at, Failur
   return nullptr;
 }
 
-// Appends all values to the array, many with one call of Array.prototype.push: fewer and cheaper
-// calls than setting them one by one.
-bool RowsResult::push_values(napi_env env, napi_value array, Failure &failure) {
-  static const size_t AT_ONCE = 1024;
+// Sets the values of the array from element 2 on. Of many, each 1,024 with one call of
+// Array.prototype.push: fewer and cheaper calls than setting them one by one.
+bool RowsResult::set_values(napi_env env, napi_value array, Failure &failure) {
+  static const size_t FEW = 32, AT_ONCE = 1024;
   size_t count = rows_.n_rows * rows_.n_columns, offset = 0;
   napi_value values[AT_ONCE], push = addon_data(env).array_push.Value();
   replic_value name;
@@ -76,19 +89,44 @@ bool RowsResult::push_values(napi_env env, napi_value array, Failure &failure) {
       values[n] = next_to_js(env, done, &offset, failure);
       if (!values[n]) return false;
     }
-    if (napi_call_function(env, array, push, n, values, nullptr) != napi_ok) return false;
+    if (count - skip_ > FEW) {
+      if (napi_call_function(env, array, push, n, values, nullptr) != napi_ok) return false;
+      continue;
+    }
+    for (uint32_t i = 0; i < n; i++)
+      if (napi_set_element(env, array, i + 2, values[i]) != napi_ok) return false;
   }
   return true;
 }
 
+napi_value RowsResult::columns_to_js(napi_env env) {
+  static const size_t MOST = 1000; // lists that are kept
+  AddonData &data = addon_data(env);
+  std::string key(names_, names_len_);
+  auto known = data.column_index.find(key);
+  if (known != data.column_index.end()) return data.columns.Get(known->second);
+  if (data.columns.IsEmpty() || data.column_index.size() == MOST) {
+    data.column_index.clear();
+    data.columns = Napi::Persistent(Napi::Array::New(env).As<Napi::Object>());
+  }
+  Napi::Array columns = Napi::Array::New(env, rows_.n_columns);
+  const char *name = names_;
+  for (uint32_t i = 0; i < rows_.n_columns; i++, name += strlen(name) + 1) columns.Set(i, name);
+  uint32_t index = static_cast<uint32_t>(data.column_index.size());
+  data.columns.Set(index, columns);
+  data.column_index.emplace(std::move(key), index);
+  return columns;
+}
+
+// One array and no object around it: that would cost a small result as much again.
 napi_value RowsResult::rows_to_js(napi_env env, Failure &failure) {
-  Napi::Object result = Napi::Object::New(env);
-  Napi::Array columns = Napi::Array::New(env), values = Napi::Array::New(env);
-  for (uint32_t i = 0; i < rows_.n_columns; i++) columns.Set(i, names_[i]);
-  if (!push_values(env, values, failure)) return nullptr;
-  result.Set("columns", columns);
-  result.Set("values", values);
-  return result;
+  napi_value result, done, columns = columns_to_js(env);
+  if (!columns || napi_create_array_with_length(env, 2, &result) != napi_ok ||
+      napi_get_boolean(env, rows_.done, &done) != napi_ok ||
+      napi_set_element(env, result, 0, columns) != napi_ok ||
+      napi_set_element(env, result, 1, done) != napi_ok)
+    return nullptr;
+  return set_values(env, result, failure) ? result : nullptr;
 }
 
 // ---- query --------------------------------------------------------------------------------------
@@ -164,9 +202,7 @@ void CursorNextJob::run(Reader &reader) {
 }
 
 napi_value CursorNextJob::result(napi_env env) {
-  napi_value result = rows_to_js(env, failure);
-  if (result) Napi::Object(env, result).Set("done", rows_.done != 0);
-  return result;
+  return rows_to_js(env, failure);
 }
 
 // ---- digests ------------------------------------------------------------------------------------

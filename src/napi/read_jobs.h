@@ -16,15 +16,17 @@ public:
 protected:
   // Where the first row holds the names of the columns, and is none. False: `failure` is set.
   bool take_names(Arena &arena, Failure &failure);
-  // { columns, values }; nullptr: JavaScript cannot hold them, and `failure` says why, or an
-  // exception is pending.
+  // [columns, done, value, ...], row by row; nullptr: JavaScript cannot hold them, and `failure`
+  // says why, or an exception is pending.
   napi_value rows_to_js(napi_env env, Failure &failure);
   replic_rows rows_ = {};
-  const char **names_ = nullptr; // rows_.n_columns
+  char *names_ = nullptr; // of the columns, each ended by a NUL, in the arena
+  size_t names_len_ = 0;
   bool big_ints_ = false;
 
 private:
-  bool push_values(napi_env env, napi_value array, Failure &failure);
+  napi_value columns_to_js(napi_env env);
+  bool set_values(napi_env env, napi_value array, Failure &failure);
   napi_value next_to_js(napi_env env, size_t index, size_t *at, Failure &failure);
   size_t skip_ = 0; // values that are names
 };
@@ -44,7 +46,7 @@ struct Statement {
   int start(replic_reader *db) const;
 };
 
-// (sql, params, first, readBigInts) -> { columns, values }
+// (sql, params, first, readBigInts) -> [columns, done, value, ...]
 struct QueryJob : RowsJob {
   bool given(const Napi::CallbackInfo &info);
   void run(Reader &reader) override;
@@ -74,7 +76,7 @@ struct SnapshotOpenJob : CursorOpenJob {
   void run(Reader &reader) override;
 };
 
-// (maxRows) -> { columns, values, done }
+// (maxRows) -> [columns, done, value, ...]
 struct CursorNextJob : RowsJob {
   CursorNextJob(bool big_ints) {
     big_ints_ = big_ints;

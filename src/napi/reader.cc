@@ -10,8 +10,9 @@ static const size_t MAX_CURSORS = 64;
 // What one connection does at a time.
 class ReadGo : public Work {
 public:
-  ReadGo(State *owner, Reader &on) : Work(owner), reader(on) {}
+  ReadGo(State *owner, Reader &on, bool shares) : Work(owner), reader(on), one_state(shares) {}
   Reader &reader;
+  const bool one_state; // for all jobs: each was called before this began, so it is new enough
   JobList<ReadJob> jobs;
   void discard() override;
   ~ReadGo() override {
@@ -24,18 +25,20 @@ protected:
 
 private:
   void read_vector();
-  void tell_vector(Napi::Env env);
   replic_rows vector_ = {}; // of all that the jobs may have seen, if it is news
 };
 
 void ReadGo::run() {
   for (ReadJob *job = jobs.first(); job && !state->dying; job = job->next) {
-    if (job->check(reader, reader.open()))
-      job->run(reader);
-    else
+    if (!job->check(reader, reader.open())) {
       reader.close(); // the next one tries again
+      continue;
+    }
+    if (one_state) replic_reader_begin(reader.db);
+    job->run(reader);
   }
   if (reader.db && !state->dying) read_vector();
+  if (one_state && reader.db) replic_reader_end(reader.db);
 }
 
 // What was read shall not be ahead of what JavaScript takes for applied here.
@@ -46,24 +49,25 @@ void ReadGo::read_vector() {
   if (code != REPLIC_OK) replic_rows_free(&vector_);
 }
 
-void ReadGo::tell_vector(Napi::Env env) {
+void tell_vector(State &state, const replic_rows &rows) {
+  Napi::Env env = state.env;
   Napi::HandleScope scope(env);
   Napi::Object report = Napi::Object::New(env);
   Napi::Array vector = Napi::Array::New(env);
   size_t at = 0;
-  for (uint32_t i = 0; i < vector_.n_rows * vector_.n_columns; i++) {
+  for (uint32_t i = 0; i < rows.n_rows * rows.n_columns; i++) {
     replic_value value;
-    at = replic_rows_value(&vector_, at, &value);
+    at = replic_rows_value(&rows, at, &value);
     vector.Set(i, static_cast<double>(value.i)); // all below 2^53
   }
   report.Set("vector", vector);
-  state->tell(report);
+  state.tell(report);
 }
 
 void ReadGo::finish(napi_env env) {
   reader.go = nullptr;
   state->pump();
-  if (vector_.n_rows) tell_vector(env);
+  if (vector_.n_rows) tell_vector(*state, vector_);
   while (ReadJob *job = jobs.pop())
     if (!settle(env, job)) state->die();
   delete this;
@@ -113,6 +117,7 @@ bool ReadPool::create(State *state, uint32_t n_readers) {
   if (!readers_) return false;
   n_readers_ = n_readers;
   for (uint32_t i = 0; i < n_readers; i++) readers_[i].state = state;
+  calling.state = state;
   return true;
 }
 
@@ -137,7 +142,8 @@ Reader *ReadPool::add_cursor(State *state, Failure &failure) {
 }
 
 void ReadPool::start(Reader &reader, JobList<ReadJob> &from, size_t share) {
-  ReadGo *go = new (std::nothrow) ReadGo(reader.state, reader);
+  bool shares = &from == &queue && share > 1;
+  ReadGo *go = new (std::nothrow) ReadGo(reader.state, reader, shares);
   if (!go) return; // with the next pump
   while (share-- > 0) go->jobs.push(from.pop());
   reader.go = go;
@@ -190,6 +196,7 @@ void ReadPool::interrupt() {
 }
 
 void ReadPool::close() {
+  calling.close();
   for (uint32_t i = 0; i < n_readers_; i++) readers_[i].close();
   for (Reader *cursor = cursors_; cursor; cursor = cursor->next) cursor->close();
 }

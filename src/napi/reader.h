@@ -32,6 +32,9 @@ struct Reader {
   void close();
 };
 
+// Tells JavaScript what is applied: rows of replic_reader_vector. Main thread.
+void tell_vector(State &state, const replic_rows &rows);
+
 class ReadPool {
 public:
   ReadPool() = default;
@@ -41,6 +44,7 @@ public:
 
   // ---- main thread only
   JobList<ReadJob> queue;
+  Reader calling;                                     // for reads on the main thread itself
   bool create(State *state, uint32_t n_readers);      // false: out of memory
   Reader *add_cursor(State *state, Failure &failure); // held; nullptr: `failure` says why not
   void pump();                                        // not while a CloseJob is under way

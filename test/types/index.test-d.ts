@@ -84,6 +84,10 @@ export async function reading(db: Replica) {
   same<typeof one, Todo | undefined>(true)
   const all = await db.all<Todo>('SELECT * FROM todo WHERE id = :id', { id: 1n })
   same<typeof all, Todo[]>(true)
+  const oneNow = db.getSync<Todo>('SELECT * FROM todo WHERE id = ?', [1])
+  same<typeof oneNow, Todo | undefined>(true)
+  const allNow = db.allSync<Todo>('SELECT * FROM todo', [], { readBigInts: false })
+  same<typeof allNow, Todo[]>(true)
   for await (const row of db.iterate<Todo>('SELECT * FROM todo')) same<typeof row, Todo>(true)
   const plain = await db.get('SELECT 1 AS n', [], { readBigInts: true })
   same<

@@ -1,0 +1,110 @@
+// From the call of upsert() until another process sees the row by SELECT, over TCP on this machine; against half a
+// round trip of as many bytes between two processes that do nothing else. Both processes read the same monotonic
+// clock. Microseconds.
+
+import { fork } from 'node:child_process'
+import { once } from 'node:events'
+import { createServer } from 'node:net'
+import { setTimeout as delay } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
+import { listen } from '../lib/transport/tcp.js'
+import { makeRows } from './data.js'
+import { withFile } from './harness.js'
+import { openReplic } from './replic.js'
+
+const PEER = fileURLToPath(new URL('latency-peer.js', import.meta.url))
+const PINGS = 2000
+const BARE = 'half a bare round trip'
+
+const now = () => Number(process.hrtime.bigint() / 1000n)
+
+function percentiles(list) {
+  const sorted = [...list].sort((a, b) => a - b)
+  const at = (share) => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))]
+  return { p50: at(0.5), p99: at(0.99) }
+}
+
+async function withPeer(options, use) {
+  const child = fork(PEER, [JSON.stringify(options)])
+  const next = async () => (await once(child, 'message'))[0]
+  try {
+    await next() // ready
+    return await use(next)
+  } finally {
+    const ended = once(child, 'exit')
+    child.disconnect()
+    await ended
+  }
+}
+
+/** `perSecond` writes, evenly spread in turns of the event loop, `count` in all. */
+async function write(db, rows, perSecond) {
+  const times = []
+  const began = now()
+  const calls = []
+  while (times.length < rows.length) {
+    const due = Math.min(rows.length, Math.floor(((now() - began) / 1e6) * perSecond) + 1)
+    while (times.length < due) {
+      const row = rows[times.length]
+      times.push(now())
+      calls.push(db.upsert('item', row))
+    }
+    await delay(perSecond < 100 ? 5 : 0)
+  }
+  await Promise.all(calls)
+  return times
+}
+
+const throughReplicas = (mode, perSecond, count) => () =>
+  withFile((path) =>
+    withFile(async (peerPath) => {
+      const db = await openReplic(path, mode)
+      const { port } = (await listen(db)).address()
+      const result = await withPeer({ path: peerPath, mode, port, count }, async (next) => {
+        const seen = next()
+        const times = await write(db, makeRows(count), perSecond)
+        const { times: arrivals } = await seen
+        return percentiles(arrivals.map((at, i) => at - times[i]))
+      })
+      await db.close()
+      return result
+    }),
+  )
+
+async function bare() {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const connected = once(server, 'connection')
+  const result = await withPeer({ echo: server.address().port }, async () => {
+    const [socket] = await connected
+    socket.setNoDelay(true)
+    const bytes = Buffer.alloc(200)
+    const halves = []
+    for (let i = 0; i < PINGS; i++) {
+      const began = now()
+      socket.write(bytes)
+      for (let got = 0; got < bytes.length; ) got += (await once(socket, 'data'))[0].length
+      halves.push((now() - began) / 2)
+    }
+    socket.destroy()
+    return percentiles(halves)
+  })
+  server.close()
+  return result
+}
+
+const latency = (mode, perSecond, count, reach) => ({
+  name: `latency-${perSecond}-${mode}`,
+  title: `until another process sees a row, ${perSecond.toLocaleString('en-US')} a second, ${mode}`,
+  unit: 'µs',
+  sides: { 'replic-sqlite': throughReplicas(mode, perSecond, count), [BARE]: bare },
+  reach: reach && { [`${BARE} p50`]: reach },
+  rounds: perSecond === 1 ? 1 : 5,
+})
+
+export const benches = [
+  latency('NORMAL', 1, 8, 2),
+  latency('NORMAL', 1000, 1000, 2),
+  latency('NORMAL', 10_000, 10_000),
+  latency('FULL', 1000, 1000),
+]
