@@ -145,7 +145,7 @@ static int merge_patch(replic *r, const replic__patch *p, int local) {
     return rc;
   }
   for (int i = 0; i < t->n_fields; i++) t->take[i] = p->values[i].type != REPLIC_UNSET;
-  replic_position at = {p->origin, p->sequence, p->patched_at};
+  replic_position at = {.origin = p->origin, .sequence = p->sequence, .patched_at = p->patched_at};
   int newest = replic__is_newest(r, &at);
   if (!local && !newest) rc = replic__log_newer(r, p, t->take, &newer);
   t->touched |= local ? 1 : 2;
