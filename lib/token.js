@@ -9,7 +9,7 @@
 // reverse proxy can read it. The others follow in order of origin, in base 36, which is shorter. There is
 // one way to write a token: whatever is not exactly that is malformed.
 
-import { createHmac, timingSafeEqual } from 'node:crypto'
+import { createHmac, createSecretKey, timingSafeEqual } from 'node:crypto'
 import { ReplicError } from './errors.js'
 import { kindOf, MAX_PEER_ID } from './options.js'
 
@@ -25,11 +25,11 @@ const PURPOSE = 'replic-sqlite token\n' // a secret that signs something else as
 
 /** Writes, reads and merges tokens. */
 export class Tokens {
-  #secrets
+  #keys
 
   /** `secrets`: the first signs, each is accepted; none: tokens are not signed. */
   constructor(secrets) {
-    this.#secrets = secrets
+    this.#keys = secrets.map((secret) => createSecretKey(Buffer.from(secret)))
   }
 
   /**
@@ -42,8 +42,8 @@ export class Tokens {
     if (said.length >= MAX_ORIGINS) throw tooMany(said.length + 1)
     let body = `${origin}.${sequence}`
     for (const [other, seen] of said) body += `~${other.toString(36)}.${seen.toString(36)}`
-    if (this.#secrets.length === 0) return body
-    return `${body}-${mac(this.#secrets[0], body).toString('base64url')}`
+    if (this.#keys.length === 0) return body
+    return `${body}-${mac(this.#keys[0], body).toString('base64url')}`
   }
 
   /** A Map origin -> sequence. Throws REPLIC_TOKEN for what is malformed, not signed, or altered. */
@@ -59,15 +59,15 @@ export class Tokens {
   }
 
   #check(body, signature) {
-    if (this.#secrets.length === 0) {
+    if (this.#keys.length === 0) {
       if (signature === null) return
       throw refused('it is signed, and no tokenSecret is set here')
     }
     if (signature === null) throw refused('it is not signed, and a tokenSecret is set here')
     const given = Buffer.from(signature, 'base64url')
     const isWhole = given.length === MAC_BYTES && given.toString('base64url') === signature
-    const signs = (secret) => timingSafeEqual(mac(secret, body), given)
-    if (!isWhole || !this.#secrets.some(signs)) {
+    const signs = (key) => timingSafeEqual(mac(key, body), given)
+    if (!isWhole || !this.#keys.some(signs)) {
       throw refused('its signature is not of a tokenSecret that is set here')
     }
   }
@@ -107,8 +107,11 @@ function read(body) {
   return entries
 }
 
-const mac = (secret, body) =>
-  createHmac('sha256', secret).update(PURPOSE).update(body).digest().subarray(0, MAC_BYTES)
+// By way of a string, as that takes the least time: half of what a request with a signed token costs is this.
+function mac(key, body) {
+  const digest = createHmac('sha256', key).update(`${PURPOSE}${body}`).digest('latin1')
+  return Buffer.from(digest.slice(0, MAC_BYTES), 'latin1')
+}
 
 const malformed = (given) =>
   new ReplicError(

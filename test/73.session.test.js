@@ -26,13 +26,13 @@ it.skipIf(missing.length)(
     const { history, finals, failures, cuts } = await play({
       ...options,
       guarded: true,
-      operations: 10_000,
+      operations: 20_000,
       seed: 1,
     })
     const { violations, checked } = check(history, finals)
     expect(violations).toEqual([])
     expect(failures).toEqual([])
-    expect(cuts).toBeGreaterThan(30)
+    expect(cuts).toBeGreaterThan(60)
     for (const n of Object.values(checked)) expect(n).toBeGreaterThan(0)
   },
   10 * MINUTES,

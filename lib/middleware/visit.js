@@ -61,6 +61,7 @@ class Visit {
   /** The answer instead of the handler's, { status, headers, text }; null: the handler's. */
   refusal = null
   #visits
+  #text // of the request's tokens
   #seen = null // what the request's tokens ask for, a Map origin -> sequence
   #lacking = []
   #collected = null
@@ -69,10 +70,10 @@ class Visit {
     const { progress, options } = visits
     this.#visits = visits
     if (!options.monotonicReads) this.#collected = collector() ?? new Map()
-    const text = header && cookie ? `${header},${cookie}` : header || cookie
-    if (!text) return
+    this.#text = header && cookie ? `${header},${cookie}` : header || cookie
+    if (!this.#text) return
     try {
-      this.#seen = progress.parseList(text)
+      this.#seen = progress.parseList(this.#text)
       this.#lacking = progress.lacks(this.#seen)
     } catch (error) {
       const headers = cookie ? { 'set-cookie': this.#setCookie('', '; Max-Age=0') } : {}
@@ -117,14 +118,20 @@ class Visit {
 
   /** Headers of an answer that begins now: { token, cookie }, texts or null. */
   answer() {
-    const { progress, options } = this.#visits
-    const token = this.#collected
-      ? progress.answerWritten(this.#seen, this.#collected.get(progress))
-      : progress.answer(this.#seen)
+    const { options } = this.#visits
+    const token = this.#token()
     return {
       token: options.header && token,
       cookie: options.cookie && token && this.#setCookie(token, ''),
     }
+  }
+
+  #token() {
+    const { progress } = this.#visits
+    if (!this.#collected) return progress.answer(this.#seen)
+    const written = this.#collected.get(progress)
+    const isUnchanged = this.#seen && written === undefined && !this.#text.includes(',')
+    return isUnchanged ? this.#text : progress.answerWritten(this.#seen, written)
   }
 
   #setCookie(token, more) {

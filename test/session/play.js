@@ -26,7 +26,7 @@ export const NGINX = ['/usr/sbin/nginx', '/usr/local/sbin/nginx', '/usr/local/bi
 
 /**
  * `programs`: { node, bun }. `guarded`: whether the nodes use readYourWrite. `clock`: environment of a process
- * whose clock is behind. Resolves with { history, finals, failures, cuts, waited } when `operations` are done and the
+ * whose clock is behind. Resolves with { history, finals, failures, cuts } when `operations` are done and the
  * nodes are equal, or cannot become so.
  */
 export async function play({ programs, clock, guarded, operations, sessions, seed }) {
@@ -192,7 +192,7 @@ const decimal = (entry, i) =>
 
 class Run {
   on = () => {} // after each operation
-  outcome = { history: [], failures: [], waits: [] }
+  outcome = { history: [], failures: [] }
   #port
   #agent = new Agent({ keepAlive: true, maxSockets: Number.POSITIVE_INFINITY })
   #left
