@@ -59,7 +59,10 @@ typedef struct world_options {
   X(jumps_abandoned, "jumps abandoned")                                                            \
   X(forks, "forks")                                                                                \
   X(forks_refused, "forks refused")                                                                \
-  X(forks_healed, "patches of forks issued anew")
+  X(forks_healed, "patches of forks issued anew")                                                  \
+  X(steps_up, "steps of migrations up")                                                            \
+  X(steps_down, "steps of migrations down")                                                        \
+  X(steps_failed, "steps of migrations whose disk failed")
 
 typedef struct world_report {
   uint64_t trace_hash; /* of the last seed */

@@ -10,6 +10,7 @@
 
 #include "memvfs.h"
 #include "sim_forks.h"
+#include "sim_schemas.h"
 #include "sim_world.h"
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -20,14 +21,14 @@
 #endif
 #endif
 #ifdef SLOW
-enum { FIRST_SEED = 1000001, N_SEEDS = 100, N_FORKS = 50 };
+enum { FIRST_SEED = 1000001, N_SEEDS = 100, N_FORKS = 50, N_SCHEMAS = 30 };
 #else
-enum { FIRST_SEED = 1, N_SEEDS = 2000, N_FORKS = 1000 };
+enum { FIRST_SEED = 1, N_SEEDS = 2000, N_FORKS = 1000, N_SCHEMAS = 500 };
 #endif
 
 static world_options options; /* of the command line */
 static int64_t n_seeds;
-static bool only_forks;
+static bool only_forks, only_schemas;
 static world_report total;
 
 static void run_seeds(world_options each, int64_t n) {
@@ -82,6 +83,18 @@ static void run_forks(uint64_t seed, int64_t n, bool trace) {
 
 static void forks_heal(void) {
   run_forks((uint64_t)env_number("FIRST", FIRST_SEED), env_number("SEEDS", N_FORKS), false);
+}
+
+static void run_schemas(uint64_t seed, int64_t n, bool trace) {
+  for (int64_t i = 0; i < n; i++, seed++) {
+    test_note("replay: npm run sim -- --schemas --seed %llu --trace", (unsigned long long)seed);
+    schemas_run(seed, trace, &total);
+    test_release();
+  }
+}
+
+static void schemas_converge(void) {
+  run_schemas((uint64_t)env_number("FIRST", FIRST_SEED), env_number("SEEDS", N_SCHEMAS), false);
 }
 
 static void the_rare_paths_ran(void) {
@@ -169,6 +182,8 @@ static void a_mesh_carries_each_patch_once(void) {
 static void run(void) {
   if (only_forks)
     run_forks(options.seed, n_seeds, options.trace);
+  else if (only_schemas)
+    run_schemas(options.seed, n_seeds, options.trace);
   else
     run_seeds(options, n_seeds);
   printf("# trace %016llx\n", (unsigned long long)total.trace_hash);
@@ -178,7 +193,7 @@ static void run(void) {
 static int usage(const char *what) {
   printf("%s\nnpm run sim -- [--seed N] [--seeds COUNT] [--peers 2..8] [--steps S] [--disk] "
          "[--trace]\n"
-         "               [--topology mesh|hub|chain|ring|hubs|random] [--forks]\n",
+         "               [--topology mesh|hub|chain|ring|hubs|random] [--forks | --schemas]\n",
          what);
   return 2;
 }
@@ -194,6 +209,10 @@ static int command_line(int argc, char **argv) {
     }
     if (!strcmp(name, "--forks")) {
       only_forks = true;
+      continue;
+    }
+    if (!strcmp(name, "--schemas")) {
+      only_schemas = true;
       continue;
     }
     if (!strcmp(name, "--trace")) {
@@ -233,6 +252,7 @@ int main(int argc, char **argv) {
                                TEST(a_mesh_carries_each_patch_once),
                                TEST(clusters_converge),
                                TEST(forks_heal),
+                               TEST(schemas_converge),
                                TEST(the_rare_paths_ran),
                                TEST(clusters_on_disk_converge)};
   int status = argc > 1 && !strcmp(argv[1], "--run") ? command_line(argc, argv)
