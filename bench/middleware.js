@@ -1,8 +1,8 @@
 // What readYourWrite costs a request that does not have to wait: the same routes of Express, with it and
 // without, in one process of their own, loaded by autocannon in turn (A B A B ...).
-// A round is a number of requests; counted are those per second, and the processor time that the serving
-// process takes for each, which other work on the machine disturbs less.
-//   npm run bench:middleware [-- rounds [requests of a round]]
+// A round is a second of requests; counted are how many there were, and the processor time that the serving
+// process took for each, which other work on the machine disturbs less.
+//   npm run bench:middleware [-- rounds]
 
 import { fork } from 'node:child_process'
 import { once } from 'node:events'
@@ -11,7 +11,7 @@ import { argv } from 'node:process'
 import { fileURLToPath } from 'node:url'
 import autocannon from 'autocannon'
 import express from 'express'
-import { Replica } from 'replic-sqlite'
+import { Replica } from '../lib/index.js'
 import { inTurn, median, table, withFile } from './harness.js'
 
 const DDL = `
@@ -66,7 +66,7 @@ async function serve() {
   process.exit()
 }
 
-async function measure(rounds, amount) {
+async function measure(rounds) {
   const child = fork(fileURLToPath(import.meta.url), ['serve'])
   const [{ servers, tokens }] = await once(child, 'message')
   const cpuMicroseconds = async () => {
@@ -76,14 +76,14 @@ async function measure(rounds, amount) {
   }
   const load = async (kind, path) => {
     const before = await cpuMicroseconds()
-    const { non2xx, errors, duration } = await autocannon({
+    const { non2xx, errors, requests } = await autocannon({
       url: `http://127.0.0.1:${servers[kind]}${path}`,
       headers: { 'x-replic-token': tokens[kind] }, // the bare route gets it as well
       connections: CONNECTIONS,
-      amount,
+      duration: 1,
     })
     if (non2xx || errors) throw new Error(`${kind}: ${non2xx} answers, ${errors} errors`)
-    return { rate: amount / duration, cpu: ((await cpuMicroseconds()) - before) / amount }
+    return { rate: requests.total, cpu: ((await cpuMicroseconds()) - before) / requests.total }
   }
   const head = [
     'route of Express',
@@ -118,4 +118,4 @@ async function measure(rounds, amount) {
 }
 
 if (argv[2] === 'serve') await serve()
-else await measure(Number(argv[2] ?? 60), Number(argv[3] ?? 1_000))
+else await measure(Number(argv[2] ?? 25))
