@@ -612,7 +612,7 @@ class Link {
   }
 
   status() {
-    const { link, peer, state, ...figures } = this.#figures ?? {}
+    const { link, peer, state, schema, ...figures } = this.#figures ?? {}
     return {
       peerId: this.peerId,
       link: this.id,
@@ -620,6 +620,7 @@ class Link {
       address: this.address,
       state: this.#state,
       ...figures,
+      ...(this.#figures && { schema: schemaOf(schema) }),
       lastError: describe(this.#error),
     }
   }
@@ -707,6 +708,18 @@ const wantsSecret = () =>
   new ReplicError(
     'REPLIC_AUTH',
     'the other side wants to see that this one knows its secret, and none is set here',
+  )
+
+/** A line each: a table's name, a tab, and what of it is not the same here. */
+const schemaOf = (lines) =>
+  Object.fromEntries(
+    lines
+      .split('\n')
+      .filter(Boolean)
+      .map((line) => {
+        const [table, differs] = line.split('\t')
+        return [table, differs || null]
+      }),
   )
 
 const describe = (error) => (error ? { code: error.code ?? null, message: error.message } : null)

@@ -20,6 +20,11 @@ const REPLICA = {
     ({ vector }) => Object.entries(vector).map(([origin, sequence]) => [{ origin }, sequence]),
   ],
   replic_tables: ['gauge', 'Replicated tables.', ({ tables }) => tables.length],
+  replic_pending_patches: [
+    'gauge',
+    'Patches kept because the schema here cannot hold them.',
+    ({ pending }) => pending.reduce((sum, { patches }) => sum + patches, 0),
+  ],
   replic_log_rows: ['gauge', 'Patches in the log.', ({ logRows }) => logRows],
   replic_file_bytes: ['gauge', 'Size of the database file.', ({ fileBytes }) => fileBytes],
   replic_wal_bytes: ['gauge', 'Size of its write-ahead log.', ({ walBytes }) => walBytes],

@@ -81,6 +81,7 @@ export class Replica extends EventEmitter {
   #options
   #native
   #links
+  #pendingPatches = []
   #verifier
   #retention
   #progress // what is applied here
@@ -133,6 +134,7 @@ export class Replica extends EventEmitter {
     const opened = await this.#native.open()
     this.#peerId = opened.peerId
     this.#setTables(opened.tables)
+    this.#pendingPatches = opened.pending
     this.#progress.begin(opened.peerId, opened.vector)
     exposeProgress(this, this.#progress)
     const emit = (name, event) => this.#emitLater(name, event)
@@ -420,6 +422,7 @@ export class Replica extends EventEmitter {
       tables: [...this.#tables.keys()],
       clock,
       logRows,
+      pending: this.#pendingPatches,
       fileBytes: sizeOf(this.#path),
       walBytes: sizeOf(`${this.#path}-wal`),
       queue: { calls: this.#pending, bytes: queueBytes },
@@ -521,10 +524,11 @@ export class Replica extends EventEmitter {
 
   // ---- what a batch of the core leaves ----
 
-  #onBatch({ vector, sends, events, links, tables, frameBytes }) {
+  #onBatch({ vector, sends, events, links, pending, tables, frameBytes }) {
     if (vector) this.#advance(vector)
     if (!sends) return // a query has seen the commit of a batch that has not finished yet
     if (tables) this.#setTables(tables)
+    if (pending) this.#pendingPatches = pending
     this.#links.deliver(sends)
     for (const event of events) this.#onEvent(event)
     if (links) this.#links.snapshot(links)

@@ -421,6 +421,8 @@ export interface LinkStatus {
   jump?: 'sending' | 'receiving' | null
   /** Patches received over this link for a jump, not visible before its end. */
   staged?: number
+  /** Its tables, as far as it has sent changes of them: what of each is not the same here, or null. */
+  schema?: Record<string, string | null>
   /** Why its changes are not applied at present; null if they are. */
   held?: string | null
   lastError: { code: string | null; message: string } | null
@@ -482,6 +484,12 @@ export interface Status {
   clock: number
   /** Patches in the log. Those that were deleted by hand are counted still. */
   logRows: number
+  /**
+   * Patches that the schema of this replica cannot hold, or not as they were written: kept, handed
+   * on to others, and applied once a migration makes it possible. Per table and reason. As of the
+   * last heartbeat, migration or change of a link's state.
+   */
+  pending: { table: string; why: string; patches: number }[]
   /** Size of the database file now, and of its write-ahead log (`<file>-wal`). */
   fileBytes: number
   walBytes: number

@@ -49,6 +49,8 @@ typedef struct replic__field {
   int required; /* NOT NULL, and no constant DEFAULT: without it a merge cannot create the row */
   int untyped;  /* no affinity: 1 and 1.0 are kept apart, though they are equal as keys */
   int not_null;
+  replic_value
+      fallback; /* what stands for a value that the column cannot hold; owned; UNSET: none */
 } replic__field;
 
 /* A cached pair of statements for one set of columns. */
@@ -141,6 +143,8 @@ int replic__bind(sqlite3_stmt *stmt, int index,
 void replic__column(sqlite3_stmt *stmt, int index,
                     replic_value *value); /* borrowed until the next step */
 
+/* Takes a copy of what it has borrowed; the caller frees `data`. */
+int replic__own(replic_value *value);
 int replic__log_insert(replic *r, const replic__patch *p, int *duplicate);
 /* Clears take[i] where a newer patch of the same key sets field i, resp. (TAKE_VALUE) sets it to
  * anything but NULL; where it does set it to NULL, that becomes TAKE_NULLED. `*newer`: whether

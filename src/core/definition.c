@@ -169,7 +169,7 @@ int replic__map_values(replic *r, const remote_table *t) {
     const replic__field *f = t->map[i] < 0 ? NULL : &ours->fields[t->map[i]];
     int same = t->n_same == t->n_fields || (f && !sqlite3_stricmp(f->type, t->texts[2 * i + 1]));
     int storable = f && (i < t->n_keys || is_storable(ours, f, value));
-    if (storable) ours->values[t->map[i]] = *value;
+    if (f) ours->values[t->map[i]] = storable ? *value : f->fallback;
     whole &= same && storable;
   }
   return whole;

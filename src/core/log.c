@@ -154,7 +154,7 @@ void replic__log_fold_free(replic__table *t) {
   }
 }
 
-static int own_value(replic_value *value) {
+int replic__own(replic_value *value) {
   const void *borrowed = value->data;
   value->data = NULL;
   if (!value->len) return REPLIC_OK;
@@ -184,7 +184,7 @@ int replic__log_fold(replic *r, const replic__patch *p) {
       if (t->fold[i].type == REPLIC_UNSET) continue;
       t->fold_take[i] = 1;
       missing--;
-      rc = own_value(&t->fold[i]);
+      rc = replic__own(&t->fold[i]);
     }
   }
   rc = rc == SQLITE_DONE || rc == SQLITE_OK ? REPLIC_OK : replic__fail_db(r, rc);

@@ -287,6 +287,8 @@ typedef struct replic_link_info {
   int64_t staged;        /* patches of a jump that this peer has staged from it */
   int jump;              /* REPLIC_JUMP_… */
   int64_t retransmitted; /* patches sent again because they were asked for */
+  const char *schema;    /* what it has sent of its tables: a line each, of the table's name, a tab,
+                            and    what is not the same here; borrowed like `held` */
   const char
       *held; /* why its patches are not applied at present (schema, skew); NULL if they are */
 } replic_link_info;

@@ -40,6 +40,39 @@ static int is_untyped(const char *type, int strict) {
          !sqlite3_strlike("%BLOB%", type, 0);
 }
 
+/* The empty value of the type's affinity (https://sqlite.org/datatype3.html §3.1). */
+static const char *empty_of(const replic__field *f) {
+  if (!sqlite3_strlike("%INT%", f->type, 0)) return "0";
+  if (!sqlite3_strlike("%CHAR%", f->type, 0) || !sqlite3_strlike("%CLOB%", f->type, 0) ||
+      !sqlite3_strlike("%TEXT%", f->type, 0))
+    return "''";
+  return sqlite3_strlike("%BLOB%", f->type, 0) ? "0" : "x''";
+}
+
+/* A value that the column cannot hold counts as its constant DEFAULT; without one as NULL or, where
+ * it may not be NULL, as empty. */
+static int set_fallback(replic *r, const replic__table *t, replic__field *f, const char *constant) {
+  int nullable = !f->not_null && t->has_nulls;
+  f->fallback.type = nullable ? REPLIC_NULL : REPLIC_UNSET;
+  if (!constant && !f->not_null) return REPLIC_OK;
+  /* a name stands for its text */
+  char *sql = constant && strchr("\"`[", *constant)
+                  ? sqlite3_mprintf("SELECT %.*Q", (int)strlen(constant) - 2, constant + 1)
+                  : sqlite3_mprintf("SELECT %s", constant ? constant : empty_of(f));
+  sqlite3_stmt *stmt = NULL;
+  int rc = sql ? sqlite3_prepare_v2(r->db, sql, -1, &stmt, NULL) : SQLITE_NOMEM;
+  sqlite3_free(sql);
+  if (rc == SQLITE_ERROR) return REPLIC_OK; /* a bare word: none */
+  if (rc == SQLITE_OK && (rc = sqlite3_step(stmt)) == SQLITE_ROW) {
+    rc = REPLIC_OK;
+    replic__column(stmt, 0, &f->fallback);
+    if (f->fallback.type == REPLIC_NULL && !nullable) f->fallback.type = REPLIC_UNSET;
+    if (f->fallback.type >= REPLIC_TEXT) rc = replic__own(&f->fallback);
+  }
+  sqlite3_finalize(stmt);
+  return replic__fail_db(r, rc);
+}
+
 static void free_table(replic__table *t) {
   for (size_t i = 0; i < t->info.n_columns; i++) {
     sqlite3_free((char *)t->columns[i].name);
@@ -50,6 +83,7 @@ static void free_table(replic__table *t) {
     sqlite3_free(t->fields[i].type);
     sqlite3_free(t->fields[i].json_name);
     sqlite3_free(t->fields[i].default_sql);
+    sqlite3_free((void *)t->fields[i].fallback.data);
   }
   replic__sql_free(t);
   sqlite3_free(t->columns);
@@ -74,7 +108,7 @@ void replic__schema_free(replic__schema *schema) {
 
 /* One row of pragma_table_xinfo. Unless memory is short, all texts of the column and the field are
  * set. */
-static int read_column(replic__table *t, sqlite3_stmt *stmt) {
+static int read_column(replic *r, replic__table *t, sqlite3_stmt *stmt) {
   replic_column *column = &t->columns[t->info.n_columns++];
   *column = (replic_column){.name = column_text(stmt, 0),
                             .type = column_text(stmt, 1),
@@ -94,6 +128,7 @@ static int read_column(replic__table *t, sqlite3_stmt *stmt) {
                            .required = column->not_null && !column->key && !constant,
                            .untyped = is_untyped(column->type, t->strict),
                            .not_null = column->not_null};
+  int rc = field->type ? set_fallback(r, t, field, constant ? default_sql : NULL) : SQLITE_NOMEM;
   if (has_default && !constant)
     field->default_sql = default_sql;
   else
@@ -101,7 +136,7 @@ static int read_column(replic__table *t, sqlite3_stmt *stmt) {
   t->n_keys += column->key > 0;
   t->n_required += field->required;
   t->n_dynamic += has_default && !constant;
-  return field->name && field->type && field->json_name && default_sql ? REPLIC_OK : SQLITE_NOMEM;
+  return field->name && field->json_name && default_sql ? rc : SQLITE_NOMEM;
 }
 
 static int read_columns(replic *r, replic__table *t) {
@@ -115,7 +150,7 @@ static int read_columns(replic *r, replic__table *t) {
     size_t n = (size_t)sqlite3_column_int(stmt, 7);
     if (!t->columns) t->columns = sqlite3_malloc64(n * sizeof *t->columns);
     if (!t->fields) t->fields = sqlite3_malloc64(n * sizeof *t->fields);
-    rc = t->columns && t->fields ? read_column(t, stmt) : SQLITE_NOMEM;
+    rc = t->columns && t->fields ? read_column(r, t, stmt) : SQLITE_NOMEM;
   }
   sqlite3_finalize(stmt);
   return rc == SQLITE_DONE ? REPLIC_OK : replic__fail_db(r, rc);

@@ -85,6 +85,7 @@ static void free_link(link *l) {
   sqlite3_free(l->at);
   sqlite3_free(l->direct);
   sqlite3_free(l->held);
+  sqlite3_free(l->schema);
   sqlite3_free(l->fork_text);
   sqlite3_free(l);
 }
@@ -660,6 +661,26 @@ size_t replic_link_count(const replic *r) {
   return r->sync->n_links;
 }
 
+/* Of each name the latest definition counts. */
+static const char *link_schema(replic *r, link *l) {
+  if (l->schema && l->schema_generation == r->sync->generation && l->schema_tables == l->n_tables)
+    return l->schema;
+  sqlite3_str *out = sqlite3_str_new(NULL);
+  for (size_t i = 0; i < l->n_tables; i++) {
+    size_t later = i + 1;
+    while (later < l->n_tables && sqlite3_stricmp(l->tables[later]->name, l->tables[i]->name) != 0)
+      later++;
+    if (later < l->n_tables || replic__resolve(r, l->tables[i]) != REPLIC_OK) continue;
+    sqlite3_str_appendf(out, "%s\t%s\n", l->tables[i]->name,
+                        l->tables[i]->why ? l->tables[i]->why : "");
+  }
+  sqlite3_free(l->schema);
+  l->schema = sqlite3_str_finish(out);
+  l->schema_generation = r->sync->generation;
+  l->schema_tables = l->n_tables;
+  return l->schema;
+}
+
 int replic_link_at(replic *r, size_t index, replic_link_info *info) {
   if (index >= r->sync->n_links) return 0;
   link *l = r->sync->links[index];
@@ -679,6 +700,7 @@ int replic_link_at(replic *r, size_t index, replic_link_info *info) {
                                      : r->sync->jump_link == l->id ? REPLIC_JUMP_RECEIVING
                                                                    : REPLIC_JUMP_NONE,
                              .retransmitted = l->sent_again,
+                             .schema = link_schema(r, l),
                              .held = l->held};
   const position *last = NULL; /* of the origin that it lacks most of */
   int64_t most = 0;

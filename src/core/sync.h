@@ -54,6 +54,9 @@ typedef struct link {
   size_t n_tables;
   int64_t unacked, last_in_ms, skew_ms, held_ms;
   size_t schema_bytes, n_held; /* n_held: positions that are held */
+  char *schema;                /* for replic_link_at: as of that generation, and so many tables */
+  uint32_t schema_generation;
+  size_t schema_tables;
   int64_t bytes_in, bytes_out, frames_in, frames_out, sent_again;
   char *held;
   uint32_t instance, rival; /* of the process at the other end; the link of a second one */
@@ -174,7 +177,8 @@ void replic__free_remote_table(remote_table *t);
  * anew after each change of our schema. */
 int replic__resolve(replic *r, remote_table *t);
 /* t->table->values become what this schema can hold of r->sync->values, which are the fields of a
- * patch. 1: all of it, and as it was written. */
+ * patch: what a column cannot hold counts as the column's fallback, so that by its clock it wins or
+ * loses as ever (I2). 1: all of it, and as it was written. */
 int replic__map_values(replic *r, const remote_table *t);
 
 /* ---- pending.c ---- */

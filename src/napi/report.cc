@@ -198,11 +198,36 @@ static bool is_link_event(const replic_event &event) {
          event.kind == REPLIC_EVENT_LINK_ERROR || event.kind == REPLIC_EVENT_SYNCED;
 }
 
+// Without memory for it there are fewer.
+void Pending::read(const replic *core, Arena &arena) {
+  size_t count = replic_pending_count(core);
+  list_ = arena.array<replic_pending>(count + 1);
+  for (count_ = 0; list_ && count_ < count; count_++) {
+    replic_pending &one = list_[count_] = *replic_pending_at(core, count_);
+    one.table = arena.copy(one.table);
+    one.why = arena.copy(one.why);
+    if (!one.table || !one.why) break;
+  }
+}
+
+Napi::Value Pending::to_js(Napi::Env env) const {
+  Napi::Array pending = Napi::Array::New(env, count_);
+  for (uint32_t i = 0; i < count_; i++) {
+    Napi::Object one = Napi::Object::New(env);
+    one.Set("table", list_[i].table);
+    one.Set("why", list_[i].why);
+    one.Set("patches", Napi::Number::New(env, static_cast<double>(list_[i].patches)));
+    pending.Set(i, one);
+  }
+  return pending;
+}
+
 void Report::collect(replic *core, Tables &known) {
   replic_take_outbox(core, &outbox_);
   for (size_t i = 0; i < outbox_.n_events; i++)
     links_changed = links_changed || is_link_event(outbox_.events[i]);
   if (links_changed) collect_links(core);
+  if (links_changed || tables_changed) pending_.read(core, arena_);
   if (tables_changed) collect_tables(core, known);
 }
 
@@ -214,6 +239,7 @@ void Report::collect_links(replic *core) {
     replic_link_info *info = &links_[n_links_];
     if (!replic_link_at(core, n_links_, info)) break;
     if (info->held) info->held = arena_.copy(info->held);
+    if (info->schema) info->schema = arena_.copy(info->schema);
   }
 }
 
@@ -321,6 +347,7 @@ static Napi::Object link_to_js(Napi::Env env, const replic_link_info &info) {
   set("staged", info.staged);
   const char *jump = JUMPS[info.jump];
   link.Set("jump", jump ? Napi::Value(Napi::String::New(env, jump)) : env.Null());
+  link.Set("schema", info.schema ? info.schema : "");
   link.Set("held", info.held ? Napi::Value(Napi::String::New(env, info.held)) : env.Null());
   return link;
 }
@@ -345,6 +372,7 @@ Napi::Value Report::to_js(Napi::Env env, size_t frame_bytes) const {
     for (uint32_t i = 0; i < n_links_; i++) links.Set(i, link_to_js(env, links_[i]));
     result.Set("links", links);
   }
+  if (pending_) result.Set("pending", pending_.to_js(env));
   if (tables_changed) result.Set("tables", tables_.to_js(env));
   result.Set("frameBytes", static_cast<double>(frame_bytes));
   return result;

@@ -58,6 +58,20 @@ struct Figures {
   Histogram batch_calls, batch_seconds;
 };
 
+// What the core keeps because its schema cannot hold it.
+class Pending {
+public:
+  void read(const replic *core, Arena &arena);
+  explicit operator bool() const {
+    return list_ != nullptr;
+  } // has been read
+  Napi::Value to_js(Napi::Env env) const;
+
+private:
+  replic_pending *list_ = nullptr;
+  size_t count_ = 0;
+};
+
 class Report {
 public:
   Report() = default;
@@ -86,5 +100,6 @@ private:
   replic_outbox outbox_ = {};
   replic_link_info *links_ = nullptr; // nullptr: nothing to tell
   size_t n_links_ = 0;
+  Pending pending_;
   Tables tables_;
 };

@@ -28,6 +28,7 @@ void OpenJob::run(Batch &batch) {
     failure.set_no_memory();
     return state.close_core();
   }
+  pending_.read(core, arena);
   if (n_vector_) memcpy(vector_, replic_vector(core), n_vector_ * sizeof *vector_);
 }
 
@@ -50,6 +51,7 @@ napi_value OpenJob::result(napi_env env) {
   result.Set("isNewPeer", is_new_peer_);
   result.Set("tables", tables_.to_js(env));
   result.Set("vector", vector);
+  result.Set("pending", pending_.to_js(env));
   return result;
 }
 

@@ -20,6 +20,7 @@ private:
   bool is_new_peer_ = false;
   Tables tables_;
   replic_position *vector_ = nullptr;
+  Pending pending_;
   size_t n_vector_ = 0;
 };
 
