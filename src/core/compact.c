@@ -13,9 +13,6 @@
  *   2. otherwise go through the older ones, the newest first, and delete those whose columns are
  * all set by what is newer. They are of age, as they are older than one that is.
  *
- * A NULL does not supersede a value: to a peer at another version, whose column is NOT NULL, it
- * says nothing, and the value before it counts. So of a cell that is NULL two patches stay.
- *
  * Whichever of the patches that supersede another one together is looked at last, finds it. A hot
  * key is cheap: step 1 ends at the first newer patch that sets the same columns.
  *
@@ -29,7 +26,7 @@ typedef struct slice {
   replic *r;
   replic_compaction *out;
   int64_t older_than_ms, left;
-  unsigned char *covered; /* per field: what newer patches set it to */
+  unsigned char *covered; /* per field: a newer patch sets it */
 } slice;
 
 static int delete_patch(slice *s, const replic__patch *p) {
@@ -44,16 +41,13 @@ static int delete_patch(slice *s, const replic__patch *p) {
   return replic__log_delete(s->r, p);
 }
 
-enum { BY_NOTHING, BY_NULL, BY_VALUE }; /* covered */
-
 /* Step 2, for one of them. */
 static int look_at_older(void *ctx, const replic__patch *older) {
   slice *s = ctx;
   int wins = 0;
   for (int i = older->table->n_keys; i < older->table->n_fields; i++) {
-    unsigned char as = older->values[i].type == REPLIC_NULL ? BY_NULL : BY_VALUE;
-    if (older->values[i].type == REPLIC_UNSET || s->covered[i] >= as) continue;
-    s->covered[i] = as;
+    if (older->values[i].type == REPLIC_UNSET || s->covered[i]) continue;
+    s->covered[i] = 1;
     wins = 1;
   }
   return wins ? REPLIC_OK : delete_patch(s, older);
@@ -73,26 +67,18 @@ static int look_at(void *ctx, const replic__patch *p) {
   if (!t) return REPLIC_OK; /* pending */
 
   unsigned char *take = t->take;
-  int newer, wins = 0;
-  for (int i = 0; i < t->n_fields; i++)
-    take[i] = p->values[i].type == REPLIC_UNSET  ? 0
-              : p->values[i].type == REPLIC_NULL ? TAKE_ANY
-                                                 : TAKE_VALUE;
+  size_t n_cells = (size_t)(t->n_fields - t->n_keys);
+  int newer;
+  for (int i = 0; i < t->n_fields; i++) take[i] = p->values[i].type != REPLIC_UNSET;
   int rc = replic__log_newer(s->r, p, take, &newer);
   if (rc != REPLIC_OK) return rc;
-  for (int i = t->n_keys; i < t->n_fields; i++) wins |= take[i];
-  if (newer && !wins) return delete_patch(s, p);
+  if (newer && !memchr(take + t->n_keys, 1, n_cells)) return delete_patch(s, p);
 
-  memset(take, TAKE_VALUE, (size_t)t->n_fields);
+  memset(take, 1, (size_t)t->n_fields);
   if (newer) rc = replic__log_newer(s->r, p, take, &newer);
   if (rc != REPLIC_OK) return rc;
-  for (int i = t->n_keys; i < t->n_fields; i++) {
-    int type = p->values[i].type;
-    if (!take[i] || (type != REPLIC_UNSET && type != REPLIC_NULL))
-      take[i] = BY_VALUE;
-    else
-      take[i] = take[i] == TAKE_NULLED || type == REPLIC_NULL ? BY_NULL : BY_NOTHING;
-  }
+  for (int i = t->n_keys; i < t->n_fields; i++)
+    take[i] = !take[i] || p->values[i].type != REPLIC_UNSET;
   s->covered = take;
   return replic__log_older(s->r, p, look_at_older, s);
 }

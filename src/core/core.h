@@ -146,10 +146,7 @@ void replic__column(sqlite3_stmt *stmt, int index,
 /* Takes a copy of what it has borrowed; the caller frees `data`. */
 int replic__own(replic_value *value);
 int replic__log_insert(replic *r, const replic__patch *p, int *duplicate);
-/* Clears take[i] where a newer patch of the same key sets field i, resp. (TAKE_VALUE) sets it to
- * anything but NULL; where it does set it to NULL, that becomes TAKE_NULLED. `*newer`: whether
- * there is any. */
-enum { TAKE_ANY = 1, TAKE_VALUE, TAKE_NULLED };
+/* Clears take[i] where a newer patch of the same key sets field i. `*newer`: how many there are. */
 int replic__log_newer(replic *r, const replic__patch *p, unsigned char *take, int *newer);
 /* The winning cells of the patch's key over the whole log into t->fold / t->fold_take; values are
  * owned (fold_free). */

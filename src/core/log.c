@@ -124,7 +124,7 @@ int replic__log_newer(replic *r, const replic__patch *p, unsigned char *take, in
   sqlite3_stmt *stmt;
   int left = 0;
   *newer = 0;
-  for (int i = t->n_keys; i < t->n_fields; i++) left += take[i] != 0;
+  for (int i = t->n_keys; i < t->n_fields; i++) left += take[i];
   int rc = replic__sql_get(r, t, LOG_NEWER, &stmt);
   if (rc == REPLIC_OK) rc = bind_patch(stmt, p, t->n_keys);
   /* a hot row may have thousands: nothing more is asked once every column is spoken for */
@@ -134,10 +134,6 @@ int replic__log_newer(replic *r, const replic__patch *p, unsigned char *take, in
     read_fields(t, stmt, t->fold);
     for (int i = t->n_keys; i < t->n_fields; i++) {
       if (!take[i] || t->fold[i].type == REPLIC_UNSET) continue;
-      if (take[i] != TAKE_ANY && t->fold[i].type == REPLIC_NULL) {
-        take[i] = TAKE_NULLED;
-        continue;
-      }
       take[i] = 0;
       left--;
     }

@@ -73,29 +73,22 @@ static char *show_row(const model_table *table, const model_patch *const *winner
 char *model_fold(const model *m, const model_table *table, const replic_position *vector,
                  size_t n_vector, bool *wins) {
   size_t width = table->n_columns + 1, n_lines = 0; /* the last one: the newest of the row */
-  const model_patch **winners = test_alloc((m->n_keys * width + 1) * sizeof(model_patch *)),
-                    **values = test_alloc((m->n_keys * width + 1) * sizeof(model_patch *));
+  const model_patch **winners = test_alloc((m->n_keys * width + 1) * sizeof(model_patch *));
   char **lines = test_alloc((m->n_keys + 1) * sizeof *lines);
   for (size_t k = 0; k < m->n; k++) {
     const model_patch *patch = &m->patches[k], **row = &winners[patch->key * width];
     if (patch->table != table || !covers(vector, n_vector, patch)) continue;
     for (size_t i = 0; i < table->n_columns; i++)
       if (patch->shown[i]) challenge(&row[i], patch);
-    for (size_t i = 0; i < table->n_columns; i++)
-      if (patch->shown[i] && strcmp(patch->shown[i], "n") != 0)
-        challenge(&values[patch->key * width + i], patch);
     challenge(&row[table->n_columns], patch);
   }
   for (size_t i = 0; i < m->n_keys; i++) {
     const model_patch **row = &winners[i * width];
     char *line = row[table->n_columns] ? show_row(table, row) : NULL;
     if (line) lines[n_lines++] = line;
-    for (size_t c = 0; wins && c < width; c++) {
-      const model_patch *value = values[i * width + c];
-      if (c < table->n_columns && table->columns[c].key) continue;
-      if (row[c]) wins[row[c] - m->patches] = true;
-      if (value) wins[value - m->patches] = true;
-    }
+    for (size_t c = 0; wins && c < width; c++)
+      if (row[c] && (c == table->n_columns || !table->columns[c].key))
+        wins[row[c] - m->patches] = true;
   }
   return join_sorted(lines, n_lines);
 }

@@ -38,8 +38,7 @@ void model_add(model *m, const model_table *table, uint32_t origin, int64_t sequ
                int64_t patched_at, const cell *row);
 /* The table as a dump of it shows it, folded from all patches that `vector` covers (NULL: from
  * all). `wins` may be NULL; else wins[i] is set where patch i is one of them and must be kept: it
- * wins a cell, or would if no NULL did, or is the newest of its row (m->n of them, of all tables
- * together). */
+ * wins a cell, or is the newest of its row (m->n of them, of all tables together). */
 char *model_fold(const model *m, const model_table *table, const replic_position *vector,
                  size_t n_vector, bool *wins);
 /* The same, seen by a peer (NULL: by somebody who has everything). */
