@@ -26,6 +26,7 @@ const PROXIES = {
       return `${main}\n${text.replace('http {', `http { access_log off; ${temp.join(' ')}`)}`
     },
     args: (dir, path) => ['-p', dir, '-c', path],
+    signal: 'SIGTERM', // else its workers stay
   },
   HAProxy: {
     program: find('/usr/sbin/haproxy', '/usr/local/sbin/haproxy', '/usr/local/bin/haproxy'),
@@ -84,7 +85,7 @@ async function freePort() {
 }
 
 /** The proxy before three nodes that are linked. */
-async function start({ program, file, adapt = (text) => text, args }) {
+async function start({ program, file, adapt = (text) => text, args, signal = 'SIGKILL' }) {
   const nodes = await Promise.all([11, 12, 13].map(startNode))
   const [a, b, c] = nodes.map(({ db }) => db)
   await Promise.all([link(a, b), link(b, c), link(c, a)])
@@ -108,7 +109,7 @@ async function start({ program, file, adapt = (text) => text, args }) {
   }
   const ended = once(child, 'exit')
   onTestFinished(async () => {
-    child.kill('SIGKILL')
+    child.kill(signal)
     await ended
   })
   const origin = `http://127.0.0.1:${port}`
