@@ -389,6 +389,11 @@ static bool can_hold(const column *column, const replic_value *value) {
   return value->type != REPLIC_NULL || column->null == NULLABLE;
 }
 
+/* What stands for NULL where it cannot be held, and there is no DEFAULT. */
+static replic_value empty_of(int type) {
+  return strcmp(TYPES[type], "TEXT") == 0 ? v_text("") : v_int(0);
+}
+
 static size_t put_keys(const patch *to, const char **columns, replic_value *values) {
   static const char *const NAMES[] = {"a", "b"};
   if (!has_compound_key(to->table)) {
@@ -542,8 +547,7 @@ static char *model_row(const schemas *w, const view *as, int row) {
     if (as->peer && sim_at(as->peer, p->origin) < p->sequence) continue;
     exists = true;
     for (int c = 0; c < N_COLUMNS; c++)
-      if (p->values[c].type != REPLIC_UNSET && can_hold(&as->table->columns[c], &p->values[c]) &&
-          (!winner[c] || is_newer(p, winner[c])))
+      if (p->values[c].type != REPLIC_UNSET && (!winner[c] || is_newer(p, winner[c])))
         winner[c] = p;
   }
   if (!exists) return NULL;
@@ -557,6 +561,7 @@ static char *model_row(const schemas *w, const view *as, int row) {
     if (!as->shown[c]) continue;
     bool has_default = w->has_default[as->t][c] || column->null == DEFAULTED;
     replic_value value = winner[c] ? winner[c]->values[c] : has_default ? v_text("x") : v_null();
+    if (!can_hold(column, &value)) value = has_default ? v_text("x") : empty_of(column->type);
     value = as_stored(column->type, value);
     line = test_format("%s|%s", line, show_value(&value));
   }
