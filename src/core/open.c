@@ -152,8 +152,8 @@ static int set_up(replic *r) {
                         "%s is not encoded in UTF-8: copy it with the sqlite3 shell's .dump",
                         r->path);
   if (rc == REPLIC_OK)
-    rc = replic__exec(
-        r, "PRAGMA journal_mode = WAL; PRAGMA foreign_keys = ON; PRAGMA temp_store = MEMORY");
+    rc = replic__exec(r, "PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 4000; PRAGMA "
+                         "foreign_keys = ON; PRAGMA temp_store = MEMORY");
   if (rc == REPLIC_OK)
     rc = replic__exec(r, r->config.normal_durability ? "PRAGMA synchronous = NORMAL"
                                                      : "PRAGMA synchronous = FULL");

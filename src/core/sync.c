@@ -322,11 +322,11 @@ uint32_t replic__get_origin(replic__reader *in, uint32_t *last) {
   return *last = origin;
 }
 
-void replic__get_position(replic__reader *in, uint32_t *last, replic_position *position) {
-  position->origin = replic__get_origin(in, last);
-  position->sequence = replic__get_sequence(in);
-  position->patched_at = replic__get_clock(in);
-  position->epoch = replic__get_epoch(in);
+void replic__get_position(replic__reader *in, uint32_t *last, replic_position *out) {
+  out->origin = replic__get_origin(in, last);
+  out->sequence = replic__get_sequence(in);
+  out->patched_at = replic__get_clock(in);
+  out->epoch = replic__get_epoch(in);
 }
 
 /* A second process says HELLO under a peerId. Usually the first one has ended, and its link will,

@@ -32,6 +32,8 @@ public:
 
 private:
   struct Chunk;
+  struct Kept;
+  static thread_local Kept kept_;
   bool grow(size_t least);
 
   Chunk *chunks_ = nullptr;

@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# cost.sh FOLDER: instructions per row, as callgrind counts them, against those of cost.txt; fails where one is
+# more than 5 % higher. A count and not a time, so a busy machine does not matter. To leave out compiler, C
+# library and version of SQLite, what is compared are the counts as multiples of the floor's (bench/floor.c: the
+# same b-tree writes, the same SQLite). "make -C test/core cost COST=--write" writes cost.txt anew: with a change
+# that is meant to cost more, or that costs less.
+set -euo pipefail
+folder=$1
+file=$(dirname "$0")/cost.txt
+rows=20000
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+export TMPDIR=$dir
+
+count() { # FUNCTION PROGRAM ARGUMENT...: instructions inside that function, per row
+  valgrind --tool=callgrind --callgrind-out-file="$dir/out" --collect-atstart=no --toggle-collect="$1*" \
+    "${@:2}" 2>&1 | awk -v rows=$rows '/Collected/ { printf "%.0f\n", $NF / rows }'
+}
+
+floor=$(count write_rows "$folder/floor" write key up NORMAL $rows 1000 "$dir/floor.db")
+floor_single=$(count write_rows "$folder/floor" write key up NORMAL $rows 1 "$dir/single.db")
+now=$dir/now
+for work in write single apply late; do
+  of=$floor
+  [ $work = single ] && of=$floor_single
+  echo "$work $(count measured "$folder/cost" $work) $of"
+done >"$now"
+
+if [ "${2:-}" = --write ]; then
+  {
+    echo "# work, instructions per row, those of the floor: written by make -C test/core cost COST=--write"
+    cat "$now"
+  } >"$file"
+fi
+awk '
+  /^#/ { next }
+  NR == FNR { was[$1] = $2 / $3; next }
+  !($1 in was) { print $1 ": no figure in cost.txt"; bad = 1; next }
+  {
+    ratio = $2 / $3
+    change = (ratio / was[$1] - 1) * 100
+    printf "%-8s %7d instructions a row, %.3f of the floor (was %.3f, %+.1f %%)\n", $1, $2, ratio, was[$1], change
+    if (change > 5) { print "  more than 5 % above test/core/cost.txt"; bad = 1 }
+    seen++
+  }
+  END { exit bad || seen != 4 }
+' "$file" "$now"
