@@ -42,15 +42,15 @@ let writing = false
 let token = `${peer}.0`
 let refused = 0
 let wake = () => {}
-const written = new Map() // id -> text
+const written = new Map() // id -> row
 let writers = []
 
 async function write() {
   while (writing) {
     const id = Number(peer) * 1e9 + written.size + 1
     const text = `${peer} wrote ${id}`
-    written.set(id, text)
-    const row = version > 1 ? { id, text, colour: 'red' } : { id, text }
+    const row = version > 1 ? { id, text, colour: `red ${id}` } : { id, text }
+    written.set(id, row)
     try {
       token = await db.upsert('note', row)
       wake()
@@ -69,10 +69,14 @@ async function more(count) {
   }
 }
 
+// Ends at version 2, which has all columns.
 async function missing() {
   const rows = new Map()
-  for await (const { id, text } of db.iterate('SELECT id, text FROM note')) rows.set(id, text)
-  return [...written].filter(([id, text]) => rows.get(id) !== text).length
+  for await (const row of db.iterate('SELECT id, text, colour FROM note')) rows.set(row.id, row)
+  return [...written].filter(([id, { text, colour = null }]) => {
+    const row = rows.get(id)
+    return row?.text !== text || row.colour !== colour
+  }).length
 }
 
 const answers = {
@@ -95,7 +99,8 @@ const answers = {
   },
   wait: async (wanted) => void (await db.waitFor(wanted, 60_000)),
   tables: async () => {
-    const sum = 'SELECT count(*) AS n, sum(id) AS ids, sum(length(text)) AS bytes FROM note'
+    const sum =
+      'SELECT count(*) AS n, sum(id) AS ids, sum(length(text)) AS bytes, count(colour) AS colours FROM note'
     const { vector } = db.status()
     return JSON.stringify({ vector, ...(await db.get(sum)), missing: await missing() })
   },
