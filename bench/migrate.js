@@ -2,7 +2,7 @@
 // a migration rewrites all of 1,000,000 rows. How long does the longest write wait, and how long do reads
 // take: in turn without and with a migration, five times each, on one file.
 
-import { Replica } from 'replic-sqlite'
+import { Replica } from '../lib/index.js'
 import { inTurn, median, seconds, table, withFile } from './harness.js'
 
 const ROWS = Number(process.argv[2] ?? 1_000_000)
