@@ -49,7 +49,8 @@ export function chart(results, { program, cores }) {
       `<line x1="${x(at)}" x2="${x(at)}" y1="${TOP - 8}" y2="${height - 8}" stroke="${at === 1 ? '#888' : '#ddd'}"/>` +
       `<text x="${x(at)}" y="${TOP - 12}" text-anchor="middle" fill="#666">${at}</text>`,
   )
-  return `<svg xmlns="http://www.w3.org/2000/svg" width="${WIDTH + 140}" height="${height}" font-family="sans-serif" font-size="12">
+  return `<svg xmlns="http://www.w3.org/2000/svg" width="${WIDTH + 140}" height="${height}" font-family="sans-serif" font-size="12" role="img" aria-label="Ratios of npm run bench">
+<title>Ratios of npm run bench</title>
 <rect width="100%" height="100%" fill="#fff"/>
 <text x="8" y="20" font-size="14">replic-sqlite, replicated, against others without replication: how many times as fast</text>
 <text x="8" y="38" fill="#666">${escaped(program)}, ${cores} cores; black marks: the ratio to reach</text>

@@ -140,17 +140,21 @@ static int upgrade_layout(replic *r) {
   return rc;
 }
 
-static int set_up(replic *r) {
+static int check_encoding(replic *r) {
   sqlite3_stmt *stmt = NULL;
   int rc = replic__prepare(r, "SELECT encoding FROM pragma_encoding", &stmt);
   int utf8 = rc == REPLIC_OK && sqlite3_step(stmt) == SQLITE_ROW &&
              !strcmp((const char *)sqlite3_column_text(stmt, 0), "UTF-8");
   if (rc == REPLIC_OK) rc = replic__fail_db(r, sqlite3_reset(stmt));
   sqlite3_finalize(stmt);
-  if (rc == REPLIC_OK && !utf8)
-    return replic__fail(r, REPLIC_ESCHEMA,
-                        "%s is not encoded in UTF-8: copy it with the sqlite3 shell's .dump",
-                        r->path);
+  if (rc != REPLIC_OK || utf8) return rc;
+  return replic__fail(r, REPLIC_ESCHEMA,
+                      "%s is not encoded in UTF-8: copy it with the sqlite3 shell's .dump",
+                      r->path);
+}
+
+static int set_up(replic *r) {
+  int rc = check_encoding(r);
   if (rc == REPLIC_OK)
     rc = replic__exec(r, "PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 4000; PRAGMA "
                          "foreign_keys = ON; PRAGMA temp_store = MEMORY");
@@ -208,8 +212,6 @@ static int set_up(replic *r) {
   if (rc == REPLIC_OK) replic__vector_settle(r);
   if (rc == REPLIC_OK) rc = replic__identity_witness(r); /* what fork.c has issued */
   r->clock_committed = r->clock;
-  /* within an origin clocks grow with the sequence, so its last patch is its newest */
-  for (size_t i = 0; i < r->n_vector; i++) replic__is_newest(r, &r->vector[i].now);
   /* what a killed process had written to the WAL and not synced counts as committed now (I4) */
   return rc == REPLIC_OK ? replic__exec(r, "PRAGMA wal_checkpoint") : rc;
 }
@@ -229,6 +231,8 @@ int replic_open(const replic_config *config, int64_t now_ms, replic **out) {
   if (rc > 0 && rc != REPLIC_OK && !strstr(replic_error_text(r), r->path ? r->path : ""))
     rc = replic__fail(r, rc, "%s: %s", r->path, replic_error_text(r));
   if (rc != REPLIC_OK) return rc;
+  /* within an origin clocks grow with the sequence, so its last patch is its newest */
+  for (size_t i = 0; i < r->n_vector; i++) replic__is_newest(r, &r->vector[i].now);
   r->swapped = 0;
   return REPLIC_OK;
 }
