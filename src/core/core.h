@@ -271,7 +271,8 @@ struct replic {
   replic__schema *schema;
   sqlite3_stmt *pending_sql;
   int has_pending;         /* rows in _replic_pending, or there were */
-  replic_pending *pending; /* per definition, for the caller */
+  int recount;             /* `pending` is not up to date: it could not be read after a rollback */
+  replic_pending *pending; /* per table and reason, for the caller */
   size_t n_pending;
   replic__sync *sync;
   replic_counters counters;

@@ -154,6 +154,7 @@ int replic_commit(replic *r) {
                     t->name);
     t->changed = 0;
   }
+  if (r->recount) replic__pending_recount(r);
   replic__identity_witness(r);
   replic__sync_flush(r);
   return REPLIC_OK;

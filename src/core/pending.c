@@ -343,7 +343,7 @@ static int look_at_all(replic *r, int apply) {
 }
 
 void replic__pending_recount(replic *r) {
-  if (r->has_pending) look_at_all(r, 0);
+  r->recount = r->has_pending && look_at_all(r, 0) != REPLIC_OK;
   r->has_pending = 1; /* or there were: the table says */
 }
 

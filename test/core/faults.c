@@ -246,6 +246,59 @@ static void check_migrated(cluster *c) {
   CHECK_INT(sql_int(peer_sql(&c->peers[1]), "SELECT id FROM t"), 7);
 }
 
+/* Peer 1 is at a version that peer 0 does not know, and has written at it. */
+#define NEXT "ALTER TABLE t ADD COLUMN x TEXT; ALTER TABLE t_patches ADD COLUMN x TEXT"
+#define BACK "ALTER TABLE t DROP COLUMN x; ALTER TABLE t_patches DROP COLUMN x"
+static void prepare_unknown(cluster *c) {
+  peer *q = &c->peers[1];
+  CHECK_OK(q->r, try_migrate(q, 2, NEXT, BACK));
+  for (int i = 0; i < 3; i++)
+    upsert(q, "t",
+           ROW({"id", v_int(i % 2)}, {"v", v_text("a value that is long enough to be copied")},
+               {"x", i ? v_text("another one, which peer 0 has no column for") : v_null()}));
+}
+
+static void check_pending(cluster *c) {
+  peer *p = &c->peers[0];
+  CHECK_INT(replic_pending_at(p->r, 0)->patches, 3);
+  CHECK_OK(p->r, try_migrate(p, 2, NEXT, BACK));
+  CHECK_INT(replic_pending_count(p->r), 0);
+}
+
+static void prepare_pending(cluster *c) {
+  prepare_unknown(c);
+  cluster_settle(c);
+}
+
+/* What is pending can be held. */
+static int run_up(cluster *c) {
+  const replic_step step = {.kind = REPLIC_STEP_UP, .version = 2, .up = NEXT, .down = BACK};
+  peer *p = &c->peers[0];
+  int rc = replic_migrate_step(p->r, peer_now(p), &step, NEXT);
+  fault_disarm();
+  peer_take_outbox(p);
+  return rc;
+}
+
+static void check_up(cluster *c) {
+  CHECK_INT(replic_pending_count(c->peers[0].r), 0);
+}
+
+static void prepare_down(cluster *c) {
+  prepare_pending(c);
+  CHECK_OK(c->peers[0].r, run_up(c));
+}
+
+/* What cannot be held any more becomes pending. */
+static int run_down(cluster *c) {
+  const replic_step step = {.kind = REPLIC_STEP_DOWN, .version = 2};
+  peer *p = &c->peers[0];
+  int rc = replic_migrate_step(p->r, peer_now(p), &step, BACK);
+  fault_disarm();
+  peer_take_outbox(p);
+  return rc;
+}
+
 static void prepare_stopped(cluster *c) {
   prepare_row(c);
   peer_stop(&c->peers[0]);
@@ -502,6 +555,9 @@ const work FAULT_MIGRATION = {prepare_nothing, run_migrate, check_migrated};
 const work FAULT_BACKUP = {prepare_backup, run_backup, check_written};
 const work FAULT_SUMS = {prepare_row, run_sums, check_written};
 const work FAULT_UPGRADE = {prepare_layout_1, run_open, check_upgraded};
+const work FAULT_UNKNOWN = {prepare_unknown, run_receive, check_pending};
+const work FAULT_UP = {prepare_pending, run_up, check_up};
+const work FAULT_DOWN = {prepare_down, run_down, check_pending};
 const work FAULT_OPENING = {prepare_stopped, run_open, check_same_peer};
 
 /* ---- one round, and all of them ---- */
@@ -511,9 +567,11 @@ static void check_memory_is_disk(peer *p) {
     const replic__entry *entry = &p->r->vector[i];
     unsigned long origin = entry->now.origin;
     CHECK_INT(sql_int(peer_sql(p),
-                      test_format("SELECT (SELECT count(*) FROM t_patches WHERE _peerId = %lu) + "
-                                  "(SELECT count(*) FROM r_patches WHERE _peerId = %lu)",
-                                  origin, origin)),
+                      test_format("SELECT count(*) FROM (SELECT _sequenceId FROM t_patches WHERE "
+                                  "_peerId = %lu UNION SELECT _sequenceId FROM r_patches WHERE "
+                                  "_peerId = %lu UNION SELECT sequence FROM _replic_pending WHERE "
+                                  "origin = %lu)",
+                                  origin, origin, origin)),
               entry->now.sequence - entry->pruned.missing);
     CHECK_TEXT(sql_text(peer_sql(p),
                         test_format("SELECT coalesce((SELECT sequence || ' ' || floor || ' ' || "

@@ -202,6 +202,18 @@ static void a_fork_that_is_healed(void) {
   fault_everywhere(&INPUT_OUTPUT, &FAULT_HEALING, 1);
 }
 
+static void patches_of_another_version(void) {
+  fault_everywhere(&INPUT_OUTPUT, &FAULT_UNKNOWN, 1);
+}
+
+static void a_step_that_knows_what_is_pending(void) {
+  fault_everywhere(&INPUT_OUTPUT, &FAULT_UP, 1);
+}
+
+static void a_step_back_that_keeps_what_is_lost(void) {
+  fault_everywhere(&INPUT_OUTPUT, &FAULT_DOWN, 1);
+}
+
 int main(int argc, char **argv) {
   static const test TESTS[] = {
       TEST(a_write),
@@ -218,6 +230,9 @@ int main(int argc, char **argv) {
       TEST(a_jump),
       TEST(the_source_of_a_jump),
       TEST(a_fork_that_is_healed),
+      TEST(patches_of_another_version),
+      TEST(a_step_that_knows_what_is_pending),
+      TEST(a_step_back_that_keeps_what_is_lost),
   };
   install_shim();
   return run_tests(argc, argv, TESTS, COUNT(TESTS));

@@ -101,6 +101,18 @@ static void a_fork_that_is_healed(void) {
   fault_everywhere(&ALLOCATION, &FAULT_HEALING, 50);
 }
 
+static void patches_of_another_version(void) {
+  fault_everywhere(&ALLOCATION, &FAULT_UNKNOWN, 8);
+}
+
+static void a_step_that_knows_what_is_pending(void) {
+  fault_everywhere(&ALLOCATION, &FAULT_UP, 15);
+}
+
+static void a_step_back_that_keeps_what_is_lost(void) {
+  fault_everywhere(&ALLOCATION, &FAULT_DOWN, 15);
+}
+
 int main(int argc, char **argv) {
   static const test TESTS[] = {
       TEST(a_write),
@@ -118,6 +130,9 @@ int main(int argc, char **argv) {
       TEST(a_jump),
       TEST(the_source_of_a_jump),
       TEST(a_fork_that_is_healed),
+      TEST(patches_of_another_version),
+      TEST(a_step_that_knows_what_is_pending),
+      TEST(a_step_back_that_keeps_what_is_lost),
   };
   install_shim();
   return run_tests(argc, argv, TESTS, COUNT(TESTS));
