@@ -130,7 +130,9 @@ describe('compact()', () => {
     const compacting = db.compact(ALL)
     const outcomes = await Promise.allSettled(writes)
     expect(outcomes.filter(({ reason }) => reason?.code === 'REPLIC_BUSY')).not.toEqual([])
-    expect(await compacting).toMatchObject({ logRows: 10 })
+    const { examined, removed } = await compacting // writes of the same millisecond are not of age
+    expect(examined).toBeGreaterThanOrEqual(20)
+    expect(removed).toBeGreaterThanOrEqual(10)
   })
 
   it('tells what is wrong with its arguments', async () => {
