@@ -113,7 +113,8 @@ static int has_log(const char *layout) {
 }
 
 static void open_file(floor_run *f, const char *file, const char *layout, const char *sync) {
-  char *pragma = sqlite3_mprintf("PRAGMA journal_mode = WAL; PRAGMA synchronous = %s", sync);
+  char *pragma = sqlite3_mprintf(
+      "PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 4000; PRAGMA synchronous = %s", sync);
   check(NULL, sqlite3_open(file, &f->db), file);
   exec(f->db, pragma);
   sqlite3_free(pragma);
