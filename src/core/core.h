@@ -271,7 +271,8 @@ struct replic {
   replic__schema *schema;
   sqlite3_stmt *pending_sql;
   int has_pending;         /* rows in _replic_pending, or there were */
-  int recount;             /* `pending` is not up to date: it could not be read after a rollback */
+  int counted;             /* `pending` has changed in this batch */
+  int recount;             /* and something of the batch was undone: it may say too much */
   replic_pending *pending; /* per table and reason, for the caller */
   size_t n_pending;
   replic__sync *sync;

@@ -99,6 +99,7 @@ int replic__savepoint_end(replic *r, replic__savepoint *save, int rc) {
     t->touched = 0;
   }
   if (rc != REPLIC_OK) restore_vector(r, save);
+  if (rc != REPLIC_OK && r->counted) r->recount = 1;
   sqlite3_free(save->all);
   save->all = NULL;
   if (rc == REPLIC_OK) return REPLIC_OK;
@@ -155,6 +156,7 @@ int replic_commit(replic *r) {
     t->changed = 0;
   }
   if (r->recount) replic__pending_recount(r);
+  r->counted = 0;
   replic__identity_witness(r);
   replic__sync_flush(r);
   return REPLIC_OK;

@@ -153,6 +153,40 @@ static int check_encoding(replic *r) {
                       r->path);
 }
 
+static const char CREATE_TABLES[] =
+    "BEGIN IMMEDIATE;"
+    "CREATE TABLE IF NOT EXISTS main._replic_meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID;"
+    "CREATE TABLE IF NOT EXISTS main._replic_vector(origin INTEGER PRIMARY KEY, sequence "
+    "INTEGER NOT NULL, "
+    "patchedAt INTEGER NOT NULL, floor INTEGER NOT NULL DEFAULT 0, cursor INTEGER NOT NULL "
+    "DEFAULT 0, missing INTEGER NOT NULL DEFAULT 0);"
+    "CREATE TABLE IF NOT EXISTS main._replic_epochs(origin INTEGER NOT NULL, sequence INTEGER "
+    "NOT NULL, epoch INTEGER NOT NULL, PRIMARY KEY(origin, sequence)) WITHOUT ROWID;"
+    "CREATE TABLE IF NOT EXISTS main._replic_staged(id INTEGER PRIMARY KEY, source INTEGER NOT "
+    "NULL, origin INTEGER NOT NULL, upTo INTEGER NOT NULL, age INTEGER NOT NULL, definitions "
+    "BLOB NOT NULL, patches BLOB NOT NULL);"
+    "CREATE INDEX IF NOT EXISTS main._replic_staged_by ON _replic_staged(source, origin, upTo, "
+    "age);"
+    "CREATE TABLE IF NOT EXISTS main._replic_forks(origin INTEGER PRIMARY KEY, common INTEGER "
+    "NOT NULL, patchedAt INTEGER NOT NULL, parted INTEGER NOT NULL);"
+    "CREATE TABLE IF NOT EXISTS main._replic_dropped" DROPPED
+    "CREATE TABLE IF NOT EXISTS main._replic_migrations(version INTEGER PRIMARY KEY, up TEXT "
+    "NOT NULL, down TEXT NOT NULL, name TEXT NOT NULL DEFAULT '', hash TEXT NOT NULL DEFAULT "
+    "'', rename TEXT NOT NULL DEFAULT '', appliedAt INTEGER NOT NULL DEFAULT 0);"
+    "CREATE TABLE IF NOT EXISTS main._replic_renames(version INTEGER NOT NULL, tableName TEXT "
+    "NOT NULL COLLATE NOCASE, oldColumn TEXT NOT NULL COLLATE NOCASE, newColumn TEXT NOT NULL "
+    "COLLATE NOCASE, PRIMARY KEY(version, tableName, oldColumn)) WITHOUT ROWID;"
+    "CREATE TABLE IF NOT EXISTS main._replic_definitions(id INTEGER PRIMARY KEY, definition "
+    "BLOB NOT NULL, taken TEXT);"
+    "CREATE UNIQUE INDEX IF NOT EXISTS main._replic_definitions_by ON "
+    "_replic_definitions(definition);"
+    "CREATE TABLE IF NOT EXISTS main._replic_pending(origin INTEGER NOT NULL, sequence INTEGER "
+    "NOT NULL, patchedAt INTEGER NOT NULL, definition INTEGER NOT NULL, patch BLOB NOT NULL, "
+    "PRIMARY KEY(origin, sequence)) WITHOUT ROWID;"
+    "CREATE INDEX IF NOT EXISTS main._replic_pending_by ON _replic_pending(definition, "
+    "patchedAt, origin, sequence);"
+    "INSERT OR IGNORE INTO main._replic_meta(key, value) VALUES('layout', 2)";
+
 static int set_up(replic *r) {
   int rc = check_encoding(r);
   if (rc == REPLIC_OK)
@@ -161,41 +195,7 @@ static int set_up(replic *r) {
   if (rc == REPLIC_OK)
     rc = replic__exec(r, r->config.normal_durability ? "PRAGMA synchronous = NORMAL"
                                                      : "PRAGMA synchronous = FULL");
-  if (rc == REPLIC_OK)
-    rc = replic__exec(
-        r,
-        "BEGIN IMMEDIATE;"
-        "CREATE TABLE IF NOT EXISTS main._replic_meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID;"
-        "CREATE TABLE IF NOT EXISTS main._replic_vector(origin INTEGER PRIMARY KEY, sequence "
-        "INTEGER NOT NULL, "
-        "patchedAt INTEGER NOT NULL, floor INTEGER NOT NULL DEFAULT 0, cursor INTEGER NOT NULL "
-        "DEFAULT 0, missing INTEGER NOT NULL DEFAULT 0);"
-        "CREATE TABLE IF NOT EXISTS main._replic_epochs(origin INTEGER NOT NULL, sequence INTEGER "
-        "NOT NULL, epoch INTEGER NOT NULL, PRIMARY KEY(origin, sequence)) WITHOUT ROWID;"
-        "CREATE TABLE IF NOT EXISTS main._replic_staged(id INTEGER PRIMARY KEY, source INTEGER NOT "
-        "NULL, origin INTEGER NOT NULL, upTo INTEGER NOT NULL, age INTEGER NOT NULL, definitions "
-        "BLOB NOT NULL, patches BLOB NOT NULL);"
-        "CREATE INDEX IF NOT EXISTS main._replic_staged_by ON _replic_staged(source, origin, upTo, "
-        "age);"
-        "CREATE TABLE IF NOT EXISTS main._replic_forks(origin INTEGER PRIMARY KEY, common INTEGER "
-        "NOT NULL, patchedAt INTEGER NOT NULL, parted INTEGER NOT NULL);"
-        "CREATE TABLE IF NOT EXISTS main._replic_dropped" DROPPED
-        "CREATE TABLE IF NOT EXISTS main._replic_migrations(version INTEGER PRIMARY KEY, up TEXT "
-        "NOT NULL, down TEXT NOT NULL, name TEXT NOT NULL DEFAULT '', hash TEXT NOT NULL DEFAULT "
-        "'', rename TEXT NOT NULL DEFAULT '', appliedAt INTEGER NOT NULL DEFAULT 0);"
-        "CREATE TABLE IF NOT EXISTS main._replic_renames(version INTEGER NOT NULL, tableName TEXT "
-        "NOT NULL COLLATE NOCASE, oldColumn TEXT NOT NULL COLLATE NOCASE, newColumn TEXT NOT NULL "
-        "COLLATE NOCASE, PRIMARY KEY(version, tableName, oldColumn)) WITHOUT ROWID;"
-        "CREATE TABLE IF NOT EXISTS main._replic_definitions(id INTEGER PRIMARY KEY, definition "
-        "BLOB NOT NULL, taken TEXT);"
-        "CREATE UNIQUE INDEX IF NOT EXISTS main._replic_definitions_by ON "
-        "_replic_definitions(definition);"
-        "CREATE TABLE IF NOT EXISTS main._replic_pending(origin INTEGER NOT NULL, sequence INTEGER "
-        "NOT NULL, patchedAt INTEGER NOT NULL, definition INTEGER NOT NULL, patch BLOB NOT NULL, "
-        "PRIMARY KEY(origin, sequence)) WITHOUT ROWID;"
-        "CREATE INDEX IF NOT EXISTS main._replic_pending_by ON _replic_pending(definition, "
-        "patchedAt, origin, sequence);"
-        "INSERT OR IGNORE INTO main._replic_meta(key, value) VALUES('layout', 2)");
+  if (rc == REPLIC_OK) rc = replic__exec(r, CREATE_TABLES);
   if (rc == REPLIC_OK) rc = upgrade_layout(r);
   if (rc == REPLIC_OK) rc = replic__internal_count(r, &r->n_internal);
   if (rc == REPLIC_OK) rc = replic__vector_load(r);

@@ -108,6 +108,7 @@ static int insert(replic *r, const remote_table *t, const replic__patch *p, cons
   sqlite3_finalize(stmt);
   r->has_pending = 1;
   if (*kept) count(r, t, 1);
+  r->counted |= *kept;
   return rc;
 }
 
@@ -373,11 +374,11 @@ static int fail_before(const before *b, int rc) {
 
 static int read_table(before *b, const char *name) {
   sqlite3_stmt *stmt = NULL;
-  int n = 0, rc = sqlite3_prepare_v2(b->db,
+  int n = 0, rc = sqlite3_prepare_v3(b->db,
                                      "SELECT name, type, pk, \"notnull\", count(*) OVER (), "
                                      "dflt_value IS NULL FROM pragma_table_xinfo(?1, "
                                      "'main') WHERE hidden = 0 ORDER BY pk = 0, pk, cid",
-                                     -1, &stmt, NULL);
+                                     -1, 0, &stmt, NULL);
   if (rc == SQLITE_OK) rc = sqlite3_bind_text(stmt, 1, name, -1, SQLITE_STATIC);
   remote_table *t = b->t = sqlite3_malloc64(sizeof *t);
   if (!t) rc = SQLITE_NOMEM;
@@ -407,7 +408,7 @@ static int read_table(before *b, const char *name) {
 static int may_have_lost(const before *b) {
   const remote_table *t = b->t;
   if (!t->table || t->n_same < t->n_fields || t->table->strict != b->strict) return 1;
-  for (int i = 0; i < t->n_fields; i++)
+  for (int i = 0; b->not_null && i < t->n_fields; i++)
     if (t->table->fields[t->map[i]].not_null && !b->not_null[i]) return 1;
   return 0;
 }
@@ -451,7 +452,7 @@ static int keep_lost(before *b) {
   sqlite3_str_appendf(sql, " FROM \"%w_patches\"", b->t->name);
   char *text = sqlite3_str_finish(sql);
   sqlite3_stmt *stmt = NULL;
-  int rc = text ? sqlite3_prepare_v2(b->db, text, -1, &stmt, NULL) : SQLITE_NOMEM;
+  int rc = text ? sqlite3_prepare_v3(b->db, text, -1, 0, &stmt, NULL) : SQLITE_NOMEM;
   sqlite3_free(text);
   rc = fail_before(b, rc);
   if (rc == REPLIC_OK) rc = replic__reserve_values(b->r->sync, b->t->n_fields);
@@ -482,7 +483,7 @@ static int follow_renames(const before *b) {
 /* Rows that were waiting for a required column may exist now. */
 static int may_let_in(const before *b) {
   const remote_table *t = b->t;
-  for (int i = t->n_keys; t->table && i < t->n_fields; i++)
+  for (int i = t->n_keys; t->table && b->required && i < t->n_fields; i++)
     if (b->required[i] && (t->map[i] < 0 || !t->table->fields[t->map[i]].required)) return 1;
   return 0;
 }
@@ -528,14 +529,14 @@ static int look_at_table(before *b, const char *name) {
 
 static int look_at_tables(before *b) {
   sqlite3_stmt *stmt = NULL;
-  int rc = sqlite3_prepare_v2(
+  int rc = sqlite3_prepare_v3(
       b->db,
       "SELECT t.name, EXISTS (SELECT 1 FROM pragma_table_xinfo(p.name, 'main') WHERE name = "
       "'_nulls' COLLATE NOCASE), t.strict FROM pragma_table_list t JOIN pragma_table_list p ON "
       "p.name = "
       "t.name || '_patches' COLLATE NOCASE WHERE t.schema = 'main' AND p.schema = 'main' AND "
       "t.type = 'table'",
-      -1, &stmt, NULL);
+      -1, 0, &stmt, NULL);
   rc = fail_before(b, rc);
   while (rc == REPLIC_OK && (rc = sqlite3_step(stmt)) == SQLITE_ROW) {
     const char *name = (const char *)sqlite3_column_text(stmt, 0);

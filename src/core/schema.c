@@ -60,7 +60,7 @@ static int set_fallback(replic *r, const replic__table *t, replic__field *f, con
                   ? sqlite3_mprintf("SELECT %.*Q", (int)strlen(constant) - 2, constant + 1)
                   : sqlite3_mprintf("SELECT %s", constant ? constant : empty_of(f));
   sqlite3_stmt *stmt = NULL;
-  int rc = sql ? sqlite3_prepare_v2(r->db, sql, -1, &stmt, NULL) : SQLITE_NOMEM;
+  int rc = sql ? sqlite3_prepare_v3(r->db, sql, -1, 0, &stmt, NULL) : SQLITE_NOMEM;
   sqlite3_free(sql);
   if (rc == SQLITE_ERROR) return REPLIC_OK; /* a bare word: none */
   if (rc == SQLITE_OK && (rc = sqlite3_step(stmt)) == SQLITE_ROW) {

@@ -261,7 +261,8 @@ static void play_one(duel *d, input *in) {
 static void check_log(peer *p) {
   static const char HOLES[] =
       "WITH log AS (SELECT _peerId AS o, _sequenceId AS s FROM t_patches UNION SELECT _peerId, "
-      "_sequenceId FROM s_patches UNION SELECT origin, sequence FROM _replic_pending) SELECT (SELECT count(*) FROM _replic_vector v WHERE sequence - "
+      "_sequenceId FROM s_patches UNION SELECT origin, sequence FROM _replic_pending) SELECT "
+      "(SELECT count(*) FROM _replic_vector v WHERE sequence - "
       "missing <> (SELECT count(*) FROM log WHERE o = origin AND s BETWEEN 1 AND sequence) OR "
       "(origin IN (101, 102) AND sequence - floor <> (SELECT count(*) FROM log WHERE o = origin "
       "AND s > floor))) + (SELECT count(*) FROM log WHERE s > coalesce((SELECT sequence FROM "

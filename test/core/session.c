@@ -179,7 +179,8 @@ static int64_t number(sqlite3 *db, const char *sql) {
 static void check_file(void) {
   static const char HOLES[] =
       "WITH log AS (SELECT _peerId AS o, _sequenceId AS s FROM t_patches UNION SELECT _peerId, "
-      "_sequenceId FROM s_patches UNION SELECT origin, sequence FROM _replic_pending) SELECT (SELECT count(*) FROM _replic_vector v WHERE sequence - "
+      "_sequenceId FROM s_patches UNION SELECT origin, sequence FROM _replic_pending) SELECT "
+      "(SELECT count(*) FROM _replic_vector v WHERE sequence - "
       "missing <> (SELECT count(*) FROM log WHERE o = origin AND s BETWEEN 1 AND sequence) OR "
       "(origin = 101 AND sequence - floor <> (SELECT count(*) FROM log WHERE o = 101 AND s > "
       "floor))) + (SELECT count(*) FROM log WHERE s > coalesce((SELECT sequence FROM "
