@@ -311,10 +311,11 @@ static int look_at_definition(replic *r, sqlite3_stmt *row, int apply) {
   const uint8_t *bytes = sqlite3_column_blob(row, 1);
   size_t len = (size_t)sqlite3_column_bytes(row, 1);
   const char *before = (const char *)sqlite3_column_text(row, 2);
+  if (!bytes) return SQLITE_NOMEM;
   replic__reader in = {bytes, bytes + len, 0};
-  settling s = {r, bytes ? replic__read_definition(&in) : NULL, sqlite3_column_int64(row, 0),
+  settling s = {r, replic__read_definition(&in), sqlite3_column_int64(row, 0),
                 sqlite3_column_int64(row, 3)};
-  if (!s.t) return bytes && in.failed ? corrupt(r) : SQLITE_NOMEM;
+  if (!s.t) return in.failed ? corrupt(r) : SQLITE_NOMEM;
   int rc = replic__resolve(r, s.t);
   if (rc == REPLIC_OK) rc = replic__reserve_values(r->sync, s.t->n_fields);
   if (rc == REPLIC_OK && apply) rc = settle_definition(&s, before ? before : "");
