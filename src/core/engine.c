@@ -226,7 +226,8 @@ static int write_row(replic *r, replic__table *t, int kind, group *g) {
   if (g->self->now.sequence >= REPLIC_MAX_SEQUENCE || g->patched_at > REPLIC_MAX_CLOCK)
     return replic__fail(r, REPLIC_ERANGE, "peer %u has used up its sequences or its clock",
                         r->peer_id);
-  rc = replic__epoch_note(r, r->peer_id, g->self->now.sequence + 1, r->config.new_peer_id);
+  if (g->self->now.epoch != r->config.new_peer_id)
+    rc = replic__epoch_note(r, r->peer_id, g->self->now.sequence + 1, r->config.new_peer_id);
   if (rc != REPLIC_OK) return rc;
   g->self->now.sequence++;
   g->self->now.patched_at = g->patched_at;
