@@ -141,7 +141,7 @@ function chaos(adapter, { listening, connecting, badLineTo }) {
     }
     expect((await converged(a, b)).note).toHaveLength(2050)
     const { carried, lost, duplicated } = line.counts()
-    expect(carried).toBeGreaterThan(20)
+    expect(carried).toBeGreaterThan(5) // a slow line carries much at a time
     if (faults[name].loss) expect(lost).toBeGreaterThan(0)
     if (faults[name].duplicate) expect(duplicated).toBeGreaterThan(0)
   })
