@@ -388,7 +388,7 @@ static int read_table(before *b, const char *name) {
     size_t all = (size_t)sqlite3_column_int(stmt, 4);
     if (!t->texts) t->texts = sqlite3_malloc64(2 * all * sizeof *t->texts);
     if (!b->not_null) b->not_null = sqlite3_malloc64(2 * all * sizeof *b->not_null);
-    b->required = b->not_null + all;
+    if (b->not_null) b->required = b->not_null + all;
     rc = SQLITE_NOMEM;
     if (!t->name || !t->texts || !b->not_null) break;
     char *column = sqlite3_mprintf("%s", sqlite3_column_text(stmt, 0));

@@ -101,7 +101,7 @@ static void what_fails_in_a_batch_leaves_no_trace(void) {
   peer *p = &c->peers[0];
   int64_t high = stamp(p);
   static const char *const COLUMNS[] = {"id"}, *const FIELDS[] = {"id", "INTEGER", "v", "TEXT"};
-  const replic_value id = v_int(2), wrong[] = {v_int(3), v_blob("x", 1)};
+  const replic_value id = v_int(2), wrong[] = {v_text("no number"), v_text("v")};
   const replic_change incomplete = {REPLIC_UPSERT, "t", 1, COLUMNS, 1, &id};
   int64_t sequence;
   int w = wire_open_test(c, 0);
