@@ -454,8 +454,7 @@ describe('a peer that asks', () => {
     const native = {
       snapshotOpen: async () => {
         const cursor = {
-          query: async (sql) =>
-            sql.includes('xinfo') ? TABLE(columns) : { columns: [], values: [] },
+          query: async (sql) => (sql.includes('xinfo') ? TABLE(columns) : [[], true]),
           sumStart: async () => {},
           sum,
           close: async () => {
@@ -486,10 +485,11 @@ describe('a peer that asks', () => {
     }
     return { verifier, vector, held, answers, once, ask }
   }
-  const TABLE = (columns) => ({
-    columns: ['table', 'name', 'type', 'key'],
-    values: columns.flatMap((name) => ['t', name, 'INTEGER', 1]),
-  })
+  const TABLE = (columns) => [
+    ['table', 'name', 'type', 'key'],
+    true,
+    ...columns.flatMap((name) => ['t', name, 'INTEGER', 1]),
+  ]
   const compare = (id, vector = []) => ({ id, n: 0, ask: 'compare', vector })
 
   it('and falls silent is not waited for', async () => {
