@@ -233,6 +233,7 @@ static int issue_anew(void *ctx, const replic__patch *p) {
   anew.origin = r->peer_id;
   anew.sequence = h->to.sequence;
   anew.patched_at = h->to.patched_at;
+  replic__is_newest(r, &h->to);
   if (p->raw) rc = replic__pending_move(r, p, &anew);
   if (rc == REPLIC_OK && p->table) rc = replic__log_insert(r, &anew, &duplicate);
   if (rc == REPLIC_OK && p->table) rc = replic__log_delete(r, p);

@@ -212,6 +212,8 @@ typedef struct settling {
 
 /* Another row of the log: with all that can be held of the patch, and its cells anew. */
 static int hold_anew(settling *s, const replic__patch *p) {
+  replic_position at = {.origin = p->origin, .sequence = p->sequence, .patched_at = p->patched_at};
+  replic__is_newest(s->r, &at); /* older ones that come later have to look for it */
   int duplicate, rc = replic__log_delete(s->r, p);
   if (rc == REPLIC_OK) rc = replic__log_insert(s->r, p, &duplicate);
   if (rc == REPLIC_OK) rc = replic__merge_again(s->r, p);
