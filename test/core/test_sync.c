@@ -933,6 +933,26 @@ static void a_peer_may_know_fewer_columns(void) {
   CHECK_TEXT(peer_dump(p, "u"), "n|t77|t62|t61\n");
 }
 
+/* A patch that comes late, for a row that a migration has just let in, is not taken for the newest.
+ */
+static void what_a_migration_lets_in_is_found_by_older_ones(void) {
+  cluster *c = cluster_start(1, T);
+  peer *p = &c->peers[0];
+  static const char *const FIELDS[] = {"id", "INTEGER", "w", "TEXT"};
+  int w = wire_open_test(c, 0);
+  play(c, w, hello_frame(900, c->now_ms, NULL, 0));
+  play(c, w, schema_frame(1, "u", 1, 2, FIELDS));
+  bytes *newer = patches_frame(901, 0, 1), *older = patches_frame(902, 0, 1);
+  add_patch(newer, 1, true, (uint64_t)c->now_ms + 10, 1, 1, 2,
+            (const replic_value[]){v_int(1), v_text("newer")});
+  add_patch(older, 1, true, (uint64_t)c->now_ms + 5, 1, 1, 2,
+            (const replic_value[]){v_int(1), v_text("older")});
+  play(c, w, newer);
+  CHECK_OK(p->r, try_migrate(p, 2, U, ""));
+  play(c, w, older);
+  CHECK_TEXT(sql_text(peer_sql(p), "SELECT w FROM u"), "newer");
+}
+
 static void what_is_unknown_stops_nothing(void) {
   cluster *c = cluster_start(3, T);
   wire_open(c, 0, 1);
@@ -1133,6 +1153,7 @@ int main(int argc, char **argv) {
       TEST(tables_may_differ),
       TEST(a_peer_may_know_fewer_columns),
       TEST(what_is_unknown_stops_nothing),
+      TEST(what_a_migration_lets_in_is_found_by_older_ones),
       TEST(a_value_that_does_not_fit_is_kept),
       TEST(a_migration_between_two_links),
       TEST(of_two_links_one_stands_by),
