@@ -53,6 +53,10 @@ export const text = {
   accepts: (value) => typeof value === 'string' && value !== '',
   wants: 'a string that is not empty',
 }
+export const subject = {
+  accepts: (value) => typeof value === 'string' && /^[\w:-]+(\.[\w:-]+)*$/.test(value),
+  wants: "letters, digits, '_', '-' and ':', in parts joined by '.'",
+}
 export const abortSignal = {
   accepts: (value) => typeof value?.addEventListener === 'function' && 'aborted' in value,
   wants: 'an AbortSignal',

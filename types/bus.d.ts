@@ -1,5 +1,6 @@
 import type { Replica } from './index.js'
 
+/** Options of bus(): what is used of the medium. */
 export interface BusOptions {
   /** Publishes a message, to whoever has subscribed to the subject. What it throws or rejects with is a lost message. */
   publish(subject: string, bytes: Uint8Array): unknown
@@ -20,6 +21,7 @@ export interface BusOptions {
   retryMaxMs?: number | undefined
 }
 
+/** How a bus is. */
 export interface BusStatus {
   /** Whether it can be reached, as far as is known. */
   isConnected: boolean
@@ -27,6 +29,7 @@ export interface BusStatus {
   links: number
   /** Messages published, and their bytes. */
   sent: number
+  /** Bytes of them. */
   sentBytes: number
   /** Messages for this peer. */
   received: number
@@ -36,12 +39,15 @@ export interface BusStatus {
   refused: number
 }
 
+/** A bus that was joined. */
 export interface JoinedBus {
+  /** How it is. */
   status(): BusStatus
   /** Ends all links, and leaves. Resolves when everything is published, at most after two seconds. */
   close(): Promise<void>
 }
 
+/** What bus() resolves with: the application tells it how its medium is. */
 export interface Bus extends JoinedBus {
   /** The medium cannot be reached: links end at once. `error` is their reason. */
   disconnected(error?: Error): void

@@ -1,7 +1,9 @@
 import type { FastifyPluginAsync } from 'fastify'
 import type { Replica, ReplicState, SessionOptions } from './index.js'
 
+/** Options of the plugin. */
 export interface PluginOptions extends SessionOptions {
+  /** Whose tokens they are. */
   db: Replica
 }
 

@@ -2,6 +2,7 @@
 
 import type { Replica, SessionOptions } from './index.js'
 
+/** Options of readYourWrite(). */
 export interface FetchOptions extends SessionOptions {
   /**
    * Answers for a handler that has thrown; the answer gets the token of what was written before. What it throws

@@ -4,6 +4,7 @@ import type { Agent, IncomingMessage, ServerResponse } from 'node:http'
 import type { ConnectionOptions } from 'node:tls'
 import type { Replica } from './index.js'
 
+/** Options of handler() and fetchHandler(). */
 export interface HandlerOptions {
   /**
    * The longest that a request waits for frames, 1 to 240,000 ms; a client may ask for less. Less than what
@@ -12,6 +13,7 @@ export interface HandlerOptions {
   pollMs?: number | undefined
 }
 
+/** What handler() returns: a function that serves peers. */
 export interface Handler {
   /** Answers one request, whatever its path. For node:http, `app.use(path, handler)` of Express, Fastify's raw. */
   (req: IncomingMessage, res: ServerResponse): Promise<void>
@@ -19,6 +21,7 @@ export interface Handler {
   close(): Promise<void>
 }
 
+/** What fetchHandler() returns: a function that serves peers. */
 export interface FetchHandler {
   /** Answers one request, whatever its path. Bun.serve's second argument, the server, may be passed on. */
   (request: Request, server?: unknown): Promise<Response>
@@ -28,6 +31,7 @@ export interface FetchHandler {
 
 type Headers = Record<string, string>
 
+/** Options of connect(). */
 export interface ConnectOptions {
   /** Where a handler is mounted: http: or https:. Redirects are not followed. */
   url: string | URL
@@ -51,6 +55,7 @@ export interface ConnectOptions {
   unref?: boolean | undefined
 }
 
+/** What connect() returns. */
 export interface Connection {
   /** Dials no more, and ends the session. */
   close(): Promise<void>

@@ -48,17 +48,29 @@ export type ReplicCode =
   | 'REPLIC_USAGE'
   | 'REPLIC_VERSION'
 
+/** SQLite's own extended names, such as SQLITE_CONSTRAINT_NOTNULL. */
+export type SqliteCode = `SQLITE_${string}`
+
+/** What `code` of a ReplicError is. A `switch` over it knows the names. */
+export type ErrorCode = ReplicCode | SqliteCode
+
 /** The Content-Type of metrics(). */
 export const METRICS_CONTENT_TYPE: string
 
 /** Every error of this package. */
 export class ReplicError extends Error {
-  constructor(code: ReplicCode | `SQLITE_${string}`, message: string, options?: { cause?: unknown })
+  /** Made by this package; an application that wraps calls may make its own. */
+  constructor(code: ErrorCode, message: string, options?: { cause?: unknown })
+  /** Always 'ReplicError', also across copies of the package, where instanceof fails. */
   readonly name: 'ReplicError'
   /** Stable: one of ReplicCode, or SQLite's own extended name such as SQLITE_CONSTRAINT_NOTNULL. */
-  readonly code: ReplicCode | `SQLITE_${string}`
+  readonly code: ErrorCode
 }
 
+/**
+ * Options of Replica.open. One that is left out, or undefined, has its default; an unknown one is
+ * REPLIC_USAGE.
+ */
 export interface OpenOptions {
   /**
    * The number by which this replica is known, 1 to 2^32 - 1, never used by another one. Default: the
@@ -121,6 +133,7 @@ export interface OpenOptions {
   maxWaits?: number | undefined
 }
 
+/** One step of migrate(): a version of the schema. */
 export interface Migration {
   /** SQL that leads to this version, without transaction control; or a function, for changes of data. */
   up: string | ((tx: MigrationTransaction) => unknown)
@@ -145,11 +158,13 @@ export interface MigrationTransaction {
   run(sql: string, params?: Params): Promise<RunResult>
   /** Any number of statements, likewise. */
   exec(sql: string): Promise<{ changes: number }>
+  /** The first row of a query, which sees what the step has done so far; or undefined. */
   get<R extends object = Row>(
     sql: string,
     params?: Params,
     options?: ReadOptions,
   ): Promise<R | undefined>
+  /** All rows of a query, likewise. */
   all<R extends object = Row>(sql: string, params?: Params, options?: ReadOptions): Promise<R[]>
   /** Writes rows that are replicated, as Replica.upsert. */
   upsert<R extends object = Row>(table: string, rows: R | readonly R[]): Promise<void>
@@ -159,6 +174,7 @@ export interface MigrationTransaction {
   patchesTable(table: string): Promise<string>
 }
 
+/** Options of migrate(). */
 export interface MigrateOptions {
   /** The version to go to, at most the length of the list. Default: its length. */
   to?: number | undefined
@@ -168,25 +184,31 @@ export interface MigrateOptions {
   dryRun?: boolean | undefined
 }
 
+/** What a dry run would do: one step. */
 export interface PlannedStep {
+  /** Its position in the list, from 1. */
   version: number
   /** 'note': only the text of an applied step is replaced (option `force`). */
   direction: 'up' | 'down' | 'note'
+  /** Its name, or '' where it has none. */
   name: string
   /** null: a function, or nothing runs. */
   sql: string | null
 }
 
+/** Options of one query. */
 export interface ReadOptions {
   /** Overrides the option of `open`. */
   readBigInts?: boolean | undefined
 }
 
+/** Options of run() and exec(). */
 export interface WriteOptions {
   /** Permit SQL that writes to replicated tables, past replication: peers will differ. */
   unsafe?: boolean | undefined
 }
 
+/** Options of load(). */
 export interface LoadOptions {
   /** Called after every stored group with the number of rows stored so far. */
   progress?: ((done: { rows: number }) => void) | undefined
@@ -196,10 +218,13 @@ export interface LoadOptions {
 
 /** In pages of the database, whose size `PRAGMA page_size` tells (4,096 bytes if not set). */
 export interface BackupProgress {
+  /** Of the database, as it is at this moment of the backup. */
   totalPages: number
+  /** Not copied yet; 0 at the end. */
   remainingPages: number
 }
 
+/** Options of backup(). */
 export interface BackupOptions {
   /** Called after every slice of at most 1,024 pages; what it throws ends the backup. */
   progress?: ((done: BackupProgress) => void) | undefined
@@ -207,6 +232,7 @@ export interface BackupOptions {
   signal?: Signal | undefined
 }
 
+/** Options of compact(). */
 export interface CompactOptions {
   /** Instead of the option of `open`, for this call: 0 removes all that is superseded now. */
   maxPatchRetentionMs?: number | undefined
@@ -214,6 +240,7 @@ export interface CompactOptions {
   signal?: Signal | undefined
 }
 
+/** What compact() has done. */
 export interface Compaction {
   /** Patches that came of age since they were last looked at. Each is looked at once. */
   examined: number
@@ -223,6 +250,7 @@ export interface Compaction {
   logRows: number
 }
 
+/** Options of close(). */
 export interface CloseOptions {
   /**
    * How long to wait at most until the peers that are linked or being dialed have acknowledged everything. Default
@@ -233,6 +261,7 @@ export interface CloseOptions {
   timeoutMs?: number | undefined
 }
 
+/** Options of waitFor(). */
 export interface WaitOptions {
   /** 0 to 2^31 - 1. Default 5,000 ms. */
   timeoutMs?: number | undefined
@@ -282,6 +311,7 @@ export type Middleware = (
   next: (error?: unknown) => unknown,
 ) => void
 
+/** Options of verify(). */
 export interface VerifyOptions {
   /** For each peer. Default 30,000 ms. */
   timeoutMs?: number | undefined
@@ -290,19 +320,27 @@ export interface VerifyOptions {
 /** What comparing with one peer has shown. */
 export type VerifyReport = VerifyEqual | VerifyDifference
 
+/** A peer whose tables are the same as here. */
 export interface VerifyEqual {
+  /** With whom it was compared. */
   peerId: number
+  /** True: nothing differs. */
   equal: true
   /** Replicated tables, and rows in all of them, that were compared. */
   tables: number
+  /** Rows in all of them. */
   rows: number
 }
 
+/** A peer whose tables differ, and the first difference. */
 export interface VerifyDifference {
+  /** With whom it was compared. */
   peerId: number
+  /** False: something differs. */
   equal: false
   /** Of this replica. */
   tables: number
+  /** Of this replica. */
   rows: number
   /** The first table that differs. */
   table: string
@@ -315,46 +353,66 @@ export interface VerifyDifference {
    * (long ones are cut); for 'schema' the declared type. null: there is no such row, or table.
    */
   here: { [column: string]: string } | null
+  /** The same columns at the other peer; null: there is no such row, or table. */
   there: { [column: string]: string } | null
 }
 
 /** What this package needs of an AbortSignal. */
 export interface Signal {
+  /** Whether it has been aborted. */
   readonly aborted: boolean
+  /** With what; calls that it stops reject with it. */
   readonly reason: unknown
+  /** Throws the reason if it has been aborted. */
   throwIfAborted(): void
+  /** To be told of it. */
   addEventListener(type: 'abort', listener: () => void): void
+  /** Not any more. */
   removeEventListener(type: 'abort', listener: () => void): void
 }
 
 /** Collects the changes of a batch. Throws what is wrong with a call at once; REPLIC_USAGE after its function has settled. */
 export interface Transaction {
+  /** Rows to write, as Replica.upsert. */
   upsert<R extends object = Row>(table: string, rows: R | readonly R[]): void
+  /** A row to delete, as Replica.delete. */
   delete<K extends object = Row>(table: string, key: K): void
 }
 
 /** What is used of a WebSocket, of ws or of a browser's kind (undici's, Node's, Bun's). */
 export interface WebSocketLike {
+  /** Set to 'arraybuffer' or, for ws, 'nodebuffer'. */
   binaryType: string
+  /** 0: not open yet; 1: open. */
   readonly readyState: number
+  /** Bytes that wait to be sent. */
   readonly bufferedAmount: number
+  /** Sends a message of bytes. */
   // biome-ignore lint/suspicious/noExplicitAny: each kind has options of its own
   send(data: any): void
+  /** Ends it. */
   close(code?: number): void
+  /** For 'open', 'message', 'error' and 'close'. */
   // biome-ignore lint/suspicious/noExplicitAny: each kind has events of its own
   addEventListener(name: any, listener: (event: any) => void): void
 }
 
 /** What is used of a socket of Bun.serve's, whose `websocket` is that of bunHandlers() of replic-sqlite/websocket. */
 export interface BunServerWebSocket {
+  /** 1: open. */
   readonly readyState: number
+  /** How bytes are handed over. */
   binaryType?: string | undefined
+  /** Sends a message of bytes; says how many were sent, -1 for backpressure, 0 for dropped. */
   // biome-ignore lint/suspicious/noExplicitAny: Bun's types are stricter
   send(data: any, compress?: boolean): number
+  /** Ends it. */
   close(code?: number): void
+  /** Bytes that wait to be sent. */
   getBufferedAmount(): number
 }
 
+/** Options of addRemotePeer(). */
 export interface SocketOptions {
   /**
    * Of a WebSocket: takes messages that are not ours, so that the application shares it. Default: such a message
@@ -366,22 +424,33 @@ export interface SocketOptions {
 
 /** A connection that carries whole messages as bytes. */
 export interface MessageSocket {
+  /** Sends one message; what it throws ends the link. */
   send(data: Uint8Array): unknown
+  /** Ends it; a 'close' event follows. */
   close(): unknown
+  /** For 'message' with bytes, 'close', and where there are such, 'open', 'drain' and 'error'. */
   on?(name: string, listener: (...args: unknown[]) => void): unknown
+  /** The same, of a socket of the browser kind: events have `data`. */
   addEventListener?(name: string, listener: (event: unknown) => void): void
   /** 0: not open yet; an 'open' event follows. */
   readonly readyState?: number
+  /** No more messages until resume(): this replica has enough to do. */
   pause?(): void
+  /** Goes on after pause(). */
   resume?(): void
+  /** Several messages follow, which may go out together. */
   cork?(...args: unknown[]): unknown
+  /** They have followed. */
   uncork?(): void
+  /** Ends it at once, without waiting for the other side. */
   terminate?(): void
 }
 
+/** What run() has done. */
 export interface RunResult {
   /** Rows changed. */
   changes: number
+  /** Of the last row that was inserted; a bigint beyond 2^53. */
   lastInsertRowid: number | bigint
 }
 
@@ -392,6 +461,7 @@ export interface RunResult {
  */
 export type LinkState = 'connecting' | 'opening' | 'ready' | 'standby' | 'waiting' | 'closed'
 
+/** One link, or one attempt to have one. Figures are there once it is known who answers. */
 export interface LinkStatus {
   /** null: not known yet. */
   peerId: number | null
@@ -399,7 +469,9 @@ export interface LinkStatus {
   link: number | null
   /** 'tcp', or the class of the socket given to addRemotePeer. */
   transport: string
+  /** Of the other side, as the transport knows it; null: none. */
   address: string | null
+  /** See LinkState. */
   state: LinkState
   /** Patches that this replica has and that one has not acknowledged. */
   lag?: number
@@ -411,9 +483,13 @@ export interface LinkStatus {
   unackedBytes?: number
   /** Its wall clock minus this one's, when its last HELLO or ACK arrived. */
   skewMs?: number
+  /** Bytes of frames received, */
   bytesIn?: number
+  /** and sent. */
   bytesOut?: number
+  /** Frames received, */
   framesIn?: number
+  /** and sent. */
   framesOut?: number
   /** Patches sent again because they were asked for. */
   retransmitted?: number
@@ -425,6 +501,7 @@ export interface LinkStatus {
   schema?: Record<string, string | null>
   /** Why its changes are not applied at present; null if they are. */
   held?: string | null
+  /** The last thing that was wrong on the way to this peer; null: nothing was. */
   lastError: { code: string | null; message: string } | null
 }
 
@@ -434,6 +511,7 @@ export interface Counters {
   commits: number
   /** Calls that have written: each is one group. */
   groupsWritten: number
+  /** Their patches. */
   patchesWritten: number
   /** Of other peers. */
   patchesApplied: number
@@ -447,6 +525,7 @@ export interface Counters {
   patchesStaged: number
   /** Frames that arrived before their predecessors, and those of them that there was no room for. */
   framesEarly: number
+  /** Those of them that there was no room for; they are asked for again. */
   framesDroppedEarly: number
   /** Patches sent again because they were asked for. */
   retransmissions: number
@@ -454,7 +533,9 @@ export interface Counters {
   rowsWaiting: number
   /** Jumps past what other peers have pruned: completed here; gone on with after an interruption; given up. */
   jumps: number
+  /** Gone on with after an interruption. */
   jumpsResumed: number
+  /** Given up. */
   jumpsAbandoned: number
   /** Frames held because of a stamp too far ahead. */
   skewRefusals: number
@@ -464,17 +545,23 @@ export interface Counters {
 
 /** How often something had which size, since open. */
 export interface Histogram {
+  /** How often. */
   count: number
+  /** Of all sizes. */
   sum: number
+  /** The greatest size. */
   max: number
   /** How many were not above `le`. */
   buckets: { le: number; count: number }[]
 }
 
+/** What status() tells. */
 export interface Status {
+  /** The number by which this replica is known. */
   peerId: number
   /** Absolute. */
   path: string
+  /** 'closing' from the call of close() on. */
   state: 'open' | 'closing' | 'closed'
   /** Per origin (a peerId) the sequence up to which everything is applied here. */
   vector: { [origin: string]: number }
@@ -492,6 +579,7 @@ export interface Status {
   pending: { table: string; why: string; patches: number }[]
   /** Size of the database file now, and of its write-ahead log (`<file>-wal`). */
   fileBytes: number
+  /** Size of its write-ahead log (`<file>-wal`). */
   walBytes: number
   /** Calls that wait or are executed; bytes of values and received frames that wait. */
   queue: { calls: number; bytes: number }
@@ -503,10 +591,13 @@ export interface Status {
   links: LinkStatus[]
   /** Connections that were not accepted, since open, because of maxLinks or maxPendingLinks. */
   refusedLinks: number
+  /** What has happened, since open. */
   counters: Counters
 }
 
+/** What a 'change' event tells. */
 export interface ChangeEvent {
+  /** The name of the table. */
   table: string
   /** Changed by this replica's own writes. */
   local: boolean
@@ -518,13 +609,17 @@ export interface ChangeEvent {
 export interface Certificate {
   /** As { CN: 'peer-7', O: 'Example' }. */
   subject: { readonly [name: string]: string | string[] | undefined }
+  /** Likewise, of who has signed it. */
   issuer: { readonly [name: string]: string | string[] | undefined }
   /** As 'DNS:example.com, IP Address:192.0.2.1'. */
   subjectaltname?: string | undefined
   /** SHA-256 of the whole, as 'AB:CD:…'. */
   fingerprint256: string
+  /** In hex. */
   serialNumber: string
+  /** As 'Jan  1 00:00:00 2026 GMT'. */
   valid_from: string
+  /** Likewise. */
   valid_to: string
   /** DER. */
   raw: Uint8Array
@@ -534,6 +629,7 @@ export interface Certificate {
 export interface LinkRequest {
   /** As in status(). */
   transport: string
+  /** Of the other side; null: the transport knows none. */
   address: string | null
   /** The other side has dialed. */
   isAccepted: boolean
@@ -551,22 +647,29 @@ export interface LinkRequest {
   request?: any
 }
 
+/** What a 'link' event tells. */
 export interface LinkEvent {
+  /** Who is at the other side; null: not known, or not yet. */
   peerId: number | null
   /** Its number, as in status(); null where somebody was refused before there was a link. */
   link: number | null
   /** `up`: carries changes. `standby`: another link does. `error`: in trouble, stays. `down`: gone. */
   state: 'up' | 'standby' | 'error' | 'down'
+  /** As in status(). */
   transport: string
+  /** As in status(). */
   address: string | null
   /** A ReplicError's code, or the system's (ECONNREFUSED); null if nothing was wrong. */
   code: string | null
+  /** A sentence: what was wrong, where, and what to do; null if nothing was. */
   reason: string | null
 }
 
+/** The events of a Replica, by name, with what listeners get. */
 export interface Events {
   /** Rows of a table have changed; once per table and commit, after it. */
   change: [event: ChangeEvent]
+  /** The state of a link has changed. */
   link: [event: LinkEvent]
   /**
    * Both sides have acknowledged everything that the other had: when the link has caught up, and again after each
@@ -586,10 +689,39 @@ export interface Events {
  */
 export function patchesTable(createTable: string): string
 
+/** What else a Replica has of Node's EventEmitter, so that `events.once(db, 'synced')` and the like take it. */
+export interface Emitter {
+  /** As in Node's EventEmitter; so are the others. */
+  addListener(name: string | symbol, listener: (...args: never[]) => void): this
+  /** Before the listeners that there are. */
+  prependListener(name: string | symbol, listener: (...args: never[]) => void): this
+  /** Likewise, for the next such event only. */
+  prependOnceListener(name: string | symbol, listener: (...args: never[]) => void): this
+  /** Of one event, or of all. */
+  removeAllListeners(name?: string | symbol): this
+  /** How many listeners of one event are no sign of a leak yet; 0: any number. Default 10. */
+  setMaxListeners(n: number): this
+  /** What setMaxListeners has set. */
+  getMaxListeners(): number
+  /** Those of an event. */
+  listeners(name: string | symbol): ((...args: never[]) => void)[]
+  /** Those of an event, with the wrappers that once() has made. */
+  rawListeners(name: string | symbol): ((...args: never[]) => void)[]
+  /** How many an event has. */
+  listenerCount(name: string | symbol): number
+  /** Calls the listeners of an event, for tests of an application. Returns whether there were any. */
+  emit(name: string | symbol, ...args: unknown[]): boolean
+  /** The events that have listeners. */
+  eventNames(): (string | symbol)[]
+}
+
+export interface Replica extends Emitter {}
+
 /**
  * One database file, replicated. All methods are asynchronous unless they return something else than a
  * promise. On a closed replica they reject (or throw) REPLIC_CLOSED. Wrong arguments are REPLIC_USAGE.
  */
+// biome-ignore lint/suspicious/noUnsafeDeclarationMerging: an Emitter's methods are inherited, from EventEmitter
 export class Replica {
   private constructor()
 
@@ -783,9 +915,13 @@ export class Replica {
    */
   patchesTable(table: string): Promise<string>
 
+  /** Calls the listener at each such event. Of an event that does not exist: REPLIC_USAGE. */
   on<E extends keyof Events>(name: E, listener: (...args: Events[E]) => void): this
+  /** Calls the listener at the next such event only. */
   once<E extends keyof Events>(name: E, listener: (...args: Events[E]) => void): this
+  /** Calls the listener no more. */
   off<E extends keyof Events>(name: E, listener: (...args: Events[E]) => void): this
+  /** As off. */
   removeListener<E extends keyof Events>(name: E, listener: (...args: Events[E]) => void): this
 
   /**
@@ -798,7 +934,9 @@ export class Replica {
    */
   close(options?: CloseOptions): Promise<void>
 
+  /** What it is, in short: for logs. Synchronous; works on a closed replica too. */
   toJSON(): { peerId: number; path: string; state: string }
 
+  /** close(), for `await using`. */
   [Symbol.asyncDispose](): Promise<void>
 }

@@ -3,15 +3,20 @@ import type { Replica } from './index.js'
 
 /** What is used of a client of the npm package redis. */
 export interface RedisClient {
+  /** Whether it is connected, or connecting. */
   readonly isOpen: boolean
+  /** A message, on a channel; with `sharded` sPublish is used. */
   // biome-ignore lint/suspicious/noExplicitAny: the client's own types are generic
   publish: (...args: any[]) => unknown
+  /** To the messages of a channel; with `sharded` sSubscribe. */
   // biome-ignore lint/suspicious/noExplicitAny: likewise
   subscribe: (...args: any[]) => unknown
+  /** Likewise. */
   // biome-ignore lint/suspicious/noExplicitAny: likewise
   unsubscribe: (...args: any[]) => unknown
 }
 
+/** Options of redis(). */
 export interface RedisOptions {
   /** Connected, from createClient() or createCluster(). It stays the application's: close it last. */
   client: RedisClient

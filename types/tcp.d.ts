@@ -26,6 +26,7 @@ export type ListenTls = Pick<
 /** Options of node:tls. */
 export type ConnectTls = Pick<ConnectionOptions, Common | 'servername' | 'checkServerIdentity'>
 
+/** Options of listen(). */
 export interface ListenOptions {
   /** 0 to 65535. Default 0: the system chooses, address() tells. */
   port?: number | undefined
@@ -37,6 +38,7 @@ export interface ListenOptions {
   tls?: ListenTls | undefined
 }
 
+/** What listen() resolves with. */
 export interface Listener {
   /** Where it listens; null once closed. */
   address(): { address: string; family: string; port: number } | null
@@ -49,6 +51,7 @@ export interface Listener {
   renew(tls: ListenTls): void
 }
 
+/** Options of connect(). */
 export interface ConnectOptions {
   /** 1 to 65535. */
   port: number
@@ -66,6 +69,7 @@ export interface ConnectOptions {
   unref?: boolean | undefined
 }
 
+/** What connect() returns. */
 export interface Connection {
   /** Dials no more, and ends the connection. */
   close(): Promise<void>

@@ -1,5 +1,6 @@
 import type { Replica } from './index.js'
 
+/** A group of bind(). */
 export interface MulticastOptions {
   /** A multicast address, of the family of `address`: 224.0.0.0 to 239.255.255.255, or ff00::/8. */
   group: string
@@ -13,6 +14,7 @@ export interface MulticastOptions {
   announceMs?: number | undefined
 }
 
+/** Options of bind(). */
 export interface BindOptions {
   /** 0 to 65535. Default 0: the system chooses, address() tells. */
   port?: number | undefined
@@ -28,7 +30,9 @@ export interface BindOptions {
 export interface SessionStatus {
   /** null: not known yet. */
   peerId: number | null
+  /** Of the other side; null: not known yet. */
   address: string | null
+  /** Likewise. */
   port: number | null
   /** Both sides have proven that they know the secret, and each datagram is checked. */
   isAuthenticated: boolean
@@ -48,7 +52,9 @@ export interface SessionStatus {
 
 /** Datagrams, since it was bound or dialed. */
 export interface UdpCounters {
+  /** Received. */
   received: number
+  /** Sent. */
   sent: number
   /** Ignored: too short, too long, not of this protocol. */
   malformed: number
@@ -72,21 +78,27 @@ export interface UdpCounters {
   unsent: number
 }
 
+/** How an endpoint or a connection is. */
 export interface UdpStatus {
+  /** Each session. */
   sessions: SessionStatus[]
   /** Sessions of which nothing was heard yet after the handshake; among `sessions`. */
   pending: number
+  /** Of all of them. */
   counters: UdpCounters
 }
 
+/** What bind() resolves with. */
 export interface Endpoint {
   /** Where it is bound; null once closed. */
   address(): { address: string; family: string; port: number } | null
+  /** How it is. */
   status(): UdpStatus
   /** Leaves the group, accepts no more, and ends all its sessions. */
   close(): Promise<void>
 }
 
+/** Options of peer(). */
 export interface PeerOptions {
   /** 1 to 65535. */
   port: number
@@ -104,6 +116,7 @@ export interface PeerOptions {
   unref?: boolean | undefined
 }
 
+/** What peer() returns. */
 export interface Connection {
   /** Of the present attempt. */
   status(): UdpStatus

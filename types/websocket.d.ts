@@ -12,11 +12,13 @@ import type { Replica, WebSocketLike } from './index.js'
 // biome-ignore lint/suspicious/noExplicitAny: whichever kind of socket it is
 export type OnUnknownMessage = (message: string | Uint8Array, socket: any) => void
 
+/** Options of handler(). */
 export interface HandlerOptions {
   /** For an application that shares the socket. Default: such a message ends the link with REPLIC_PROTOCOL. */
   onUnknownMessage?: OnUnknownMessage | undefined
 }
 
+/** What handler() returns: a function that links sockets. */
 export interface Handler {
   /**
    * Links a WebSocket of ws that is open: a listener for 'connection' of a WebSocketServer, or a handler of
@@ -28,6 +30,7 @@ export interface Handler {
   close(): Promise<void>
 }
 
+/** Options of attach(). */
 export interface AttachOptions extends HandlerOptions {
   /** Of the requests whose sockets are linked, without a query; others are left alone. Default: all. */
   path?: string | undefined
@@ -35,21 +38,28 @@ export interface AttachOptions extends HandlerOptions {
 
 /** What is used of a WebSocketServer of ws. */
 export interface WebSocketServerLike {
+  /** To be told of sockets. */
   // biome-ignore lint/suspicious/noExplicitAny: its own types are stricter
   on(name: 'connection', listener: (socket: any, request: any) => void): unknown
+  /** Not any more. */
   // biome-ignore lint/suspicious/noExplicitAny: the same
   off(name: 'connection', listener: (socket: any, request: any) => void): unknown
+  /** By which such a server is known. */
   handleUpgrade: unknown
 }
 
 /** The application's own handlers and limits, as Bun.serve takes them for `websocket`. */
 export interface BunWebSocketHandlers {
+  /** A socket is open. */
   // biome-ignore lint/suspicious/noExplicitAny: Bun's types are stricter
   open?(socket: any): void | Promise<void>
+  /** A message has come. */
   // biome-ignore lint/suspicious/noExplicitAny: the same
   message?(socket: any, message: any): void | Promise<void>
+  /** It has ended. */
   // biome-ignore lint/suspicious/noExplicitAny: the same
   close?(socket: any, code: number, reason: string): void | Promise<void>
+  /** It can take more. */
   // biome-ignore lint/suspicious/noExplicitAny: the same
   drain?(socket: any): void | Promise<void>
   /** Largest message, bytes. At least what a frame may have. */
@@ -60,14 +70,17 @@ export interface BunWebSocketHandlers {
   idleTimeout?: number
   /** Default false. Frames are never compressed. */
   perMessageDeflate?: boolean
+  /** Whatever else Bun.serve takes. */
   [option: string]: unknown
 }
 
+/** Options of bunHandlers(). */
 export interface BunHandlersOptions extends HandlerOptions {
   /** For sockets that `upgrade` has not made. */
   others?: BunWebSocketHandlers | undefined
 }
 
+/** What bunHandlers() returns: parts of a Bun.serve. */
 export interface BunHandlers {
   /** For Bun.serve, under the same name. */
   readonly websocket: BunWebSocketHandlers & {
@@ -88,6 +101,7 @@ export interface BunHandlers {
 
 type Headers = Record<string, string>
 
+/** Options of connect(). */
 export interface ConnectOptions {
   /** Who must answer; anyone else is refused with REPLIC_PEER. Default: whoever answers. */
   peerId?: number | undefined
@@ -111,6 +125,7 @@ export interface ConnectOptions {
   unref?: boolean | undefined
 }
 
+/** What connect() returns. */
 export interface Connection {
   /** The WebSocket at present, for messages of the application's; null before the first one is made. */
   // biome-ignore lint/suspicious/noExplicitAny: whichever kind of socket it is

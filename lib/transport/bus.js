@@ -11,7 +11,7 @@
 import { randomBytes } from 'node:crypto'
 import { EventEmitter } from 'node:events'
 import { ReplicError, usage } from '../errors.js'
-import { callback, integer, milliseconds, readOptions } from '../options.js'
+import { callback, integer, milliseconds, readOptions, subject } from '../options.js'
 import { linksOf } from '../replica.js'
 import * as format from './bus-message.js'
 
@@ -22,11 +22,6 @@ const MAX_LISTED = 256 // receivers named in a message; where there are more, it
 const MAX_PEERS = 10_000 // remembered
 const MAX_INSTANCES = 16 // remembered of each
 const END_MS = 2_000 // how long close() waits for what is being published
-
-export const prefix = {
-  accepts: (value) => typeof value === 'string' && /^[\w:-]+(\.[\w:-]+)*$/.test(value),
-  wants: "letters, digits, '_', '-' and ':', in parts joined by '.'",
-}
 
 const DEFAULTS = Object.freeze({
   publish: undefined, // required: (subject, bytes)
@@ -40,8 +35,8 @@ const DEFAULTS = Object.freeze({
 const CHECKS = {
   publish: callback,
   subscribe: callback,
-  name: prefix,
-  prefix,
+  name: subject,
+  prefix: subject,
   maxMessageBytes: integer(4096, 1024 * MiB),
   retryMinMs: milliseconds(1),
   retryMaxMs: milliseconds(1),

@@ -1,12 +1,12 @@
 // NATS as a bus, over the application's own connection (@nats-io/transport-node or nats-core).
 
 import { usage } from '../errors.js'
-import { kindOf, readOptions } from '../options.js'
-import { bus, prefix } from './bus.js'
+import { kindOf, readOptions, subject } from '../options.js'
+import { bus } from './bus.js'
 
 const MiB = 1024 * 1024
 const DEFAULTS = Object.freeze({ connection: undefined, prefix: 'replic' })
-const CHECKS = { connection: { accepts: () => true }, prefix }
+const CHECKS = { connection: { accepts: () => true }, prefix: subject }
 const METHODS = ['publish', 'subscribe', 'flush', 'status', 'closed', 'isClosed']
 
 /**

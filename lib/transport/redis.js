@@ -1,8 +1,8 @@
 // Redis as a bus, over the application's own client (the npm package redis, or @redis/client).
 
 import { usage } from '../errors.js'
-import { boolean, kindOf, readOptions } from '../options.js'
-import { bus, prefix } from './bus.js'
+import { boolean, kindOf, readOptions, subject } from '../options.js'
+import { bus } from './bus.js'
 
 const any = { accepts: () => true }
 const DEFAULTS = Object.freeze({
@@ -11,7 +11,7 @@ const DEFAULTS = Object.freeze({
   prefix: 'replic', // of the channels
   sharded: false, // SPUBLISH and SSUBSCRIBE: in a cluster, each channel is on one shard only
 })
-const CHECKS = { client: any, subscriber: any, prefix, sharded: boolean }
+const CHECKS = { client: any, subscriber: any, prefix: subject, sharded: boolean }
 
 /**
  * Links to every peer that is on the same Redis with the same prefix. Resolves once this peer is
