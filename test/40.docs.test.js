@@ -21,7 +21,12 @@ const ROOT = fileURLToPath(new URL('..', import.meta.url))
 const text = (path) => readFileSync(join(ROOT, path), 'utf8')
 const README = text('README.md')
 const PROTOCOL = text('docs/protocol.md')
-const DOCUMENTS = ['README.md', ...readdirSync(join(ROOT, 'docs')).map((name) => `docs/${name}`)]
+const DOCUMENTS = [
+  'README.md',
+  'CONTRIBUTING.md',
+  'SECURITY.md',
+  ...readdirSync(join(ROOT, 'docs')).map((name) => `docs/${name}`),
+]
 
 /** The contents of the fenced blocks in that language. */
 const blocks = (markdown, language) =>

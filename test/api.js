@@ -10,7 +10,8 @@ const ROOT = new URL('..', import.meta.url)
 const REFERENCE = new URL('docs/api.md', ROOT)
 const HEAD = `# API reference
 
-Made from the comments of [types/](../types) by \`npm run api\`; do not edit it. Every error's causes and remedies are in [errors](errors.md).
+Made from the comments of [types/](../types) by \`npm run api\`; do not edit it. Begin with
+[getting started](getting-started.md); every error's causes and remedies are in [errors](errors.md).
 `
 
 /**

@@ -197,7 +197,7 @@ export function runProcess(command, args, options) {
 }
 
 /**
- * Starts a program, which is killed after the test if it still runs. Gives { kill, send(line), line(),
+ * Starts a program, which is killed after the test if it still runs. Gives { kill(signal), send(line), line(),
  * ended }: line() resolves with the next line of its output, or null at its end.
  */
 export function startProcess(command, args, options) {
@@ -214,7 +214,7 @@ export function startProcess(command, args, options) {
   child.stdin.on('error', () => {}) // it was killed while being written to
   const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
   return {
-    kill: () => child.kill('SIGKILL'),
+    kill: (signal = 'SIGKILL') => child.kill(signal),
     send: (text) => child.stdin.write(`${text}\n`),
     line: async () => {
       const { value, done } = await lines.next()
