@@ -28,6 +28,7 @@ import {
   throws,
   until,
 } from './helpers.js'
+import { NGINX, startNginx } from './servers.js'
 import { contract } from './transport/contract.js'
 import { adapter as undici } from './transport/undici.js'
 import { adapter } from './transport/websocket.js'
@@ -793,5 +794,60 @@ describe('connect', () => {
     for (const call of [handler, bunHandlers, (db) => connect(db, 'ws://x')]) {
       await throws(() => call(a), 'REPLIC_CLOSED')
     }
+  })
+})
+
+if (!NGINX && process.env.CI) throw new Error('nginx is not installed: apt-get install nginx-light')
+if (!NGINX) console.warn('SKIPPED: WebSocket through nginx, which is not installed (nginx-light)')
+
+describe.skipIf(!NGINX)('through nginx', () => {
+  /** It stands before `to`, a port, with what docs/transports.md says, or with `location`. */
+  async function nginx(to, location) {
+    const { port, close, log } = await startNginx(
+      (own) => `
+        server {
+          listen 127.0.0.1:${own};
+          location /replic { proxy_pass http://127.0.0.1:${to}; ${location} }
+        }`,
+    )
+    onTestFinished(close)
+    return { url: `ws://127.0.0.1:${port}/replic`, log }
+  }
+  const UPGRADE = `proxy_http_version 1.1;
+    proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade;`
+
+  it('that hands upgrades on, and ends what is silent for a second', async () => {
+    const quick = { heartbeatMs: 300, linkTimeoutMs: 30_000 }
+    const [a, b] = await replicas(2, quick)
+    const { server } = await serve()
+    server.on('connection', handler(b))
+    let messages = 0
+    server.on('connection', (socket) =>
+      socket.on('message', () => {
+        messages++
+      }),
+    )
+    const { url, log } = await nginx(server.address().port, `${UPGRADE} proxy_read_timeout 1s;`)
+    await link(a, b, url)
+    await replicate(a, b)
+    // From here on there are only heartbeats; without them nginx would end it before the tenth.
+    const before = messages
+    await until(() => messages > before + 10)
+    expect([states(a), states(b)]).toEqual([['12 ready'], ['11 ready']])
+    expect(log('access')).not.toContain(' 101 ') // the line of a connection that has ended
+  })
+
+  it('that knows nothing of upgrades: the dialer says what it was answered', async () => {
+    const [a, b] = await replicas(2)
+    const { server } = await serve()
+    server.on('connection', handler(b))
+    const { url } = await nginx(server.address().port, '')
+    const down = eventOf(a, 'link', isDown)
+    dial(a, url)
+    const { code, reason } = await down
+    expect(code).toBe('REPLIC_PROTOCOL')
+    expect(reason).toBe(
+      `${url} answered 426: a proxy on the way does not hand the upgrade on (docs/transports.md, WebSocket, says how nginx does)`,
+    )
   })
 })

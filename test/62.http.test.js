@@ -1,9 +1,9 @@
 // Peers over HTTP: node:http, Express, Fastify, fetch-style handlers, proxies; what is answered to
 // requests that are none of ours, and what a client makes of answers that are none.
 
-import { execFileSync, spawn } from 'node:child_process'
+import { execFileSync } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import { createServer } from 'node:http'
 import { createServer as createSecureServer } from 'node:https'
 import { connect as netConnect } from 'node:net'
@@ -30,6 +30,7 @@ import {
   until,
 } from './helpers.js'
 import { startProxy } from './proxy.js'
+import { NGINX, startNginx } from './servers.js'
 import { contract } from './transport/contract.js'
 import { adapter } from './transport/http.js'
 
@@ -638,60 +639,23 @@ describe('a client', () => {
   })
 })
 
-// Debian's nginx, as it comes but for what a test says.
-const NGINX = ['/usr/sbin/nginx', '/usr/local/sbin/nginx', '/usr/local/bin/nginx'].find(existsSync)
 if (!NGINX && process.env.CI) throw new Error('nginx is not installed: apt-get install nginx-light')
 if (!NGINX) console.warn('SKIPPED: HTTP through nginx, which is not installed (nginx-light)')
 
 describe.skipIf(!NGINX)('through nginx', () => {
-  /** Starts it before `to`, a port; resolves with { url, log() } once it answers. */
+  /** It stands before `to`, a port, as it comes but for what a test says: { url, log(name) }. */
   async function nginx(to, { server = '', location = '', upstream = '' } = {}) {
-    const dir = tempDir()
-    mkdirSync(join(dir, 'logs'))
-    const port = await freePort()
-    const kinds = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi']
-    const temp = kinds.map((kind) => `${kind}_temp_path ${dir}/${kind};`).join('\n')
-    const user = process.getuid?.() === 0 ? 'user root;' : '' // else it may not write in `dir`
-    const config = `
-      ${user} daemon off; pid ${dir}/pid; error_log ${dir}/logs/error.log; worker_processes 1;
-      events {}
-      http {
-        ${temp}
-        access_log ${dir}/logs/access.log;
+    const started = await startNginx(
+      (port) => `
         upstream peer { server 127.0.0.1:${to}; ${upstream} }
         server {
           listen 127.0.0.1:${port};
           ${server}
           location /replic { proxy_pass http://peer; ${location} }
-        }
-      }`
-    writeFileSync(join(dir, 'nginx.conf'), config)
-    const child = spawn(NGINX, ['-p', dir, '-c', join(dir, 'nginx.conf')], { stdio: 'pipe' })
-    let said = ''
-    child.stderr.on('data', (data) => {
-      said += data
-    })
-    const ended = once(child, 'exit')
-    onTestFinished(async () => {
-      child.kill('SIGTERM')
-      await ended
-    })
-    const url = `http://127.0.0.1:${port}/replic`
-    for (let answers = false; !answers; ) {
-      if (child.exitCode !== null) throw new Error(`nginx: ${said}`)
-      answers = await fetch(url).catch(() => false) // 405
-    }
-    return { url, log: (name) => readFileSync(join(dir, 'logs', `${name}.log`), 'utf8') }
-  }
-
-  async function freePort() {
-    const server = createServer()
-    server.listen(0, '127.0.0.1')
-    await once(server, 'listening')
-    const { port } = server.address()
-    server.close()
-    await once(server, 'close')
-    return port
+        }`,
+    )
+    onTestFinished(started.close)
+    return { url: `http://127.0.0.1:${started.port}/replic`, log: started.log }
   }
 
   it('as it comes: catch-up both ways, then live, and a frame larger than it permits', async () => {
@@ -712,7 +676,7 @@ describe.skipIf(!NGINX)('through nginx', () => {
     await converged(a, b)
     expect([states(a), states(b)]).toEqual([['12 ready'], ['11 ready']])
     const statuses = new Set(logged('access').match(/" \d{3} /g))
-    expect([...statuses]).toEqual(['" 405 ', '" 200 ']) // the first was to see that it is there
+    expect([...statuses]).toEqual(['" 404 ', '" 200 ']) // the first was to see that it is there
   })
 
   it('that permits less than a request has: the client says so', async () => {

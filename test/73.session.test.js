@@ -6,8 +6,9 @@
 import { execPath } from 'node:process'
 import { expect, it } from 'vitest'
 import { bunProgram, slowClock } from './programs.js'
+import { NGINX } from './servers.js'
 import { check } from './session/checker.js'
-import { NGINX, play } from './session/play.js'
+import { play } from './session/play.js'
 
 const clock = slowClock()
 const missing = [!NGINX && 'nginx (nginx-light)', !clock && 'libfaketime (faketime)'].filter(

@@ -1,9 +1,9 @@
-// A nats-server and a redis-server (Debian's packages of those names), for tests: on free ports of
-// 127.0.0.1, their files in folders of their own. No test runner, so that children can import it.
+// A nats-server, a redis-server and an nginx (Debian's nats-server, redis-server, nginx-light), for tests: on
+// free ports of 127.0.0.1, their files in folders of their own. No test runner, so that children can import it.
 
 import { execFile, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -47,6 +47,49 @@ export async function startRedisCluster() {
   return {
     ports: servers.map(({ port }) => Number(port)),
     close: () => Promise.all(servers.map((server) => server.close())),
+  }
+}
+
+/** Where nginx is; undefined: nowhere. */
+export const NGINX = ['/usr/sbin/nginx', '/usr/local/sbin/nginx', '/usr/local/bin/nginx'].find(
+  existsSync,
+)
+
+/**
+ * An nginx: `http(port)` is what its http block says, beside where files go; `events` the same of that block.
+ * Resolves with { port, log('access' or 'error') -> text, close() }, once it answers.
+ */
+export async function startNginx(http, { events = '' } = {}) {
+  const dir = mkdtempSync(join(tmpdir(), 'replic-nginx-'))
+  mkdirSync(join(dir, 'logs'))
+  const port = await freePort()
+  const kinds = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi']
+  const temp = kinds.map((kind) => `${kind}_temp_path ${dir}/${kind};`).join(' ')
+  const user = process.getuid?.() === 0 ? 'user root;' : '' // else it may not write in `dir`
+  writeFileSync(
+    join(dir, 'nginx.conf'),
+    `${user} daemon off; pid ${dir}/pid; error_log ${dir}/logs/error.log; worker_processes 1;
+     events { ${events} }
+     http { access_log ${dir}/logs/access.log; ${temp} ${http(port)} }`,
+  )
+  const child = spawn(NGINX, ['-p', dir, '-c', join(dir, 'nginx.conf')], { stdio: 'pipe' })
+  let said = ''
+  child.stderr.on('data', (data) => {
+    said += data
+  })
+  const ended = once(child, 'exit')
+  for (let answers = false; !answers; ) {
+    if (child.exitCode !== null) throw new Error(`nginx: ${said}`)
+    answers = await fetch(`http://127.0.0.1:${port}/`).catch(() => false) // whatever status
+  }
+  return {
+    port,
+    log: (name) => readFileSync(join(dir, 'logs', `${name}.log`), 'utf8'),
+    close: async () => {
+      child.kill('SIGTERM') // else its workers stay
+      await ended
+      rmSync(dir, { recursive: true, force: true })
+    },
   }
 }
 

@@ -221,6 +221,7 @@ const REMEDIES = {
   405: 'is the handler mounted at this path?',
   410: 'its session is gone, as after a restart; a new one is begun',
   413: 'a proxy permits smaller requests only: set maxBodyBytes below its limit',
+  426: 'a proxy on the way does not hand the upgrade on (docs/transports.md, WebSocket, says how nginx does)',
 }
 
 /** The error of an answer that is not the one hoped for. */

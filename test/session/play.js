@@ -3,15 +3,15 @@
 
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, rmSync } from 'node:fs'
 import { Agent, request } from 'node:http'
-import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { randomFrom } from '../../examples/demo/random.js'
 import { TcpProxy } from '../chaos/proxy.js'
+import { startNginx } from '../servers.js'
 
 const NODE = fileURLToPath(new URL('./node.js', import.meta.url))
 const SHARED = 20 // rows that all sessions write: 1, 3, 5, ...
@@ -19,10 +19,6 @@ const FIRST = 1000 // the rows of the first session
 const CUT_EVERY = 250 // operations
 const OUTAGE_MS = 500 // at most
 const TIMEOUT_MS = 60_000
-
-export const NGINX = ['/usr/sbin/nginx', '/usr/local/sbin/nginx', '/usr/local/bin/nginx'].find(
-  existsSync,
-)
 
 /**
  * `programs`: { node, bun }. `guarded`: whether the nodes use readYourWrite. `clock`: environment of a process
@@ -71,7 +67,7 @@ async function build({ dir, programs, clock, guarded, seed, closing }) {
     proxies.push(proxy)
     nodes[from].send(JSON.stringify([proxy.address.port]))
   }
-  const port = await startNginx(dir, nodes, closing)
+  const port = await startProxy(nodes, closing)
   return new Stage(nodes, proxies, port)
 }
 
@@ -91,51 +87,24 @@ async function startNode(program, options, env, closing) {
   return { ...JSON.parse(value), send: (line) => child.stdin.write(`${line}\n`) }
 }
 
-async function startNginx(dir, nodes, closing) {
-  const port = await freePort()
-  mkdirSync(join(dir, 'logs'))
-  const temp = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map(
-    (kind) => `${kind}_temp_path ${dir}/${kind};`,
+async function startProxy(nodes, closing) {
+  const { port, close } = await startNginx(
+    (port) => `
+      keepalive_requests 1000000;
+      upstream nodes {
+        ${nodes.map(({ http }) => `server 127.0.0.1:${http};`).join(' ')}
+        keepalive 512; keepalive_requests 1000000; keepalive_timeout 2s; # nodes end theirs after 5 s
+      }
+      server {
+        listen 127.0.0.1:${port};
+        location / {
+          proxy_pass http://nodes; proxy_http_version 1.1; proxy_set_header Connection "";
+          proxy_read_timeout 120s;
+        }
+      }`,
+    { events: 'worker_connections 8192;' },
   )
-  const user = process.getuid?.() === 0 ? 'user root;' : ''
-  writeFileSync(
-    join(dir, 'nginx.conf'),
-    `${user} daemon off; pid ${dir}/pid; error_log ${dir}/logs/error.log; worker_processes 1;
-     events { worker_connections 8192; }
-     http {
-       access_log off; keepalive_requests 1000000; ${temp.join(' ')}
-       upstream nodes {
-         ${nodes.map(({ http }) => `server 127.0.0.1:${http};`).join(' ')}
-         keepalive 512; keepalive_requests 1000000; keepalive_timeout 2s; # nodes end theirs after 5 s
-       }
-       server {
-         listen 127.0.0.1:${port};
-         location / {
-           proxy_pass http://nodes; proxy_http_version 1.1; proxy_set_header Connection "";
-           proxy_read_timeout 120s;
-         }
-       }
-     }`,
-  )
-  const child = spawn(NGINX, ['-p', dir, '-c', join(dir, 'nginx.conf')], { stdio: 'ignore' })
-  const ended = once(child, 'exit')
-  closing.push(async () => {
-    child.kill('SIGTERM')
-    await ended
-  })
-  for (let answers = false; !answers; ) {
-    if (child.exitCode !== null) throw new Error('nginx has ended')
-    answers = await fetch(`http://127.0.0.1:${port}/state`).catch(() => false)
-  }
-  return port
-}
-
-async function freePort() {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address()
-  server.close()
-  await once(server, 'close')
+  closing.push(close)
   return port
 }
 

@@ -14,7 +14,6 @@ export const adapter = {
     ready: 'secureConnect',
     tls: () => certificates,
   }),
-  drops: 1_000, // each costs a handshake of both sides, most of the time of which is arithmetic
 
   start() {
     const { ca, sign } = authority()

@@ -9,7 +9,6 @@ export const adapter = {
   module: import.meta.url,
   connect: (db, address, options) => ws.connect(db, address, { WebSocket, ...options }),
   patches: 10_000,
-  drops: 50,
   stranger: undefined,
   lacks: {
     stranger: 'nothing of it depends on who else dials',
