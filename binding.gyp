@@ -90,6 +90,7 @@
         'src/napi/connection.cc',
         'src/napi/cursor.cc',
         'src/napi/error.cc',
+        'src/napi/offline.cc',
         'src/napi/queue.cc',
         'src/napi/read_jobs.cc',
         'src/napi/reader.cc',

@@ -1,6 +1,6 @@
 // Finds and loads the native addon. Nothing is built or fetched here: package managers no longer
-// run install scripts, so a published package carries a binary for each platform (prebuilds/), and
-// a clone has the one it was built with (build/Release).
+// run install scripts, so a published package carries a binary for each platform (prebuilds/). Who
+// has built one (a clone, or src/release/build.js in an installed package) gets that one.
 
 import { existsSync, readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
@@ -26,7 +26,7 @@ export function libcOf(maps) {
 }
 
 /**
- * Loads the addon: from `prebuilds/<platform>-<arch>[-musl]/`, else from `build/Release/`.
+ * Loads the addon: from `build/Release/`, else from `prebuilds/<platform>-<arch>[-musl]/`.
  * @param {string} [root] the package's folder
  * @returns {object} the addon's exports
  * @throws {ReplicError} REPLIC_LOAD: names the places, what is wrong with each, and the remedy
@@ -34,7 +34,7 @@ export function libcOf(maps) {
 export function load(root = ROOT) {
   const libc = process.platform === 'linux' ? libcOf('/proc/self/maps') : undefined
   const target = `${process.platform}-${process.arch}${libc === 'musl' ? '-musl' : ''}`
-  const places = [join(root, 'prebuilds', target, FILE), join(root, 'build', 'Release', FILE)]
+  const places = [join(root, 'build', 'Release', FILE), join(root, 'prebuilds', target, FILE)]
   const reasons = []
   let cause
   for (const place of places) {
@@ -54,8 +54,8 @@ export function load(root = ROOT) {
     'REPLIC_LOAD',
     `no native addon for ${target}${libc ? ` (${libc})` : ''} on ` +
       `${bun ? `Bun ${bun}` : `Node.js ${node}`}. Looked at:\n  ${reasons.join('\n  ')}\n` +
-      'Build it from source (with Python 3, make and a compiler for C11 and C++17):\n' +
-      `  cd "${root}" && npm install`,
+      'Build it from source (with a compiler for C11 and C++17, named cc and c++ or by CC and CXX):\n' +
+      `  node "${join(root, 'src', 'release', 'build.js')}"`,
     cause && { cause },
   )
 }
@@ -64,9 +64,13 @@ let loaded
 
 /** The addon, loaded once, which throws ReplicErrors. */
 export function addon() {
-  if (!loaded) {
-    loaded = load()
-    loaded.setErrorClass(ReplicError)
-  }
+  return loaded ?? use(load())
+}
+
+/** Takes this addon, where none is loaded yet: for the sub-paths that name their file (lib/static). */
+export function use(found) {
+  if (loaded) return loaded
+  found.setErrorClass(ReplicError)
+  loaded = found
   return loaded
 }

@@ -49,7 +49,7 @@ test('without an addon, the error names the places, the platform and the remedy'
   expect(error.message).toContain(`Node.js ${process.versions.node}`)
   expect(error.message).toContain(`${prebuilt}: not there`)
   expect(error.message).toContain(`${built}: not there`)
-  expect(error.message).toContain(`cd "${root}" && npm install`)
+  expect(error.message).toContain(`node "${join(root, 'src', 'release', 'build.js')}"`)
   expect(error).not.toHaveProperty('cause')
 })
 
@@ -62,16 +62,16 @@ test('an addon that cannot be loaded is named with the reason', () => {
   expect(error.message).toContain(`${built}: not there`)
 })
 
-test('the prebuilt addon comes first', () => {
-  addon(prebuilt)
-  garbage(built)
+test('the one that was built here comes first', () => {
+  addon(built)
+  garbage(prebuilt)
   expect(load(root).Connection).toBeTypeOf('function')
 })
 
-test('build/Release serves where the prebuilt addon is missing or does not load', () => {
-  addon(built)
+test('the prebuilt one serves where that is missing or does not load', () => {
+  addon(prebuilt)
   expect(load(root).Connection).toBeTypeOf('function')
-  garbage(prebuilt)
+  garbage(built)
   expect(load(root).Connection).toBeTypeOf('function')
 })
 

@@ -197,8 +197,8 @@ export function runProcess(command, args, options) {
 }
 
 /**
- * Starts a program, which is killed after the test if it still runs. Gives { kill(signal), send(line), line(),
- * ended }: line() resolves with the next line of its output, or null at its end.
+ * Starts a program, which is killed after the test if it still runs. Gives { kill(signal), send(line), end(text),
+ * line(), ended }: line() resolves with the next line of its output, or null at its end.
  */
 export function startProcess(command, args, options) {
   const child = spawn(command, args, { stdio: ['pipe', 'pipe', 'pipe'], ...options })
@@ -216,6 +216,7 @@ export function startProcess(command, args, options) {
   return {
     kill: (signal = 'SIGKILL') => child.kill(signal),
     send: (text) => child.stdin.write(`${text}\n`),
+    end: (text) => child.stdin.end(text),
     line: async () => {
       const { value, done } = await lines.next()
       return done ? null : value

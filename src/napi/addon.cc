@@ -6,6 +6,7 @@
 #include "connection.h"
 #include "cursor.h"
 #include "error.h"
+#include "offline.h"
 #include "replic.h"
 #include "values.h"
 
@@ -55,6 +56,8 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("Connection", Connection::define(env));
   exports.Set("codes", error_codes(env));
   exports.Set("setErrorClass", Napi::Function::New(env, set_error_class, "setErrorClass"));
+  exports.Set("offlineQuery", Napi::Function::New(env, offline_query, "offlineQuery"));
+  exports.Set("offlineCopy", Napi::Function::New(env, offline_copy, "offlineCopy"));
   exports.Set("patchesTable", Napi::Function::New(env, patches_table, "patchesTable"));
   exports.Set("sqliteVersion", sqlite3_libversion());
   return exports;

@@ -1,7 +1,11 @@
 #include "read_jobs.h"
 
+#include <cerrno>
+#include <cstdio>
 #include <cstring>
+#ifdef _WIN32
 #include <filesystem>
+#endif
 
 #include <sqlite3.h>
 
@@ -281,15 +285,33 @@ bool BackupEndJob::given(const Napi::CallbackInfo &) {
   return true;
 }
 
-void BackupEndJob::run(Reader &reader) {
+// Puts a file in the place of another one; 0, or why not. (std::filesystem would do, but elsewhere
+// than on Windows it is the only thing that needs a large C++ runtime.)
+static int replace_file(const char *from, const char *to) {
+#ifdef _WIN32
   using std::filesystem::u8path;
-  const char *from, *to;
-  if (!check(reader, replic_reader_copied(reader.db, &from, &to))) return;
   std::error_code error;
   std::filesystem::rename(u8path(from), u8path(to), error);
-  if (!error) return replic_reader_backed_up(reader.db);
-  failure.set(SQLITE_IOERR, "%s cannot be replaced by the backup (%s)", to,
-              error.message().c_str());
+  return error ? error.default_error_condition().value() : 0;
+#else
+  return rename(from, to) == 0 ? 0 : errno;
+#endif
+}
+
+void put_backup(replic_reader *reader, Failure &failure) {
+  const char *from, *to;
+  int code = replic_reader_copied(reader, &from, &to);
+  if (code != REPLIC_OK) {
+    failure.set(code, "%s", replic_reader_error_text(reader));
+    return;
+  }
+  int error = replace_file(from, to);
+  if (error == 0) return replic_reader_backed_up(reader);
+  failure.set(SQLITE_IOERR, "%s cannot be replaced by the backup (%s)", to, strerror(error));
+}
+
+void BackupEndJob::run(Reader &reader) {
+  put_backup(reader.db, failure);
 }
 
 napi_value BackupEndJob::result(napi_env env) {

@@ -31,6 +31,9 @@ private:
   size_t skip_ = 0; // values that are names
 };
 
+// All is copied: puts the copy in its place. Any thread that has the reader.
+void put_backup(replic_reader *reader, Failure &failure);
+
 struct RowsJob : ReadJob, RowsResult {
 protected:
   bool take_rows(Reader &reader, size_t max_rows, size_t max_bytes);

@@ -1,0 +1,177 @@
+// Other peers by URL: how they are dialed and listened to.
+
+import { readFileSync } from 'node:fs'
+import { createServer as createHttp } from 'node:http'
+import { createServer as createHttps } from 'node:https'
+import { createRequire } from 'node:module'
+import { ReplicError } from '../errors.js'
+import { Mistake } from './command.js'
+
+/** Options of every command that links. */
+export const LINK_OPTIONS = {
+  'secret-env': { type: 'string' },
+  'secret-file': { type: 'string' },
+  ca: { type: 'string' },
+  cert: { type: 'string' },
+  key: { type: 'string' },
+}
+
+export const LINK_HELP = `  --secret-env NAME    the environment variable that holds the secret of all links
+  --secret-file FILE   the file that holds it (a last newline is not a part of it)
+  --ca FILE            tls, wss: trust what this has signed (PEM)
+  --cert FILE --key FILE
+                       tls, wss: the own certificate (PEM); needed to listen
+`
+
+/** The secret, or undefined. Throws a Mistake where it is named and not there. */
+export function secretOf(name, values) {
+  const { 'secret-env': variable, 'secret-file': file } = values
+  if (variable && file) throw new Mistake(`${name}: give --secret-env or --secret-file, not both`)
+  if (file)
+    return readOption(name, 'secret-file', file)
+      .toString()
+      .replace(/\r?\n$/, '')
+  if (!variable) return undefined
+  const secret = process.env[variable]
+  if (!secret) throw new Mistake(`${name}: --secret-env: the variable ${variable} is not set`)
+  return secret
+}
+
+function readOption(name, option, file) {
+  try {
+    return readFileSync(file)
+  } catch (error) {
+    throw new Mistake(`${name}: --${option}: ${file} cannot be read (${error.code})`)
+  }
+}
+
+/** Options of node:tls from --ca, --cert and --key. */
+export function tlsOf(name, values) {
+  const given = ['ca', 'cert', 'key'].filter((option) => values[option] !== undefined)
+  return Object.fromEntries(
+    given.map((option) => [option, readOption(name, option, values[option])]),
+  )
+}
+
+/** A URL of one of the schemes. Throws a Mistake. */
+export function parseUrl(name, option, text, schemes) {
+  const url = URL.canParse(text) ? new URL(text) : undefined
+  const scheme = url?.protocol.slice(0, -1)
+  if (!schemes.includes(scheme) || !url.hostname) {
+    const wanted = schemes.map((each) => `${each}://`).join(', ')
+    throw new Mistake(`${name}: ${option} must be a URL that begins with ${wanted}, not '${text}'`)
+  }
+  if (/^(tcp|tls)$/.test(scheme) && url.port === '') {
+    throw new Mistake(`${name}: ${option}: a port is missing in ${text}`)
+  }
+  return url
+}
+
+const host = (url) => url.hostname.replace(/^\[|\]$/g, '') // of an IPv6 address
+
+export const DIALED = ['tcp', 'tls', 'ws', 'wss', 'http', 'https']
+export const LISTENED = ['tcp', 'tls', 'ws', 'wss']
+
+/** Dials a peer for as long as the replica is open. */
+export async function dial(db, url, tls, options) {
+  const scheme = url.protocol.slice(0, -1)
+  if (scheme === 'tcp' || scheme === 'tls') {
+    const { connect } = await import('../transport/tcp.js')
+    const where = { host: host(url), port: Number(url.port), ...options }
+    return connect(db, scheme === 'tls' ? { ...where, tls } : where)
+  }
+  const given = Object.keys(tls).length > 0 ? { ...options, tls } : options
+  if (scheme.startsWith('ws')) {
+    const { connect } = await import('../transport/websocket.js')
+    return connect(db, url.href, given)
+  }
+  const { connect } = await import('../transport/http.js')
+  return connect(db, { url: url.href, ...given })
+}
+
+/** Listens; resolves with { url, close() }. Rejects with an error that names what is wrong. */
+export async function listenAt(name, db, url, tls) {
+  try {
+    return url.protocol.startsWith('ws')
+      ? await listenWebSocket(name, db, url, tls)
+      : await listenTcp(name, db, url, tls)
+  } catch (error) {
+    throw explained(name, url, error)
+  }
+}
+
+const MEANINGS = {
+  EADDRINUSE: 'is in use by another program: stop that, or choose another port',
+  EADDRNOTAVAIL: 'is no address of this machine: choose one, or 0.0.0.0 for all',
+  EACCES: 'may not be listened to: ports below 1024 need rights',
+  ENOTFOUND: 'is no address that can be found',
+}
+
+export function explained(name, url, error) {
+  if (!MEANINGS[error.code]) return error
+  const message = `${name}: ${url.protocol}//${url.host} ${MEANINGS[error.code]}`
+  return new ReplicError(error.code, message, { cause: error })
+}
+
+function needCertificate(name, url, tls) {
+  if (tls.cert && tls.key) return
+  throw new Mistake(`${name}: --listen ${url.href} needs --cert and --key`)
+}
+
+async function listenTcp(name, db, url, tls) {
+  const { listen } = await import('../transport/tcp.js')
+  const isTls = url.protocol === 'tls:'
+  if (isTls) needCertificate(name, url, tls)
+  const listener = await listen(db, {
+    host: host(url),
+    port: Number(url.port),
+    ...(isTls && { tls: { ...tls, ...(tls.ca && { requestCert: true }) } }),
+  })
+  const { address, port } = listener.address()
+  return { url: `${url.protocol}//${bracketed(address)}:${port}`, close: () => listener.close() }
+}
+
+async function listenWebSocket(name, db, url, tls) {
+  const { attach } = await import('../transport/websocket.js')
+  const secure = url.protocol === 'wss:'
+  if (secure) needCertificate(name, url, tls)
+  const server = secure ? createHttps(tls) : createHttp()
+  server.on('request', (_, response) => response.writeHead(404).end())
+  const sockets = new (webSocketServer(name, url))({ server, perMessageDeflate: false })
+  sockets.on('error', () => {}) // heard at the server
+  const links = attach(db, sockets, url.pathname === '/' ? {} : { path: url.pathname })
+  await listening(server, url)
+  const { address, port } = server.address()
+  return {
+    url: `${url.protocol}//${bracketed(address)}:${port}${url.pathname}`,
+    close: async () => {
+      await links.close()
+      sockets.close()
+      server.close()
+    },
+  }
+}
+
+function webSocketServer(name, url) {
+  try {
+    return createRequire(import.meta.url)('ws').WebSocketServer
+  } catch (error) {
+    if (error.code !== 'MODULE_NOT_FOUND') throw error
+    throw new Mistake(`${name}: --listen ${url.href} needs the npm package ws: npm install ws`)
+  }
+}
+
+/** Resolves when the server listens. */
+export function listening(server, url) {
+  const port =
+    url.port === '' ? ({ 'https:': 443, 'wss:': 443 }[url.protocol] ?? 80) : Number(url.port)
+  return new Promise((resolve, reject) => {
+    server.once('error', reject)
+    server.listen(port, host(url), resolve)
+  })
+}
+
+export const bracketed = (address) => (address.includes(':') ? `[${address}]` : address)
+
+/** Is this address reachable from this machine only? */
+export const isLoopback = (url) => /^(localhost|127\.|\[::1\])/.test(url.hostname)

@@ -1,0 +1,153 @@
+// replic-sqlite serve FILE --listen URL --peer URL
+
+import { existsSync } from 'node:fs'
+import { createServer } from 'node:http'
+import { resolve } from 'node:path'
+import { METRICS_CONTENT_TYPE } from '../metrics.js'
+import { MAX_PEER_ID } from '../options.js'
+import { Replica } from '../replica.js'
+import { existing, integer, Mistake, print, toJson } from './command.js'
+import * as peers from './peers.js'
+
+export const help = `replic-sqlite serve FILE [--listen URL]... [--peer URL]... [options]
+
+A peer without code: opens FILE, accepts and dials other peers, and hands on what they write. Its
+tables are those in the file; changes of others are kept and handed on too. Runs until SIGINT or
+SIGTERM, then closes in order.
+
+  --listen URL         accept peers: tcp://HOST:PORT, tls://, ws://HOST:PORT[/PATH], wss://
+                       (port 0: any free one; it is printed). May be given several times
+  --peer URL           dial a peer, again and again: tcp://, tls://, ws://, wss://, http://, https://
+  --metrics URL        serve /metrics (OpenMetrics) and /status (JSON) at http://HOST:PORT
+  --create             create FILE where it does not exist
+  --peer-id N          the peerId; default: the one in the file, drawn at random for a new one
+  --flush-ms N         when it ends, wait for at most N ms until all peers have everything (default 5000)
+${peers.LINK_HELP}  --json               events as lines of JSON
+`
+export const options = {
+  listen: { type: 'string', multiple: true },
+  peer: { type: 'string', multiple: true },
+  metrics: { type: 'string' },
+  create: { type: 'boolean' },
+  'peer-id': { type: 'string' },
+  'flush-ms': { type: 'string' },
+  ...peers.LINK_OPTIONS,
+}
+export const files = [1, 1]
+
+export async function run({ values, files: [file], json }) {
+  const wanted = readArguments(values)
+  const path = values.create ? resolve(file) : existingOrHint(file)
+  const tell = teller(json)
+  const db = await Replica.open(path, { peerId: wanted.peerId, secret: wanted.secret })
+  db.on('link', tell.link)
+  db.on('error', tell.error)
+  const open = []
+  const close = async () => {
+    await db.close({ flushMs: wanted.flushMs })
+    await Promise.all(open.map((each) => each.close()))
+  }
+  try {
+    for (const url of wanted.listen) {
+      const listener = await peers.listenAt('serve', db, url, wanted.tls)
+      open.push(listener)
+      tell.listening(listener.url, url, wanted.secret !== undefined)
+    }
+    if (wanted.metrics) open.push(await serveMetrics(db, wanted.metrics, tell))
+    for (const url of wanted.dialed) await peers.dial(db, url, wanted.tls, {})
+    tell.ready(db.status())
+    tell.ending(await signal())
+  } finally {
+    await close()
+  }
+}
+
+function existingOrHint(file) {
+  if (!existsSync(file)) {
+    throw new Mistake(`serve: there is no file ${resolve(file)}; --create makes one`)
+  }
+  return existing('serve', file)
+}
+
+function readArguments(values) {
+  const parseAll = (option, schemes) =>
+    (values[option] ?? []).map((text) => peers.parseUrl('serve', `--${option}`, text, schemes))
+  const wanted = {
+    listen: parseAll('listen', peers.LISTENED),
+    dialed: parseAll('peer', peers.DIALED),
+    metrics: values.metrics && peers.parseUrl('serve', '--metrics', values.metrics, ['http']),
+    secret: peers.secretOf('serve', values),
+    tls: peers.tlsOf('serve', values),
+    peerId: integer('serve', 'peer-id', values['peer-id'], 1, MAX_PEER_ID),
+    flushMs: integer('serve', 'flush-ms', values['flush-ms'], 0, 2 ** 31 - 1) ?? 5000,
+  }
+  if (wanted.listen.length === 0 && wanted.dialed.length === 0) {
+    throw new Mistake("serve: give --listen, --peer or both; see 'serve --help'")
+  }
+  return wanted
+}
+
+async function serveMetrics(db, url, tell) {
+  const server = createServer((request, response) => {
+    if (request.url === '/metrics') {
+      response.setHeader('Content-Type', METRICS_CONTENT_TYPE)
+      response.end(db.metrics())
+    } else if (request.url === '/status') {
+      response.setHeader('Content-Type', 'application/json')
+      response.end(toJson(db.status()))
+    } else {
+      response.writeHead(404).end('there is /metrics, and /status\n')
+    }
+  })
+  try {
+    await peers.listening(server, url)
+  } catch (error) {
+    throw peers.explained('serve', url, error)
+  }
+  const { address, port } = server.address()
+  tell.metrics(`http://${peers.bracketed(address)}:${port}/metrics`)
+  return {
+    close: () => {
+      server.closeAllConnections()
+      return new Promise((resolve) => server.close(resolve))
+    },
+  }
+}
+
+function signal() {
+  return new Promise((resolve) => {
+    for (const name of ['SIGINT', 'SIGTERM']) process.once(name, () => resolve(name))
+  })
+}
+
+// What happens, as lines: JSON or text.
+function teller(json) {
+  const say = (event, text) => print(json ? toJson(event) : text)
+  return {
+    listening: (url, asked, hasSecret) => {
+      say({ event: 'listening', url }, `listening on ${url}`)
+      if (hasSecret || peers.isLoopback(asked)) return
+      process.stderr.write(
+        `replic-sqlite: warning: whoever reaches ${url} can read and write everything: give --secret-env or --secret-file\n`,
+      )
+    },
+    metrics: (url) => say({ event: 'metrics', url }, `metrics at ${url}`),
+    ready: ({ peerId, path, tables }) =>
+      say(
+        { event: 'ready', peerId, path, tables },
+        `peer ${peerId} serves ${path} (tables: ${tables.join(', ') || 'none'})`,
+      ),
+    link: (event) => {
+      const { peerId, state, transport, address, code, reason } = event
+      const who = `${peerId === null ? 'somebody' : `peer ${peerId}`} over ${transport} ${address ?? ''}`
+      const why = reason === null ? '' : `: ${reason}${code === null ? '' : ` (${code})`}`
+      say({ event: 'link', ...event }, `link ${state}: ${who.trim()}${why}`)
+    },
+    error: (error) =>
+      say(
+        { event: 'error', code: error.code, message: error.message },
+        `error: ${error.message} (${error.code})`,
+      ),
+    ending: (name) => say({ event: 'closing', signal: name }, `${name}: closing`),
+  }
+}
