@@ -48,5 +48,23 @@ Object.defineProperty(ReplicError.prototype, 'name', {
   writable: true,
 })
 
+const SYSTEM = {
+  EADDRINUSE: 'another socket is bound there; choose another port, or 0 for any free one',
+  EADDRNOTAVAIL: 'this machine has no such address; 0.0.0.0 stands for all that it has',
+  EACCES: 'the system does not permit it; ports below 1024 need rights',
+  ECONNREFUSED: 'nobody listens there; does the other peer run, and listen at this address?',
+  ENOTFOUND: 'there is no such host; correct the name',
+}
+
+/** A socket's error, whose message also says what to do. The same object: its code and stack are the system's. */
+export function explained(error) {
+  const hint = SYSTEM[error?.code]
+  if (hint === undefined || error.message.endsWith(hint)) return error
+  // Of a name with several addresses each has an error of its own.
+  const reason = error.message || error.errors?.map(({ message }) => message).join(', ')
+  error.message = `${reason || error.code}: ${hint}`
+  return error
+}
+
 /** The error of a wrong call. */
 export const usage = (message) => new ReplicError('REPLIC_USAGE', message)

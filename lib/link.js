@@ -11,7 +11,7 @@
 // prove the secret, it has isAuthenticated, and peerId if that was proven too. What it knows of the
 // other side, for authorize(), is in details.
 
-import { ReplicError, usage } from './errors.js'
+import { explained, ReplicError, usage } from './errors.js'
 import { errorFrame, Handshake, isOfHandshake, peerIdOfHello, readError } from './handshake.js'
 import { kindOf } from './options.js'
 
@@ -448,7 +448,7 @@ class Link {
   // The other side has shown who it is, here or to the transport.
   #proven(peerId) {
     if (this.expected !== null && peerId !== this.expected) {
-      const message = `peer ${this.expected} was expected, and peer ${peerId} answered`
+      const message = `peer ${this.expected} was expected, and peer ${peerId} answered: correct the address or the peerId`
       return this.#refuse(new ReplicError('REPLIC_PEER', message))
     }
     this.peerId = this.expected = peerId // as proven, so it must not say another one in its HELLO
@@ -484,7 +484,7 @@ class Link {
   }
 
   #failed(error) {
-    this.#error = error instanceof Error ? error : new Error('the connection failed')
+    this.#error = error instanceof Error ? explained(error) : new Error('the connection failed')
   }
 
   #closed() {
@@ -707,7 +707,7 @@ class Dialer {
 const wantsSecret = () =>
   new ReplicError(
     'REPLIC_AUTH',
-    'the other side wants to see that this one knows its secret, and none is set here',
+    'the other side wants to see that this one knows its secret, and none is set here: give both the same `secret`',
   )
 
 /** A line each: a table's name, a tab, and what of it is not the same here. */

@@ -35,7 +35,10 @@ const OPTIONS = Object.freeze({ force: false, dryRun: false, to: undefined })
  * says of a step, or what a function has thrown; the steps before the failing one stay.
  */
 export async function migrate(list, given, host) {
-  if (!Array.isArray(list)) throw usage(`migrate: a list is needed, not ${kindOf(list)}`)
+  if (!Array.isArray(list))
+    throw usage(
+      `migrate: a list of steps is needed, [{ up: 'CREATE TABLE …' }], not ${kindOf(list)}`,
+    )
   const steps = Array.from(list, (step, i) => readStep(step ?? null, i + 1))
   const checks = { force: boolean, dryRun: boolean, to: integer(0, steps.length) }
   const { force, dryRun, to = steps.length } = readOptions('migrate', given, OPTIONS, checks)
@@ -55,8 +58,10 @@ export async function migrate(list, given, host) {
 
 function readStep(given, version) {
   const where = `migrate: step ${version}`
+  if (!isPlain(given))
+    throw usage(`${where} must be { up: 'CREATE TABLE …' }, not ${kindOf(given)}`)
   const { up, down, name, rename } = readOptions(where, given, STEP, CHECKS)
-  if (up === undefined) throw usage(`${where} has no up script`)
+  if (up === undefined) throw usage(`${where} has no up script: { up: 'CREATE TABLE …' }`)
   const renames = rename ? JSON.stringify(readRenames(where, rename)) : ''
   const hash = hashOf([identity(up, name), identity(down, ''), renames])
   return { up, down, name, renames, hash }

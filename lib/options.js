@@ -142,10 +142,12 @@ export function kindOf(value) {
   if (value === null) return 'null'
   if (typeof value !== 'object') return typeof value
   if (Array.isArray(value)) return 'an array'
-  return `a ${value.constructor?.name || 'object'}`
+  const name = value.constructor?.name || 'Object'
+  return name === 'Object' ? 'an object' : `a ${name}`
 }
 
-function show(value) {
+/** A value, for messages: short. */
+export function show(value) {
   if (typeof value === 'string') return `'${value.length > 40 ? `${value.slice(0, 40)}…` : value}'`
   return typeof value === 'number' || typeof value === 'boolean' ? `${value}` : kindOf(value)
 }

@@ -6,7 +6,7 @@ import { AsyncLocalStorage } from 'node:async_hooks'
 import { randomInt } from 'node:crypto'
 import { EventEmitter } from 'node:events'
 import { statSync } from 'node:fs'
-import { resolve } from 'node:path'
+import { dirname, resolve } from 'node:path'
 import { debuglog } from 'node:util'
 import { backup as copyTo } from './backup.js'
 import { load as loadRows } from './bulk.js'
@@ -45,7 +45,8 @@ export function linksOf(db) {
   return links
 }
 
-const closed = () => new ReplicError('REPLIC_CLOSED', 'the replica is closed')
+const closed = () =>
+  new ReplicError('REPLIC_CLOSED', 'the replica is closed: Replica.open() opens the file again')
 const READ_CHECKS = { readBigInts: option.boolean }
 const UNSAFE = { defaults: { unsafe: false }, checks: { unsafe: option.boolean } }
 const LOAD = {
@@ -113,11 +114,13 @@ export class Replica extends EventEmitter {
   }
 
   static async open(path, options) {
-    if (!option.text.accepts(path) || path.includes('\0') || path === ':memory:') {
-      throw usage('open: path must be the path of a file, or where one can be created')
-    }
+    checkPath(path)
     const replica = new Replica(PRIVATE, resolve(path), option.openOptions(options))
-    await replica.#open()
+    try {
+      await replica.#open()
+    } catch (error) {
+      throw explainOpen(error, resolve(path))
+    }
     return replica
   }
 
@@ -622,12 +625,17 @@ export class Replica extends EventEmitter {
   }
 
   #upsertOp(where, table, rows) {
+    checkTable(where, table)
     const { columns, values } = flatten(where, Array.isArray(rows) ? rows : [rows])
     this.#checkNames(where, table, columns)
     return [UPSERT, table, columns, values]
   }
 
   #deleteOp(where, table, key) {
+    checkTable(where, table)
+    if (!option.isPlain(key)) {
+      throw usage(`${where}: a key is an object, as { id: 1 }, not ${option.kindOf(key)}`)
+    }
     const { columns, values } = flatten(where, [key])
     this.#checkNames(where, table, columns)
     const known = this.#changingSchema > 0 ? undefined : this.#tables.get(table)
@@ -649,14 +657,15 @@ export class Replica extends EventEmitter {
     if (this.#changingSchema > 0) return
     const known = this.#tables.get(table)
     if (!known) {
-      const hint = option.nearest(table, this.#tables.keys()) || '; it needs a _patches table'
+      const names = [...this.#tables.keys()]
+      const hint = option.nearest(table, names) || `; ${howToReplicate(names)}`
       const message = `${where}: there is no replicated table '${table}'${hint}`
       throw new ReplicError('REPLIC_UNKNOWN_TABLE', message)
     }
     for (const name of columns) {
       if (known.columns.has(name)) continue
       const message = `${where}: table '${table}' has no column '${name}'`
-      const hint = option.nearest(name, known.columns)
+      const hint = option.nearest(name, known.columns) || `; it has ${listed(known.columns)}`
       throw new ReplicError('REPLIC_UNKNOWN_COLUMN', message + hint)
     }
   }
@@ -730,6 +739,45 @@ export class Replica extends EventEmitter {
   }
 }
 
+function checkPath(path) {
+  const isPath = option.text.accepts(path) && !path.includes('\0')
+  if (isPath && path !== ':memory:' && !/^file:/i.test(path)) return
+  const hint = /^file:/i.test(path) ? '; fileURLToPath() of node:url makes a path of it' : ''
+  throw usage(
+    `open: path must be the path of a file, or where one can be created, not ${option.show(path)}${hint}`,
+  )
+}
+
+// What SQLite only calls "unable to open".
+function explainOpen(error, path) {
+  if (!/^SQLITE_CANTOPEN/.test(error.code)) return error
+  const folder = dirname(path)
+  const why = isFolder(path)
+    ? 'it is a folder: give the path of a file'
+    : !isFolder(folder) && `the folder ${folder} does not exist: create it first`
+  return why ? new ReplicError(error.code, `open: ${path}: ${why}`, { cause: error }) : error
+}
+
+function isFolder(path) {
+  try {
+    return statSync(path).isDirectory()
+  } catch {
+    return false
+  }
+}
+
+const MAX_LISTED = 20
+
+const listed = (names) => {
+  const all = [...names]
+  return all.slice(0, MAX_LISTED).join(', ') + (all.length > MAX_LISTED ? ', …' : '')
+}
+
+const howToReplicate = (names) =>
+  names.length === 0
+    ? 'no table is replicated yet: create it and its _patches table with migrate()'
+    : `replicated are ${listed(names)}. It needs a _patches table, whose DDL patchesTable() gives; a table that stays local is written with run()`
+
 function checkTable(where, table) {
   if (typeof table === 'string') return
   throw usage(`${where}: the table must be a string, not ${option.kindOf(table)}`)
@@ -768,5 +816,5 @@ const closeIsLate = (timeoutMs) =>
 
 function checkPeerId(where, peerId, more) {
   if (option.peerId.accepts(peerId)) return
-  throw usage(`${where}: peerId must be ${option.peerId.wants}${more}, not ${String(peerId)}`)
+  throw usage(`${where}: peerId must be ${option.peerId.wants}${more}, not ${option.show(peerId)}`)
 }

@@ -13,7 +13,8 @@ export function flatten(where, rows) {
   const known = new Set()
   let given = 0
   for (const row of rows) {
-    if (!isPlain(row)) throw usage(`${where}: a row must be an object, not ${kindOf(row)}`)
+    if (!isPlain(row))
+      throw usage(`${where}: a row must be an object, as { id: 1 }, not ${kindOf(row)}`)
     const names = Object.keys(row)
     given += names.length
     for (const name of names) known.add(name)

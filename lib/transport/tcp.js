@@ -4,7 +4,7 @@
 import { EventEmitter } from 'node:events'
 import { createServer, isIPv6, connect as netConnect } from 'node:net'
 import { createServer as createTlsServer, connect as tlsConnect } from 'node:tls'
-import { ReplicError, usage } from '../errors.js'
+import { explained, ReplicError, usage } from '../errors.js'
 import { boolean, integer, milliseconds, peerId, readOptions, text } from '../options.js'
 import { linksOf } from '../replica.js'
 import {
@@ -166,7 +166,7 @@ class Listener {
       })
     } catch (error) {
       this.#links.removeEndpoint(this)
-      throw error
+      throw explained(error)
     }
   }
 

@@ -72,7 +72,7 @@ static const char *const PROBLEMS[] = {
     "  AND (SELECT count(*) FROM p WHERE pk AND name IN ('_peerId', '_sequenceId')) < 2 "
     "UNION ALL SELECT printf('%s has a UNIQUE constraint or index (%s) beyond its primary key: "
     "peers that write independently "
-    "cannot keep it', ?1, l.name) FROM pragma_index_list(?1, 'main') l WHERE l.\"unique\" AND "
+    "cannot keep it: remove it, or make it the primary key', ?1, l.name) FROM pragma_index_list(?1, 'main') l WHERE l.\"unique\" AND "
     "l.origin <> 'pk' "
     "UNION ALL SELECT printf('%s has a UNIQUE index (%s) without _peerId and _sequenceId: late "
     "patches could not be kept', ?2, "

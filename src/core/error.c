@@ -76,6 +76,19 @@ static const struct {
     NAME(SQLITE_ERROR_SNAPSHOT),
 };
 
+/* What to do, behind SQLite's own text. */
+static const struct {
+  int code;
+  const char *text;
+} HINTS[] = {
+    {SQLITE_CONSTRAINT_NOTNULL, ": give it a value where the row is created"},
+    {SQLITE_CONSTRAINT_DATATYPE, ": a STRICT table takes values of the declared type only"},
+    {SQLITE_CONSTRAINT_CHECK, ": correct the row, or the CHECK in a migration"},
+    {SQLITE_CONSTRAINT_FOREIGNKEY, ": write the row that it refers to first, or in the same batch"},
+    {SQLITE_NOTADB, ": give another path, or restore a backup; the file was left as it is"},
+    {SQLITE_FULL, ": make room; nothing of this call was written"},
+};
+
 static const struct {
   int code;
   const char *name;
@@ -115,7 +128,10 @@ int replic__fail_db(replic *r, int code) {
   if ((extended & 0xff) != (code & 0xff)) extended = code;
   const char *text =
       r->db && extended != SQLITE_NOMEM ? sqlite3_errmsg(r->db) : sqlite3_errstr(code);
-  return replic__fail(r, extended, "%s", text);
+  const char *hint = "";
+  for (size_t i = 0; i < sizeof HINTS / sizeof *HINTS; i++)
+    if (HINTS[i].code == extended) hint = HINTS[i].text;
+  return replic__fail(r, extended, "%s%s", text, hint);
 }
 
 int replic__event_take(replic *r, replic_event event) {

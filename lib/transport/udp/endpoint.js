@@ -4,6 +4,7 @@
 import { randomBytes } from 'node:crypto'
 import { createSocket } from 'node:dgram'
 import { isIPv6 } from 'node:net'
+import { explained } from '../../errors.js'
 import * as datagram from './datagram.js'
 import { ANNOUNCE, CONNECT, ID_BYTES, INIT, NONCE_BYTES } from './datagram.js'
 import {
@@ -33,9 +34,10 @@ export function socketFor(address, options) {
 /** Binds a socket. Rejects with the system's error. */
 export function bindSocket(socket, port, address) {
   return new Promise((resolve, reject) => {
-    socket.once('error', reject)
+    const failed = (error) => reject(explained(error))
+    socket.once('error', failed)
     socket.bind({ port, address }, () => {
-      socket.off('error', reject)
+      socket.off('error', failed)
       resolve()
     })
   })

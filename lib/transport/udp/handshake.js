@@ -48,7 +48,7 @@ export const NO_ROOM = 4
 const REASONS = {
   [NEEDS_SECRET]: [
     'REPLIC_AUTH',
-    'the other side wants to see that this one knows its secret, and none is set here',
+    'the other side wants to see that this one knows its secret, and none is set here: give both the same `secret`',
   ],
   [OTHER_SECRET]: [
     'REPLIC_AUTH',
