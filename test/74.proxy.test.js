@@ -1,47 +1,12 @@
 // The configurations in examples/proxy, as they are but for addresses, in the real servers: Debian's packages
 // nginx-light, haproxy and caddy.
 
-import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:http'
-import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import express from 'express'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { link, openReplica, tempDir, until } from './helpers.js'
-
-const find = (...paths) => paths.find(existsSync)
-const PROXIES = {
-  nginx: {
-    program: find('/usr/sbin/nginx', '/usr/local/sbin/nginx', '/usr/local/bin/nginx'),
-    file: 'nginx.conf',
-    // Where files go, and no daemon: what a system's own nginx.conf says before.
-    adapt: (text, dir) => {
-      const temp = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map(
-        (kind) => `${kind}_temp_path ${dir}/${kind};`,
-      )
-      const user = process.getuid?.() === 0 ? 'user root;' : ''
-      const main = `${user} daemon off; pid ${dir}/pid; error_log ${dir}/logs/error.log;`
-      return `${main}\n${text.replace('http {', `http { access_log off; ${temp.join(' ')}`)}`
-    },
-    args: (dir, path) => ['-p', dir, '-c', path],
-    signal: 'SIGTERM', // else its workers stay
-  },
-  HAProxy: {
-    program: find('/usr/sbin/haproxy', '/usr/local/sbin/haproxy', '/usr/local/bin/haproxy'),
-    file: 'haproxy.cfg',
-    args: (_, path) => ['-db', '-f', path],
-  },
-  Caddy: {
-    program: find('/usr/bin/caddy', '/usr/local/bin/caddy'),
-    file: 'Caddyfile',
-    args: (_, path) => ['run', '--adapter', 'caddyfile', '--config', path],
-  },
-}
-const missing = Object.keys(PROXIES).filter((name) => !PROXIES[name].program)
-if (missing.length && process.env.CI) throw new Error(`not installed: ${missing}`)
-if (missing.length) console.warn(`SKIPPED: ${missing}: not installed (nginx-light, haproxy, caddy)`)
+import { missing, PROXIES, startBalancer } from './balancers.js'
+import { link, openReplica, until } from './helpers.js'
 
 /** A replica that is served, and can be taken off the network and put back. */
 async function startNode(peerId) {
@@ -75,52 +40,13 @@ async function startNode(peerId) {
   return { db, port, down, up: () => up(port) }
 }
 
-async function freePort() {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address()
-  server.close()
-  await once(server, 'close')
-  return port
-}
-
 /** The proxy before three nodes that are linked. */
-async function start({ program, file, adapt = (text) => text, args, signal = 'SIGKILL' }) {
+async function start(proxy) {
   const nodes = await Promise.all([11, 12, 13].map(startNode))
   const [a, b, c] = nodes.map(({ db }) => db)
   await Promise.all([link(a, b), link(b, c), link(c, a)])
-  const dir = tempDir()
-  const port = await freePort()
-  const ports = { 8080: port, 8011: nodes[0].port, 8012: nodes[1].port, 8013: nodes[2].port }
-  const example = fileURLToPath(new URL(`../examples/proxy/${file}`, import.meta.url))
-  const text = readFileSync(example, 'utf8').replace(/:(80\d\d)\b/g, (_, of) => `:${ports[of]}`)
-  mkdirSync(join(dir, 'logs'))
-  writeFileSync(join(dir, file), adapt(text, dir))
-  const env = { ...process.env, HOME: dir, XDG_DATA_HOME: dir, XDG_CONFIG_HOME: dir }
-  const child = spawn(program, args(dir, join(dir, file)), {
-    stdio: ['ignore', 'pipe', 'pipe'],
-    env,
-  })
-  let said = ''
-  for (const stream of [child.stdout, child.stderr]) {
-    stream.on('data', (data) => {
-      said += data
-    })
-  }
-  const ended = once(child, 'exit')
-  onTestFinished(async () => {
-    child.kill(signal)
-    await ended
-  })
-  const origin = `http://127.0.0.1:${port}`
-  await until(() => {
-    if (child.exitCode !== null) throw new Error(`${program}: ${said}`)
-    return fetch(origin).then(
-      () => true,
-      () => false,
-    )
-  })
-  return { origin, nodes }
+  const ports = nodes.map(({ port }) => port)
+  return { origin: await startBalancer(proxy, ports), nodes }
 }
 
 const nodeOf = (response) => Number(response.headers.get('x-node'))
