@@ -1,6 +1,6 @@
 // The documents say what the code does: examples run, tables name what there is, links lead somewhere.
 
-import { EventEmitter } from 'node:events'
+import { EventEmitter, once } from 'node:events'
 import {
   existsSync,
   mkdirSync,
@@ -12,9 +12,9 @@ import {
 import { dirname, join, relative } from 'node:path'
 import { execPath } from 'node:process'
 import { fileURLToPath } from 'node:url'
-import { describe, expect, it } from 'vitest'
+import express from 'express'
+import { describe, expect, it, onTestFinished } from 'vitest'
 import { Replica } from '../lib/index.js'
-import { DEFAULTS } from '../lib/options.js'
 import { eventOf, openReplica, runProcess, SEED_NULLS, tempDir } from './helpers.js'
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url))
@@ -67,20 +67,6 @@ describe('README', () => {
     }
   })
 
-  it('has an example of seeding a new node, which fetches only the difference', async () => {
-    const dir = tempDir()
-    mkdirSync(join(dir, 'node_modules'))
-    symlinkSync(ROOT, join(dir, 'node_modules', 'replic-sqlite'), 'junction')
-    const [first, ...others] = blocks(README, 'js')
-    const seeding = others.find((script) => script.includes('a.backup('))
-    for (const [i, script] of [first, seeding].entries()) {
-      writeFileSync(join(dir, `${i}.mjs`), script)
-      const { code, stdout } = await runProcess(execPath, [`${i}.mjs`], { cwd: dir })
-      expect(code).toBe(0)
-      if (i === 1) expect(stdout).toMatch(/(\d+) of \1 pages\nrows: 4\npatches fetched: 1\n$/)
-    }
-  })
-
   it('has two commands, which package.json knows', () => {
     const commands = blocks(README, 'sh')[0].match(/npm (run )?[a-z]+/g)
     expect(commands).toEqual(['npm install', 'npm run demo', 'npm test'])
@@ -108,18 +94,6 @@ describe('README', () => {
     expect(named.sort()).toEqual(methods.sort())
   })
 
-  it('names every option of open with its default, and no other', () => {
-    const UNITS = { KiB: 1024, MiB: 1024 * 1024, ms: 1, h: 3_600_000 }
-    const read = (cell) => {
-      const number = /^([\d,]+)(?: (\w+))?$/.exec(cell)
-      if (number) return Number(number[1].replaceAll(',', '')) * (UNITS[number[2]] ?? 1)
-      return { '`false`': false, "`'full'`": 'full', 'kept in the file': undefined }[cell]
-    }
-    const [, ...rows] = tableRows(README, '### Options of open')
-    const named = rows.map(([name, value]) => [quoted(name)[0], read(value)])
-    expect(Object.fromEntries(named)).toStrictEqual({ ...DEFAULTS })
-  })
-
   it('has the ratios of bench/README.md', () => {
     const lines = text('bench/README.md').split('\n')
     // A benchmark is a line with its title, and one for each side that it is compared with.
@@ -141,49 +115,31 @@ describe('README', () => {
     }
   })
 
-  it('shows how old rows are deleted', async () => {
-    const script = blocks(README, 'js').find((block) => block.includes('unsafe: true'))
-    const db = await openReplica({ ddl: SEED_NULLS })
-    await db.upsert('myTable', [
-      { id: 1, tenantId: 1, deletedAt: 1_600_000_000_000 },
-      { id: 2, tenantId: 1, deletedAt: 1_800_000_000_000 },
-      { id: 3, tenantId: 1 },
-    ])
-    const run = new (async () => {}).constructor('db', script)
-    await run(db)
-    for (const table of ['myTable', 'myTable_patches']) {
-      expect(await db.all(`SELECT id FROM ${table} ORDER BY id`)).toEqual([{ id: 2 }, { id: 3 }])
-    }
-  })
-
-  it('shows how metrics are served', async () => {
-    const script = blocks(README, 'js').find((block) => block.includes('METRICS_CONTENT_TYPE'))
-    const dir = tempDir()
-    mkdirSync(join(dir, 'node_modules'))
-    symlinkSync(ROOT, join(dir, 'node_modules', 'replic-sqlite'), 'junction')
-    const program = `import { Replica } from 'replic-sqlite'
-      ${script.replace('createServer((', 'const server = createServer((').replace('9464', '0')}
-      const db = await Replica.open('a.db')
-      if (!server.listening) await new Promise((resolve) => server.on('listening', resolve))
-      const answer = await fetch('http://127.0.0.1:' + server.address().port)
-      console.log(answer.headers.get('content-type'), (await answer.text()).split('\\n')[0])
-      server.close()
-      server.closeAllConnections()`
-    writeFileSync(join(dir, 'serve.mjs'), program)
-    expect(await runProcess(execPath, ['serve.mjs'], { cwd: dir })).toMatchObject({
-      stderr: '',
-      stdout:
-        'application/openmetrics-text; version=1.0.0; charset=utf-8 # TYPE replic_replica info\n',
-    })
-  })
-
   it('names every event', () => {
-    const [, ...rows] = tableRows(README, '### Events')
-    const named = rows.map(([name]) => quoted(name)[0])
+    const [, cell] = tableRows(README, '## API').find(([name]) => name.includes('db.on('))
     const interfaceText = /interface Events \{(.*?)^\}/ms.exec(text('types/index.d.ts'))[1]
-    expect(named.sort()).toEqual(
+    expect(quoted(cell).sort()).toEqual(
       [...interfaceText.matchAll(/^ {2}(\w+): \[/gm)].map((match) => match[1]).sort(),
     )
+  })
+
+  it('shows how to read your own write, in a line', async () => {
+    const [, line] = blocks(README, 'js')
+    const db = await openReplica()
+    const app = express()
+    new Function('app', 'db', line)(app, db)
+    app.post('/', async (_req, res) => res.json(await db.upsert('note', { id: 1 })))
+    const server = app.listen(0, '127.0.0.1')
+    onTestFinished(() => server.close())
+    await once(server, 'listening')
+    const url = `http://127.0.0.1:${server.address().port}`
+    const answer = await fetch(url, { method: 'POST' })
+    expect(answer.headers.get('x-replic-token')).toBe(await answer.json())
+  })
+
+  it('has no other program that nobody runs', () => {
+    expect(blocks(README, 'js')).toHaveLength(2)
+    expect(blocks(README, 'sh')).toHaveLength(1)
   })
 })
 
@@ -209,6 +165,27 @@ describe('docs/errors.md', () => {
 })
 
 describe('docs/metrics.md', () => {
+  it('shows how they are served', async () => {
+    const script = blocks(text('docs/metrics.md'), 'js')[0]
+    const dir = tempDir()
+    mkdirSync(join(dir, 'node_modules'))
+    symlinkSync(ROOT, join(dir, 'node_modules', 'replic-sqlite'), 'junction')
+    const program = `import { Replica } from 'replic-sqlite'
+      ${script.replace('createServer((', 'const server = createServer((').replace('9464', '0')}
+      const db = await Replica.open('a.db')
+      if (!server.listening) await new Promise((resolve) => server.on('listening', resolve))
+      const answer = await fetch('http://127.0.0.1:' + server.address().port)
+      console.log(answer.headers.get('content-type'), (await answer.text()).split('\\n')[0])
+      server.close()
+      server.closeAllConnections()`
+    writeFileSync(join(dir, 'serve.mjs'), program)
+    expect(await runProcess(execPath, ['serve.mjs'], { cwd: dir })).toMatchObject({
+      stderr: '',
+      stdout:
+        'application/openmetrics-text; version=1.0.0; charset=utf-8 # TYPE replic_replica info\n',
+    })
+  })
+
   it('names every metric with its type, and no other', async () => {
     const headings = ['## The replica', '## Links']
     const rows = headings.flatMap((heading) => tableRows(text('docs/metrics.md'), heading).slice(1))

@@ -94,6 +94,17 @@ describe('types name what is there', () => {
     expect(names('OpenOptions').sort()).toEqual(Object.keys(DEFAULTS).sort())
   })
 
+  it('and the default of each', () => {
+    const UNITS = { KiB: 1024, MiB: 1024 ** 2, ms: 1, hours: 3_600_000 }
+    for (const { name, doc } of membersOf('OpenOptions')) {
+      const [, number, unit] = /Default:? ([\d,]+)(?: (\w+))?/.exec(doc) ?? []
+      const said = number && Number(number.replaceAll(',', '')) * (UNITS[unit] ?? 1)
+      const [, word] = /(?:'(\w+)' \(default\))/.exec(doc) ?? []
+      const isFalse = /Default false/.test(doc) ? false : undefined
+      expect([name, said ?? word ?? isFalse]).toEqual([name, DEFAULTS[name]])
+    }
+  })
+
   it('status() of linked replicas', async () => {
     const [a, b] = [await openReplica(), await openReplica()]
     await link(a, b)

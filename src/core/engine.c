@@ -192,10 +192,11 @@ static int check_keys(replic *r, const replic__table *t) {
   for (int i = 0; i < t->n_keys; i++) {
     replic_value *key = &t->values[i];
     if (key->type <= REPLIC_NULL)
-      return replic__fail(r, REPLIC_EKEY,
-                          "%s.%s is part of the primary key and needs a value (NaN is NULL): keys are made by the "
-                          "application, for example with randomUUID()",
-                          t->name, t->fields[i].name);
+      return replic__fail(
+          r, REPLIC_EKEY,
+          "%s.%s is part of the primary key and needs a value (NaN is NULL): keys are made by the "
+          "application, for example with randomUUID()",
+          t->name, t->fields[i].name);
     /* 1 and 1.0 are one key, and shall be the same bytes on every peer */
     if (t->fields[i].untyped && key->type == REPLIC_REAL && key->d >= -9223372036854775808.0 &&
         key->d < 9223372036854775808.0 && floor(key->d) == key->d) {
@@ -212,8 +213,11 @@ static int write_row(replic *r, replic__table *t, int kind, group *g) {
   if (rc == REPLIC_OK && kind == REPLIC_DELETE) {
     rc = replic__row_exists(r, t, t->values, &exists);
     if (rc == REPLIC_OK && !exists)
-      rc = replic__fail(r, REPLIC_ENOTFOUND, "%s has no row with this primary key: if another peer has written it, waitFor() its token "
-                        "first", t->name);
+      rc = replic__fail(r, REPLIC_ENOTFOUND,
+                        "%s has no row with this primary key: if another peer has written it, "
+                        "waitFor() its token "
+                        "first",
+                        t->name);
     t->values[t->deleted_at] = (replic_value){.type = REPLIC_INT, .i = g->patched_at};
   }
   if (rc != REPLIC_OK) return rc;

@@ -58,11 +58,11 @@ int replic__identity_open(replic *r) {
   for (size_t i = 0; rc == SQLITE_OK && i < sizeof locks / sizeof *locks; i++)
     rc = id->file->pMethods->xLock(id->file, locks[i]);
   if ((rc & 0xff) == SQLITE_BUSY)
-    return replic__fail(
-        r, REPLIC_ELOCKED,
-        "%s is open in another Replica, in this process or another one: close that one first, share it "
-        "within the process, or give this process a file and a link of its own",
-        main_path);
+    return replic__fail(r, REPLIC_ELOCKED,
+                        "%s is open in another Replica, in this process or another one: close that "
+                        "one first, share it "
+                        "within the process, or give this process a file and a link of its own",
+                        main_path);
   if (rc != SQLITE_OK)
     return replic__fail(r, rc, "%s: cannot be locked (%s)", id->name, sqlite3_errstr(rc));
 

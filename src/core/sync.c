@@ -361,8 +361,10 @@ static int on_hello(replic *r, link *l, replic__reader *in) {
   if (in->failed) return replic__malformed(r, l, "HELLO");
   int own = peer == r->peer_id;
   if (!own && ((l->expected && peer != l->expected) || (l->peer && peer != l->peer)))
-    return replic__fail(r, REPLIC_EPEER, "peer %u was expected, and peer %u answered: correct the address or the peerId",
-                        l->peer ? l->peer : l->expected, peer);
+    return replic__fail(
+        r, REPLIC_EPEER,
+        "peer %u was expected, and peer %u answered: correct the address or the peerId",
+        l->peer ? l->peer : l->expected, peer);
   l->peer = peer;
   l->instance = instance;
   for (uint32_t last = 0; n > 0; n--) {
