@@ -11,6 +11,7 @@ import { debuglog } from 'node:util'
 import { backup as copyTo } from './backup.js'
 import { load as loadRows } from './bulk.js'
 import { ReplicError, usage } from './errors.js'
+import { placeWarning } from './file-system.js'
 import { checkSocket, Links } from './link.js'
 import { addon } from './load.js'
 import { toMetrics } from './metrics.js'
@@ -135,6 +136,8 @@ export class Replica extends EventEmitter {
     }
     this.#native = new (addon().Connection)(this.#path, config, (batch) => this.#onBatch(batch))
     const opened = await this.#native.open()
+    const warning = placeWarning(this.#path)
+    if (warning) process.emitWarning(warning, 'ReplicWarning')
     this.#peerId = opened.peerId
     this.#setTables(opened.tables)
     this.#pendingPatches = opened.pending

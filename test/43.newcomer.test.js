@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { execPath } from 'node:process'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { describe, expect, it } from 'vitest'
+import { placeWarning } from '../lib/file-system.js'
 import { patchesTable, Replica } from '../lib/index.js'
 import { connect as dialHttp } from '../lib/transport/http.js'
 import { connect, listen } from '../lib/transport/tcp.js'
@@ -107,6 +108,17 @@ describe('opening', () => {
         expect(text).toContain(word)
       }
     }
+  })
+
+  it('a file on a network file system, which is a warning', async () => {
+    const path = join(tempDir(), 'a.db')
+    const text = placeWarning(path, (of) => ({ type: of === path ? 0x6969 : 0 })) // as a mount of NFS says
+    for (const word of [path, 'network file system (NFS)', 'use a local disk']) {
+      expect(text).toContain(word)
+    }
+    await openReplica({ path })
+    expect(placeWarning(path)).toBe(undefined)
+    expect(placeWarning(join(path, 'none'))).toBe(undefined)
   })
 
   it('a copied file under a peerId that is taken', async () => {
