@@ -46,7 +46,13 @@ function show(todos, peerId) {
     if (document.activeElement !== title) title.value = todo.title // not what somebody is writing
     return row
   })
-  element('todos').replaceChildren(...shown)
+  // What stays is not touched: somebody may be writing there.
+  for (const row of rows.values()) if (!shown.includes(row)) row.remove()
+  let next = element('todos').firstChild
+  for (const row of shown) {
+    if (row === next) next = next.nextSibling
+    else element('todos').insertBefore(row, next)
+  }
 }
 
 function makeRow(id) {
