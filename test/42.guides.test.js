@@ -1,11 +1,13 @@
 // The programs in the guides run, and print what the guides say. A block of `js` is a program (its first line may say
 // the name of its file, for others to import); a block of `text` after it is what it prints.
 
+import { spawnSync } from 'node:child_process'
 import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { execPath } from 'node:process'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
+import { isTested } from './chaos/play.js'
 import { runProcess, startProcess, tempDir } from './helpers.js'
 import { bunProgram } from './programs.js'
 import { freePort } from './servers.js'
@@ -157,6 +159,25 @@ describe('docs/deployment.md', () => {
     const there = await (await fetch(`http://127.0.0.1:${httpB}`)).json()
     expect(there.map(({ text }) => text)).toEqual(texts.sort())
   })
+})
+
+describe('docs/deployment.md', () => {
+  const { error } = spawnSync('systemd-analyze', ['--version'])
+  const obstacle = error ? { why: 'there is no systemd-analyze (package systemd)' } : null
+
+  it.skipIf(!isTested('the unit of docs/deployment.md', obstacle))(
+    'has a unit that systemd takes',
+    () => {
+      const { body } = blocksOf('deployment').find(({ language }) => language === 'ini')
+      const path = join(tempDir(), 'notes.service')
+      writeFileSync(path, body.replace('/usr/bin/node', execPath))
+      const { status, stderr } = spawnSync('systemd-analyze', ['verify', path], {
+        encoding: 'utf8',
+      })
+      expect(stderr.split('\n').filter((line) => line.includes('notes.service'))).toEqual([])
+      expect(status).toBe(0)
+    },
+  )
 })
 
 describe('docs/data-modelling.md', () => {
