@@ -39,6 +39,7 @@
       'sources': [
         'src/core/backup.c',
         'src/core/check.c',
+        'src/core/checkpoint.c',
         'src/core/clock.c',
         'src/core/compact.c',
         'src/core/definition.c',
@@ -87,6 +88,7 @@
       'dependencies': ['replic_core'],
       'sources': [
         'src/napi/addon.cc',
+        'src/napi/checkpoints.cc',
         'src/napi/connection.cc',
         'src/napi/cursor.cc',
         'src/napi/error.cc',

@@ -2,6 +2,7 @@
 
 import { benches as applying } from './apply.js'
 import { benches as catchingUp } from './catchup.js'
+import { benches as fanningOut } from './fanout.js'
 import { benches as waiting } from './latency.js'
 import { benches as looping } from './loop.js'
 import { benches as opening } from './open.js'
@@ -15,6 +16,7 @@ export const ALL = [
   ...catchingUp,
   ...reading,
   ...waiting,
+  ...fanningOut,
   ...space,
   ...looping,
   ...opening,

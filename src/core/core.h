@@ -23,6 +23,7 @@
  *   check.c     may a table be replicated?
  *   guard.c     SQL of the application's own
  *   identity.c  <file>-replic: lock and witness
+ *   checkpoint.c from the WAL into the file, while the writing goes on
  *   query.c     reading: connections of their own, without the rest of the core
  *   error.c     texts, codes, events
  *
@@ -257,6 +258,7 @@ struct replic {
   int lost; /* SQLite rolled the batch's transaction back on its own: nothing more can be done in it
              */
   int merging;        /* CHECKs and foreign keys are off */
+  int64_t wal_pages;  /* checkpoint.c: after the last commit */
   int64_t n_internal; /* tables of the engine's own; all are created at open */
   char *error;
   replic__auth auth;
@@ -353,6 +355,11 @@ int replic__identity_settle(replic *r); /* who am I? needs the vector and a tran
 /* After each commit: the last own sequence, which may lag. A failure: the peerId is not kept. */
 int replic__identity_witness(replic *r);
 void replic__identity_close(replic *r);
+
+/* checkpoint.c: SQLite makes no checkpoints of its own in the commits from here on. */
+void replic__checkpoint_by_caller(replic *r);
+/* For other programs that have the file open; another Replica cannot. */
+enum { REPLIC__BUSY_TIMEOUT_MS = 5000 };
 
 /* ---- error.c ----------------------------------------------------------------------------------------------- */
 

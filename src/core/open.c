@@ -18,8 +18,6 @@
 #include "core.h"
 
 #define MIB (1024 * 1024)
-#define BUSY_TIMEOUT_MS                                                                            \
-  5000           /* for other programs that have the file open; another Replica cannot */
 #define LAYOUT 2 /* of the internal tables */
 
 /* ---- small helpers over SQLite ---- */
@@ -99,7 +97,7 @@ static int open_database(replic *r) {
   if (sqlite3_db_readonly(r->db, "main") == 1)
     return replic__fail(r, SQLITE_READONLY, "%s cannot be written: change its permissions",
                         r->path);
-  sqlite3_busy_timeout(r->db, BUSY_TIMEOUT_MS);
+  sqlite3_busy_timeout(r->db, REPLIC__BUSY_TIMEOUT_MS);
   if (r->config.trace) sqlite3_trace_v2(r->db, SQLITE_TRACE_STMT, trace_sql, r);
   return replic__identity_open(r);
 }
@@ -212,6 +210,7 @@ static int set_up(replic *r) {
   if (rc == REPLIC_OK) replic__vector_settle(r);
   if (rc == REPLIC_OK) rc = replic__identity_witness(r); /* what fork.c has issued */
   r->clock_committed = r->clock;
+  if (rc == REPLIC_OK && r->config.calls_checkpoint) replic__checkpoint_by_caller(r);
   /* what a killed process had written to the WAL and not synced counts as committed now (I4) */
   return rc == REPLIC_OK ? replic__exec(r, "PRAGMA wal_checkpoint") : rc;
 }

@@ -65,6 +65,9 @@ typedef struct replic_config {
   size_t slice_bytes; /* 256 KiB: a PATCHES frame ends at the first group boundary beyond it */
   size_t early_bytes; /* 4 MiB: frames kept that arrived before their predecessors */
   size_t ring_bytes;  /* 4 MiB: recent frames kept encoded, so that one encoding serves all links */
+  int calls_checkpoint; /* 1: the caller sees to checkpoints (replic_checkpointer_run), and no
+                           commit waits for one; 0: SQLite makes them in the commits, every 4,000
+                           pages */
   int trace; /* 1: REPLIC_EVENT_TRACE events tell what is written, sent, received, applied */
 } replic_config;
 
@@ -254,6 +257,32 @@ typedef struct replic_compaction {
  * deletes those of the same keys that win no cell any more. What wins a cell stays, and the newest
  * patch of a key. Errors: SQLITE_… (nothing of this slice is done). */
 int replic_compact(replic *r, int64_t older_than_ms, int64_t max_patches, replic_compaction *out);
+
+/* ---- checkpoints ------------------------------------------------------------------------------------------ */
+
+/* Where config.calls_checkpoint is set. How many pages the WAL had at the end of the last commit.
+ * It becomes small again when a commit has begun the WAL anew. */
+int64_t replic_wal_pages(const replic *r);
+/* Between two batches: moves what is left of the WAL into the file, so that the next commit begins
+ * it anew. Not where a reader needs it; above 0, it waits for readers, at most `wait_ms`. While a
+ * checkpointer runs, or in a batch, it does nothing. Never fails: what is not moved stays in the
+ * WAL. */
+void replic_checkpoint(replic *r, int wait_ms);
+
+/* A connection that only moves pages from the WAL into the file, on a thread of its own, at any
+ * time between replic_open and replic_close. */
+typedef struct replic_checkpointer replic_checkpointer;
+/* `*out` is set even on failure (except when memory is exhausted: NULL), and must then be closed
+ * all the same. */
+int replic_checkpointer_open(const char *path, replic_checkpointer **out);
+/* Moves what the WAL holds now, as far as no reader needs it, and syncs the file; commits go on
+ * meanwhile. `*pages`: how many the WAL held, `*moved`: how many of them are in the file by now.
+ * Errors: SQLITE_BUSY (another program makes a checkpoint), SQLITE_INTERRUPT, SQLITE_… (disk). */
+int replic_checkpointer_run(replic_checkpointer *c, int64_t *pages, int64_t *moved);
+/* From any thread: the one call that may overlap another. */
+void replic_checkpointer_interrupt(replic_checkpointer *c);
+/* NULL is allowed. Never fails. */
+void replic_checkpointer_close(replic_checkpointer *c);
 
 /* ---- links ------------------------------------------------------------------------------------------------ */
 

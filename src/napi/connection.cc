@@ -100,6 +100,7 @@ static bool read_config(Napi::Object from, replic_config *config, Limits *limits
   config->slice_bytes = reader.size("sliceBytes");
   config->early_bytes = reader.size("earlyBytes");
   config->ring_bytes = reader.size("ringBytes");
+  config->calls_checkpoint = 1; // checkpoints.h
   config->trace = reader.truth("trace");
   limits->max_queue_calls = reader.size("maxQueueCalls");
   limits->max_queue_bytes = reader.size("maxQueueBytes");

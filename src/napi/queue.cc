@@ -93,6 +93,7 @@ void Batch::run() {
   bool was_open = state->core;
   free_list(spent);
   spent = nullptr;
+  if (rest_ms >= 0 && was_open) replic_checkpoint(state->core, rest_ms);
   if (!in_step && jobs.first()->order() == WriteJob::Order::grouped)
     run_transaction();
   else
@@ -103,6 +104,7 @@ void Batch::run() {
   report.links_changed = report.links_changed || state->tell_links;
   if (was_open) report.collect(state->core, state->tables);
   state->tally.read(state->core);
+  wal_pages = replic_wal_pages(state->core);
 }
 
 void Batch::run_transaction() {
@@ -135,6 +137,7 @@ void Batch::free_list(Batch *list) {
 void Batch::finish(napi_env env) {
   state->batch = nullptr;
   state->figures = state->tally;
+  state->checkpoints.after_batch(*state, wal_pages);
   state->pump();
   while (WriteJob *job = jobs.pop()) {
     job->done(*state);
@@ -263,7 +266,10 @@ void State::start_batch() {
   WriteJob *first = migrating ? steps.first() : writes.first();
   if (migrating && !first) return;
   bool has_frames = frames.first() && phase == Phase::open; // the core is gone once close has run
-  if (first ? first->order() == WriteJob::Order::last && !reads.idle() : !has_frames) return;
+  if (!first && !has_frames) return;
+  if (!migrating && checkpoints.must_wait()) return;
+  if (first && first->order() == WriteJob::Order::last && !(reads.idle() && !checkpoints.busy()))
+    return;
   Batch *next = new (std::nothrow) Batch(this);
   if (!next) return;
   if (migrating) {
@@ -276,6 +282,7 @@ void State::start_batch() {
     take(writes, next->jobs, BATCH_BYTES);
     if (has_frames) take(frames, next->jobs, BATCH_FRAME_BYTES);
   }
+  if (!migrating) next->rest_ms = checkpoints.take_rest();
   std::swap(next->spent, spent);
   batch = next;
   next->start();
@@ -309,6 +316,7 @@ void State::close_core() {
 void State::interrupt() {
   if (core) replic_interrupt(core);
   reads.interrupt();
+  checkpoints.interrupt();
 }
 
 void State::die() {
@@ -343,5 +351,6 @@ void State::dispose() {
   frames.clear();
   steps.clear();
   reads.discard();
+  checkpoints.discard(*this);
   close_core();
 }

@@ -10,7 +10,7 @@
 //
 // At most one Batch is under way. Its finish() starts the next one before it settles anything, so
 // that the disk works while JavaScript does. Reads go the same way, over a few connections of their
-// own: reader.h.
+// own: reader.h. So do checkpoints: checkpoints.h.
 //
 // Nothing is locked on these ways: a Batch and its jobs belong to one thread at a time. The mutex
 // is for the one who may come in between, the end of the environment: teardown() waits until no
@@ -26,6 +26,7 @@
 #include <mutex>
 #include <string>
 
+#include "checkpoints.h"
 #include "job.h"
 #include "reader.h"
 #include "report.h"
@@ -85,6 +86,8 @@ struct Batch : Work {
   using Work::Work;
   JobList<WriteJob> jobs;
   bool in_step = false; // one job of State::steps
+  int rest_ms = -1;     // Checkpoints::take_rest
+  int64_t wal_pages = 0;
   Report report;
   Batch *spent = nullptr; // batches whose outboxes are to be freed
   void discard() override;
@@ -131,6 +134,7 @@ struct State {
   bool tick_waits = false;
   Figures figures; // as of the last batch that has finished
   ReadPool reads;
+  Checkpoints checkpoints;
 
   void retain();
   void release();    // the last one deletes the state

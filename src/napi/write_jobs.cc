@@ -231,6 +231,7 @@ napi_value FlushJob::result(napi_env env) {
 
 void CloseJob::run(Batch &batch) {
   batch.state->reads.close();
+  batch.state->checkpoints.close(*batch.state);
   batch.state->close_core();
 }
 

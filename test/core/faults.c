@@ -413,6 +413,33 @@ static int run_sums(cluster *c) {
   return rc;
 }
 
+/* ---- checkpoints ---- */
+
+/* From here on peer 0 makes none in its commits. */
+static void prepare_checkpoint(cluster *c) {
+  peer *p = &c->peers[0];
+  CHECK_OK(p->r, run_write(c));
+  cluster_settle(c);
+  peer_stop(p);
+  p->config.calls_checkpoint = 1;
+  peer_start(p);
+  upsert(p, "t", ROW({"id", v_int(1)}, {"at", v_text("AB")}));
+}
+
+/* The writer's own never fails: what it could not move is in the WAL. */
+static int run_checkpoint(cluster *c) {
+  peer *p = &c->peers[0];
+  replic_checkpointer *checkpointer;
+  int64_t pages = 0, moved = 0;
+  int rc = replic_checkpointer_open(p->config.path, &checkpointer);
+  if (rc == REPLIC_OK) rc = replic_checkpointer_run(checkpointer, &pages, &moved);
+  replic_checkpointer_close(checkpointer);
+  if (rc == REPLIC_OK) CHECK(pages > 0 && moved == pages);
+  replic_checkpoint(p->r, 0);
+  fault_disarm();
+  return rc;
+}
+
 /* ---- retention, jumps, forks ---- */
 
 static void put_row(peer *p, int64_t id, const char *v) {
@@ -553,6 +580,7 @@ const work FAULT_HEARTBEAT = {prepare_row, run_tick, check_written};
 const work FAULT_SQL = {prepare_nothing, run_sql_of_the_application, check_one_row};
 const work FAULT_MIGRATION = {prepare_nothing, run_migrate, check_migrated};
 const work FAULT_BACKUP = {prepare_backup, run_backup, check_written};
+const work FAULT_CHECKPOINT = {prepare_checkpoint, run_checkpoint, check_written};
 const work FAULT_SUMS = {prepare_row, run_sums, check_written};
 const work FAULT_UPGRADE = {prepare_layout_1, run_open, check_upgraded};
 const work FAULT_UNKNOWN = {prepare_unknown, run_receive, check_pending};

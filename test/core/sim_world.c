@@ -460,6 +460,7 @@ static sim_peer *add_peer(world *w) {
   p->config.early_bytes = EARLY[rng_below(&s->g, COUNT(EARLY))];
   p->config.ring_bytes = RINGS[rng_below(&s->g, COUNT(RINGS))];
   p->config.trace = s->trace && env_number("TRACE", 0) > 1;
+  p->config.calls_checkpoint = s->next_id % 2;
   if (rng_chance(&s->g, 15)) p->config.peer_id = s->next_id; /* an application that gives its own */
   start(p);
   CHECK_OK(p->r, replic_migrate(p->r, sim_peer_now(p), 1, DDL, ""));
@@ -624,6 +625,22 @@ static void step_end(world *w, sim_peer *p) {
 
 /* A snapshot of the files while the peer runs, or puts it back: with the -replic that is there,
  * which is newer, or without it, as if the file had come from elsewhere. */
+/* By another program, or by the caller, on the connection that writes or beside it. */
+static void step_checkpoint(sim_peer *p, int mode) {
+  replic_checkpointer *c;
+  int64_t pages, moved;
+  if (!p->config.calls_checkpoint) {
+    sqlite3_wal_checkpoint_v2(sim_sql(p), "main", mode, NULL, NULL);
+  } else if (mode % 2) {
+    replic_checkpoint(p->r, mode / 2);
+  } else {
+    if (replic_checkpointer_open(p->config.path, &c) == REPLIC_OK)
+      replic_checkpointer_run(c, &pages, &moved);
+    replic_checkpointer_close(c);
+  }
+  if (disk_failed(p)) stop(p, SIM_KILL, false);
+}
+
 static void step_backup(world *w, sim_peer *p) {
   static const char *const SUFFIXES[] = {"", "-wal"};
   mind *mine = mind_of(p);
@@ -724,8 +741,7 @@ static void step(world *w) {
   } else if (what < 94) {
     if (w->may.leaves) step_leave(w, rng_chance(g, 30) && down ? down : p);
   } else {
-    sqlite3_wal_checkpoint_v2(sim_sql(p), "main", (int)rng_below(g, 4), NULL, NULL);
-    if (disk_failed(p)) stop(p, SIM_KILL, false);
+    step_checkpoint(p, (int)rng_below(g, 4));
   }
 }
 

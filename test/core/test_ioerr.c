@@ -182,6 +182,10 @@ static void a_backup(void) {
   fault_everywhere(&INPUT_OUTPUT, &FAULT_BACKUP, 1);
 }
 
+static void checkpoints_of_the_callers(void) {
+  fault_everywhere(&INPUT_OUTPUT, &FAULT_CHECKPOINT, 1);
+}
+
 static void sums_of_a_snapshot(void) {
   fault_everywhere(&INPUT_OUTPUT, &FAULT_SUMS, 1);
 }
@@ -225,6 +229,7 @@ int main(int argc, char **argv) {
       TEST(opening),
       TEST(opening_a_file_of_an_earlier_layout),
       TEST(a_backup),
+      TEST(checkpoints_of_the_callers),
       TEST(sums_of_a_snapshot),
       TEST(retention),
       TEST(a_jump),

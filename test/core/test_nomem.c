@@ -81,6 +81,10 @@ static void a_backup(void) {
   fault_everywhere(&ALLOCATION, &FAULT_BACKUP, 3);
 }
 
+static void checkpoints_of_the_callers(void) {
+  fault_everywhere(&ALLOCATION, &FAULT_CHECKPOINT, 1);
+}
+
 static void sums_of_a_snapshot(void) {
   fault_everywhere(&ALLOCATION, &FAULT_SUMS, 2);
 }
@@ -125,6 +129,7 @@ int main(int argc, char **argv) {
       TEST(opening),
       TEST(opening_a_file_of_an_earlier_layout),
       TEST(a_backup),
+      TEST(checkpoints_of_the_callers),
       TEST(sums_of_a_snapshot),
       TEST(retention),
       TEST(a_jump),

@@ -1,0 +1,85 @@
+/* checkpoint.c - what the WAL holds goes into the database file, while the writing goes on.
+ *
+ * SQLite makes its checkpoints in the commit that makes the WAL long: that one then waits for the
+ * disk twice. Here the caller has them made on a thread and a connection of its own, and
+ *
+ *   1. a checkpointer moves what is in the WAL when it begins (SQLite's PASSIVE: it stops before
+ *      what a reader still needs, and waits for nobody), and syncs the file
+ *   2. meanwhile the writer has added to the WAL; when that is little, it moves it itself, between
+ *      two batches. Now all of the WAL is in the file, so the next commit begins it anew
+ *
+ * Nothing of what SQLite does for durability is left out: it syncs the WAL before the first page
+ * goes into the file, and the file before the WAL begins anew. A crash at any point leaves a WAL
+ * that says everything. As with SQLite's own, a checkpoint that fails is no failure of a call: what
+ * it has not moved stays in the WAL, and it is tried again. */
+#include <string.h>
+
+#include "core.h"
+
+struct replic_checkpointer {
+  sqlite3 *db;
+  int moved; /* pages, as of the last run */
+};
+
+/* ---- the writing connection ---- */
+
+static int note_pages(void *ctx, sqlite3 *db, const char *name, int pages) {
+  (void)db, (void)name;
+  ((replic *)ctx)->wal_pages = pages;
+  return SQLITE_OK;
+}
+
+void replic__checkpoint_by_caller(replic *r) {
+  sqlite3_wal_hook(r->db, note_pages, r); /* in the place of SQLite's own, which checkpoints */
+}
+
+int64_t replic_wal_pages(const replic *r) {
+  return r->wal_pages;
+}
+
+void replic_checkpoint(replic *r, int wait_ms) {
+  int mode = wait_ms > 0 ? SQLITE_CHECKPOINT_RESTART : SQLITE_CHECKPOINT_PASSIVE;
+  if (r->in_batch) return;
+  sqlite3_busy_timeout(r->db, wait_ms); /* of which PASSIVE makes no use */
+  sqlite3_wal_checkpoint_v2(r->db, "main", mode, NULL, NULL);
+  sqlite3_busy_timeout(r->db, REPLIC__BUSY_TIMEOUT_MS);
+}
+
+/* ---- the other one ---- */
+
+int replic_checkpointer_open(const char *path, replic_checkpointer **out) {
+  replic_checkpointer *c = *out = sqlite3_malloc64(sizeof *c);
+  if (!c) return SQLITE_NOMEM;
+  memset(c, 0, sizeof *c);
+  int rc = sqlite3_open_v2(
+      path, &c->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE, NULL);
+  /* only the first read tells SQLite that there is a WAL */
+  if (rc == SQLITE_OK)
+    rc = sqlite3_exec(c->db, "SELECT 1 FROM main.sqlite_schema", NULL, NULL, NULL);
+  return rc;
+}
+
+int replic_checkpointer_run(replic_checkpointer *c, int64_t *pages, int64_t *moved) {
+  int in_wal = 0, in_file = 0;
+  sqlite3_file *file = NULL;
+  int rc = sqlite3_wal_checkpoint_v2(c->db, "main", SQLITE_CHECKPOINT_PASSIVE, &in_wal, &in_file);
+  /* SQLite syncs the file only where nothing was added to the WAL meanwhile. The writer, when it
+   * moves the rest, shall find little to sync. */
+  if (rc == SQLITE_OK && in_file > 0 && in_file != c->moved)
+    rc = sqlite3_file_control(c->db, "main", SQLITE_FCNTL_FILE_POINTER, &file);
+  if (rc == SQLITE_OK && file) rc = file->pMethods->xSync(file, SQLITE_SYNC_NORMAL);
+  if (rc == SQLITE_OK) c->moved = in_file;
+  *pages = in_wal > 0 ? in_wal : 0;
+  *moved = rc == SQLITE_OK && in_file > 0 ? in_file : 0;
+  return rc;
+}
+
+void replic_checkpointer_interrupt(replic_checkpointer *c) {
+  if (c->db) sqlite3_interrupt(c->db);
+}
+
+void replic_checkpointer_close(replic_checkpointer *c) {
+  if (!c) return;
+  sqlite3_close(c->db);
+  sqlite3_free(c);
+}

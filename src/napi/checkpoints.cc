@@ -1,0 +1,88 @@
+#include "checkpoints.h"
+
+#include <new>
+
+#include "queue.h"
+
+class Checkpoints::Pass : public Work {
+public:
+  Pass(State *owner, Checkpoints &of) : Work(owner), checkpoints_(of) {}
+  void discard() override {
+    if (checkpoints_.pass_ == this) checkpoints_.pass_ = nullptr;
+  }
+
+protected:
+  void run() override;
+  void finish(napi_env env) override;
+
+private:
+  Checkpoints &checkpoints_;
+  int code_ = REPLIC_OK;
+  int64_t pages_ = 0, moved_ = 0;
+};
+
+void Checkpoints::Pass::run() {
+  replic_checkpointer *opened = checkpoints_.db_;
+  if (!opened) {
+    code_ = replic_checkpointer_open(state->path.c_str(), &opened);
+    if (code_ != REPLIC_OK) return replic_checkpointer_close(opened);
+    std::lock_guard<std::mutex> lock(state->mutex);
+    checkpoints_.db_ = opened;
+  }
+  code_ = replic_checkpointer_run(opened, &pages_, &moved_);
+}
+
+void Checkpoints::Pass::finish(napi_env) {
+  Checkpoints &all = checkpoints_;
+  int64_t rest = all.pages_ - moved_;
+  bool stopped = moved_ < pages_; // by a reader
+  all.pass_ = nullptr;
+  all.next_ = all.pages_ + EACH;
+  if (all.pages_ >= LONG) {
+    // should only this connection fail, the writing one does it
+    all.has_rest_ = rest <= REST || code_ != REPLIC_OK;
+    if (!all.has_rest_ && !stopped) all.start(*state);
+  }
+  state->pump();
+  delete this;
+}
+
+void Checkpoints::start(State &state) {
+  pass_ = new (std::nothrow) Pass(&state, *this);
+  if (pass_) pass_->start(); // else after the next Batch
+}
+
+void Checkpoints::after_batch(State &state, int64_t pages) {
+  // With FULL the commits have synced the WAL, and a Pass has little to do before it is long.
+  if (pages < pages_ || pages_ == 0) next_ = state.config.normal_durability ? EACH : LONG;
+  pages_ = pages;
+  if (pages_ >= next_ && !pass_ && !has_rest_) start(state);
+}
+
+bool Checkpoints::must_wait() const {
+  return pass_ && pages_ >= MOST;
+}
+
+int Checkpoints::take_rest() {
+  int wait_ms = !has_rest_ ? -1 : pages_ >= MOST ? READERS_MS : 0;
+  has_rest_ = false;
+  return wait_ms;
+}
+
+void Checkpoints::close(State &state) {
+  replic_checkpointer *closing = db_;
+  {
+    std::lock_guard<std::mutex> lock(state.mutex);
+    db_ = nullptr; // interrupted no more
+  }
+  replic_checkpointer_close(closing);
+}
+
+void Checkpoints::discard(State &state) {
+  pass_ = nullptr;
+  close(state);
+}
+
+void Checkpoints::interrupt() {
+  if (db_) replic_checkpointer_interrupt(db_);
+}

@@ -1,0 +1,54 @@
+// checkpoints.h - when the WAL goes into the database file, and on which thread (checkpoint.c).
+//
+//   a Batch ends:  the WAL has become long               -> a Pass, while further Batches run
+//   a Pass ends:   what has been added meanwhile is little -> the next Batch moves it and begins
+//                  it is not                             -> another Pass
+//   the WAL is at its bound, and a Pass under way          -> no Batch begins before that has ended
+//
+// So the WAL exceeds its bound by no more than two Batches, unless a reader holds a snapshot: then
+// nothing can be moved, and it grows with what is written. Without writing nothing is done here,
+// and what is left in the WAL goes into the file when that is closed.
+#pragma once
+
+#include <napi.h>
+
+#include <cstdint>
+
+#include "replic.h"
+
+struct State;
+
+class Checkpoints {
+public:
+  // ---- main thread only
+  void after_batch(State &state, int64_t pages); // `pages`: in the WAL
+  bool must_wait() const;                        // no Batch may begin now
+  // The Batch that begins now is to move the rest, and to wait so long for readers: -1: it is not.
+  int take_rest();
+  bool busy() const {
+    return pass_;
+  }
+  void discard(State &state); // while nothing runs
+
+  // ---- the thread of the CloseJob, while not busy
+  void close(State &state);
+
+  // ---- any thread, under State::mutex
+  void interrupt();
+
+private:
+  class Pass;
+  void start(State &state);
+
+  // In pages, of 4 KiB as SQLite has them. 16 MiB are long, 1 MiB is little, 32 MiB is the bound.
+  static const int64_t EACH = 1000, LONG = 4000, REST = 256, MOST = 8000;
+  static const int READERS_MS = 10; // at the bound: one that reads all the time shall not keep it
+
+  Pass *pass_ = nullptr;  // under way
+  int64_t pages_ = 0;     // in the WAL after the last Batch
+  int64_t next_ = EACH;   // so many make a Pass due
+  bool has_rest_ = false; // little is left to move
+
+  // ---- the Pass under way; the CloseJob; the main thread while nothing runs
+  replic_checkpointer *db_ = nullptr; // set under State::mutex
+};
