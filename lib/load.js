@@ -12,6 +12,9 @@ const FILE = 'replic_sqlite.node'
 const ROOT = dirname(dirname(fileURLToPath(import.meta.url)))
 const require = createRequire(import.meta.url)
 
+// musl's loader and its C library are one file, by either name; glibc's library is libc.so.6.
+const MUSL = /\/(ld-musl-[^/]*|libc\.so)$/m
+
 /**
  * The C library of a Linux process, 'glibc' or 'musl': the one whose dynamic loader is mapped into
  * it. No file at a fixed place would tell: both may be installed.
@@ -19,7 +22,7 @@ const require = createRequire(import.meta.url)
  */
 export function libcOf(maps) {
   try {
-    return readFileSync(maps, 'latin1').includes('/ld-musl-') ? 'musl' : 'glibc'
+    return MUSL.test(readFileSync(maps, 'latin1')) ? 'musl' : 'glibc'
   } catch {
     return 'glibc'
   }

@@ -118,7 +118,7 @@ const newest = (folder) =>
   Math.max(...readdirSync(folder).map((name) => modified(join(folder, name))))
 
 /** Compiles everything into `out`; resolves with the objects. */
-async function compile({ out, cc, cxx, flags, cxxFlags, headers, runtime }) {
+async function compile({ out, cc, cxx, flags, more = [], cxxFlags, headers, runtime }) {
   const { sqlite, api, core, napi } = sources()
   mkdirSync(out, { recursive: true })
   const src = (name) => join(ROOT, 'src', name)
@@ -135,7 +135,7 @@ async function compile({ out, cc, cxx, flags, cxxFlags, headers, runtime }) {
     objects.push(object)
     if (modified(object) > since) return
     tasks.push(() =>
-      run(compiler, [...flags, ...BOTH, ...args, ...headers, '-c', source, '-o', object]),
+      run(compiler, [...flags, ...BOTH, ...more, ...args, ...headers, '-c', source, '-o', object]),
     )
   }
   add(join(sqlite, 'sqlite3.c'), amalgamation, cc, ...sqliteOptions())
@@ -156,12 +156,14 @@ async function buildHere() {
   }
   const mac = process.platform === 'darwin'
   const [cc, cxx] = [process.env.CC || 'cc', process.env.CXX || 'c++']
+  const more = (process.env.CFLAGS ?? '').split(' ').filter(Boolean)
   const flags = ['-D_FILE_OFFSET_BITS=64', ...(mac ? ['-mmacosx-version-min=11.0'] : [])]
   const objects = await compile({
     out: join(ROOT, 'build', 'here'),
     cc,
     cxx,
     flags,
+    more,
     cxxFlags: [],
     headers: [],
     runtime: false,
@@ -207,6 +209,12 @@ export async function symbolsOf(file) {
     })
 }
 
+/** The names of the libraries that an ELF file needs. */
+export async function neededBy(file) {
+  const text = await run('readelf', ['--dynamic', '--wide', file])
+  return [...text.matchAll(/\(NEEDED\).*\[(.*)\]/g)].map(([, name]) => name)
+}
+
 async function offered(folder) {
   const versions = new Map()
   for (const library of ['libc.so.6', 'libm.so.6', 'ld-linux-x86-64.so.2']) {
@@ -222,7 +230,15 @@ async function offered(folder) {
   return versions
 }
 
-async function stubs(target, out, wanted) {
+// Debian's musl has no name of its own inside (a soname); every musl takes "libc.so" for itself.
+async function librariesOf(target, wanted) {
+  if (target.libc) {
+    const symbols = (await symbolsOf(target.libc)).filter(({ isDefined }) => isDefined)
+    const has = new Set(symbols.map(({ name }) => name))
+    const lacking = wanted.filter((name) => !has.has(name))
+    if (lacking.length > 0) throw new Error(`${target.triple}: musl has no ${lacking.join(', ')}`)
+    return new Map([['libc.so', new Map([[undefined, wanted]])]])
+  }
   const versions = await offered(target.libraries)
   const libraries = new Map()
   for (const name of wanted) {
@@ -232,20 +248,25 @@ async function stubs(target, out, wanted) {
     const nodes = libraries.get(library) ?? new Map()
     libraries.set(library, nodes.set(version, [...(nodes.get(version) ?? []), name]))
   }
+  return libraries
+}
+
+async function stubs(target, out, wanted) {
   const paths = []
-  for (const [library, nodes] of libraries) {
+  for (const [library, nodes] of await librariesOf(target, wanted)) {
     const path = join(out, library)
     const names = [...nodes.values()].flat()
-    writeFileSync(
-      `${path}.s`,
-      names.map((name) => `.globl ${name}\n.type ${name},%function\n${name}:\n`).join(''),
-    )
-    const map = [...nodes].map(([version, list]) => `GLIBC_${version} { ${list.join('; ')}; };`)
-    writeFileSync(`${path}.map`, map.join('\n'))
+    const label = (name) => `.globl ${name}\n.type ${name},%function\n${name}:\n`
+    writeFileSync(`${path}.s`, names.map(label).join(''))
+    const map = [...nodes]
+      .filter(([version]) => version !== undefined)
+      .map(([version, list]) => `GLIBC_${version} { ${list.join('; ')}; };\n`)
+    writeFileSync(`${path}.map`, map.join(''))
     await run('clang', [
       `--target=${target.triple}`,
       ...['-shared', '-nostdlib', '-fuse-ld=lld', `-Wl,-soname,${library}`],
-      ...[`-Wl,--version-script=${path}.map`, `${path}.s`, '-o', path],
+      ...(map.length > 0 ? [`-Wl,--version-script=${path}.map`] : []),
+      ...[`${path}.s`, '-o', path],
     ])
     paths.push(path)
   }
@@ -286,19 +307,11 @@ export async function buildTarget(name) {
   const open = (await symbolsOf(probe))
     .filter((symbol) => !symbol.isDefined && !isNodeApi(symbol.name))
     .map((symbol) => symbol.name)
-  const libraries = target.libc ? [target.libc] : await stubs(target, out, open)
-  if (target.libc) await checkOffered(name, target.libc, open)
+  const libraries = await stubs(target, out, open)
   const file = join(ROOT, 'prebuilds', name, ADDON)
   mkdirSync(dirname(file), { recursive: true })
   await link(file, ...libraries)
   return file
-}
-
-async function checkOffered(name, libc, wanted) {
-  const symbols = (await symbolsOf(libc)).filter(({ isDefined }) => isDefined)
-  const has = new Set(symbols.map((symbol) => symbol.name))
-  const lacking = wanted.filter((symbol) => !has.has(symbol))
-  if (lacking.length > 0) throw new Error(`${name}: ${libc} has no ${lacking.join(', ')}`)
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {

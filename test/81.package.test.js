@@ -1,0 +1,236 @@
+// The tarball, installed into empty projects where there is no compiler, no Python and no network.
+
+import { execFileSync } from 'node:child_process'
+import { mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import { execPath } from 'node:process'
+import { afterAll, beforeAll, expect, it, vi } from 'vitest'
+import { bunProgram, runProcess, tempDir } from './helpers.js'
+import { installInto, lend, pack, ROOT, readmeBlocks, sizeOf, TARGET } from './packed.js'
+
+vi.setConfig({ testTimeout: 600_000, hookTimeout: 600_000 }) // compilers run here
+
+const base = join(tmpdir(), `replic-package-${process.pid}`)
+const project = join(base, 'project')
+let tarball
+let env
+
+beforeAll(async () => {
+  mkdirSync(base)
+  tarball = await pack(join(base, 'package'))
+  env = installInto(project, tarball)
+})
+afterAll(() => rmSync(base, { recursive: true, force: true }))
+
+const ended = { code: 0, signal: null, stderr: '' }
+const [first] = readmeBlocks('js')
+const [printed] = readmeBlocks('text')
+
+/** Runs a program of the project's, in files of its own. */
+async function runIn(folder, name, source, { command = execPath, args = [] } = {}) {
+  const data = tempDir()
+  writeFileSync(
+    join(folder, name),
+    source.replaceAll(/'(\w+\.db)'/g, (_, file) => JSON.stringify(join(data, file))),
+  )
+  return runProcess(command, [...args, join(folder, name)], { cwd: folder, env })
+}
+
+/** A program of ESM as CommonJS. */
+const asCommonJs = (source) =>
+  `${source.replaceAll(/^import (\{.*?\}) from ('.*?')$/gm, 'const $1 = require($2)').replace(/^const (?!\{)/m, ';(async () => {\nconst ')}\n})()\n`
+
+// ---- what is in it ----
+
+it('holds the files of src/release/files.txt, and no other', () => {
+  const out = execFileSync('tar', ['-tzf', tarball], { encoding: 'utf8' })
+  const packed = out
+    .trim()
+    .split('\n')
+    .map((path) => path.replace('package/', ''))
+  // Of the binaries there may be more or fewer here; those of one platform stand for each.
+  const named = packed.map((path) => path.replace(/^prebuilds\/[^/]+/, 'prebuilds/*'))
+  const reviewed = readFileSync(join(ROOT, 'src/release/files.txt'), 'utf8').trim().split('\n')
+  expect([...new Set(named)].sort()).toEqual(reviewed)
+})
+
+it('has no script that npm would run, and nothing to be installed with it', () => {
+  const path = join(project, 'node_modules', 'replic-sqlite', 'package.json')
+  const manifest = JSON.parse(readFileSync(path))
+  for (const field of ['scripts', 'dependencies', 'devDependencies', 'optionalDependencies']) {
+    expect(manifest).not.toHaveProperty(field)
+  }
+  const installed = readdirSync(join(project, 'node_modules')).filter(
+    (name) => !name.startsWith('.'),
+  )
+  expect(installed).toEqual(['replic-sqlite'])
+})
+
+it('holds nothing of the machine it was packed on', () => {
+  const folder = join(project, 'node_modules', 'replic-sqlite')
+  const found = execFileSync('sh', ['-c', `grep -rlaF '${ROOT.replace(/\/$/, '')}' . || true`], {
+    cwd: folder,
+    encoding: 'utf8',
+  })
+  expect(found).toBe('')
+})
+
+it('is about as large as docs/packaging.md says', () => {
+  const text = readFileSync(join(ROOT, 'docs/packaging.md'), 'utf8')
+  const [, each] = /each binary (?:is )?below ([\d.]+) MB/.exec(text)
+  const binary = join(project, 'node_modules/replic-sqlite/prebuilds', TARGET, 'replic_sqlite.node')
+  expect(sizeOf(binary)).toBeLessThan(Number(each) * 1e6)
+})
+
+// ---- how it is used ----
+
+it('runs the first example as ESM', async () => {
+  expect(await runIn(project, 'first.mjs', first)).toEqual({ ...ended, stdout: printed })
+})
+
+it('runs it as CommonJS', async () => {
+  const source = asCommonJs(first)
+  expect(source).not.toMatch(/^import /m)
+  expect(await runIn(project, 'first.cjs', source)).toEqual({ ...ended, stdout: printed })
+})
+
+it('is one module for import and require', async () => {
+  const source = `const { Replica } = require('replic-sqlite')
+    const { connect } = require('replic-sqlite/tcp')
+    Promise.all([import('replic-sqlite'), import('replic-sqlite/tcp')]).then(([main, tcp]) =>
+      console.log(main.Replica === Replica, tcp.connect === connect))`
+  expect(await runIn(project, 'same.cjs', source)).toEqual({ ...ended, stdout: 'true true\n' })
+})
+
+it('runs it on Bun, as ESM and as CommonJS', async () => {
+  const options = { command: bunProgram() }
+  expect(await runIn(project, 'bun.mjs', first, options)).toMatchObject({ code: 0, stderr: '' })
+  expect(await runIn(project, 'bun.cjs', asCommonJs(first), options)).toMatchObject({
+    code: 0,
+    stderr: '',
+  })
+  expect(await runIn(project, 'bun.ts', first, options)).toMatchObject({ code: 0, stderr: '' })
+})
+
+it.each([
+  ['module', 'nodenext', 'first.ts'],
+  ['commonjs', 'nodenext', 'first.ts'],
+])(
+  'is compiled from TypeScript, strictly: type %s, resolution %s',
+  async (type, resolution, name) => {
+    const folder = join(base, `ts-${type}-${resolution}`)
+    installInto(folder, tarball, { type })
+    lend(folder, '@types/node')
+    lend(folder, 'undici-types')
+    const compilerOptions = {
+      strict: true,
+      target: 'es2022',
+      module: resolution,
+      moduleResolution: resolution,
+      outDir: 'out',
+      types: ['node'],
+      skipLibCheck: false,
+      preserveSymlinks: true,
+    }
+    writeFileSync(join(folder, 'tsconfig.json'), JSON.stringify({ compilerOptions, files: [name] }))
+    const data = tempDir()
+    const typed = first
+      .replaceAll(/'(\w+\.db)'/g, (_, file) => JSON.stringify(join(data, file)))
+      .replace('.address()', '.address()!') // null once it is closed
+    const isCommonJs = type === 'commonjs'
+    const body = isCommonJs
+      ? typed.replace(/^const (?!\{)/m, 'async function main() {\nconst ')
+      : typed
+    writeFileSync(join(folder, name), isCommonJs ? `${body}\n}\nvoid main()\n` : body)
+    const tsc = createRequire(import.meta.url).resolve('typescript/bin/tsc')
+    const compiled = await runProcess(execPath, [tsc, '-p', folder], { cwd: folder })
+    expect(compiled).toMatchObject({ ...ended, stdout: '' })
+    const result = await runProcess(execPath, [join(folder, 'out', 'first.js')], { cwd: folder })
+    expect(result).toMatchObject({ code: 0, stdout: printed })
+  },
+)
+
+it('has the command', async () => {
+  const command = join(project, 'node_modules', '.bin', 'replic-sqlite')
+  const result = await runProcess(command, ['--version'], { cwd: project, env })
+  expect(result).toMatchObject({ code: 0, stderr: '' })
+})
+
+// ---- where there is no binary ----
+
+it('says what to do where there is none, and that builds one from what the package carries', async () => {
+  const folder = join(base, 'source')
+  installInto(folder, tarball)
+  const root = join(folder, 'node_modules', 'replic-sqlite')
+  rmSync(join(root, 'prebuilds'), { recursive: true })
+  const source = `import { Replica } from 'replic-sqlite'
+    const db = await Replica.open('source.db').catch((error) => error)
+    console.log(db.code ?? db.status().state, db.message ?? '')
+    await db.close?.()`
+  const without = await runIn(folder, 'source.mjs', source)
+  expect(without.stdout).toContain('REPLIC_LOAD')
+  const [, script] = /^ {2}node "(.*)"$/m.exec(without.stdout)
+  expect(script).toBe(join(root, 'src', 'release', 'build.js'))
+  // SQLite is not optimized here: what is shown is that it builds.
+  const { PATH, ...rest } = process.env
+  const quick = { ...rest, PATH: toolsOnly(folder, PATH), CFLAGS: '-O0' }
+  const built = await runProcess(execPath, [script], { cwd: folder, env: quick })
+  expect(built).toMatchObject({ code: 0, stderr: '' })
+  expect(await runIn(folder, 'source.mjs', source)).toMatchObject({ ...ended, stdout: 'open \n' })
+})
+
+// A PATH with the compiler and what that calls, and no Python.
+function toolsOnly(folder, path) {
+  const bin = join(folder, 'tools')
+  mkdirSync(bin)
+  for (const name of ['cc', 'c++', 'as', 'ld']) {
+    const from = execFileSync('sh', ['-c', `command -v ${name}`], {
+      encoding: 'utf8',
+      env: { PATH: path },
+    }).trim()
+    symlinkSync(from, join(bin, name))
+  }
+  return bin
+}
+
+it('names the compiler that is missing', async () => {
+  const script = join(project, 'node_modules', 'replic-sqlite', 'src', 'release', 'build.js')
+  const { code, stderr } = await runProcess(execPath, [script], {
+    env: { ...env, CC: 'no-such-cc' },
+  })
+  expect(code).toBe(1)
+  expect(stderr).toContain('no-such-cc cannot be started')
+  expect(stderr).toContain('install it, or name another one (CC, CXX)')
+})
+
+// ---- bundlers ----
+
+it('is bundled by way of a sub-path, binary and all', async () => {
+  const folder = join(base, 'bundled')
+  installInto(folder, tarball)
+  const source = first.replace("from 'replic-sqlite'", `from 'replic-sqlite/${TARGET}'`)
+  expect(source).not.toBe(first)
+  writeFileSync(join(folder, 'app.mjs'), source)
+  const program = join(folder, 'app')
+  const args = ['build', '--compile', join(folder, 'app.mjs'), '--outfile', program]
+  const made = await runProcess(bunProgram(), args, { cwd: folder, env: { ...env, TMPDIR: base } })
+  expect(made).toMatchObject({ code: 0 })
+  const elsewhere = tempDir()
+  rmSync(join(folder, 'node_modules'), { recursive: true })
+  const result = await runProcess(program, [], {
+    cwd: elsewhere,
+    env: { PATH: '', TMPDIR: elsewhere },
+  })
+  expect(result).toMatchObject({ code: 0, stderr: '' })
+  expect(readdirSync(elsewhere)).toContain('a.db')
+})
+
+it('is the same module by its name and by its sub-path', async () => {
+  const source = `import { Replica } from 'replic-sqlite'
+    import * as fixed from 'replic-sqlite/${TARGET}'
+    console.log(fixed.Replica === Replica, Object.keys(fixed).length > 3)`
+  expect(await runIn(project, 'fixed.mjs', source)).toEqual({ ...ended, stdout: 'true true\n' })
+  expect(dirname(project)).toBe(base)
+})
