@@ -7,7 +7,15 @@
 // package.json of what is published has no scripts and no development dependencies.
 
 import { execFileSync } from 'node:child_process'
-import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -78,6 +86,9 @@ function manifest(targets) {
 
 /** Lays it out and packs it; returns the path of the tarball. */
 export function makePackage(out = join(ROOT, 'build', 'package')) {
+  if (!existsSync(join(ROOT, 'prebuilds'))) {
+    throw new Error("there are no binaries: 'npm run prebuilds' builds them, see docs/packaging.md")
+  }
   rmSync(out, { recursive: true, force: true })
   mkdirSync(out, { recursive: true })
   const { files, version } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8'))
