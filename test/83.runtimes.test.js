@@ -23,6 +23,14 @@ beforeAll(async () => {
 })
 afterAll(() => rmSync(base, { recursive: true, force: true }))
 
+// A test runner in a test runner: the inner one shall not take itself for a part of the outer one.
+function outerEnvironment() {
+  const names = Object.keys(process.env).filter(
+    (name) => !/^(VITEST|VITE_|TEST$|NODE_ENV$|NODE_OPTIONS$)/.test(name),
+  )
+  return Object.fromEntries(names.map((name) => [name, process.env[name]]))
+}
+
 it.each(NODES)('API, transport and exit on Node %s', async (version) => {
   const node = runtime(`node-${version}`)
   expect((await runProcess(node, ['--version'])).stdout).toMatch(new RegExp(`^v${version}\\.`))
@@ -38,7 +46,10 @@ it.each(NODES)('API, transport and exit on Node %s', async (version) => {
     '--reporter=json',
     `--outputFile=${report}`,
   ]
-  const { code, stdout, stderr } = await runProcess(node, args, { cwd: project })
+  const { code, stdout, stderr } = await runProcess(node, args, {
+    cwd: project,
+    env: outerEnvironment(),
+  })
   expect([code, code === 0 ? '' : stdout + stderr]).toEqual([0, ''])
   const { numPassedTests, numTotalTests, testResults } = JSON.parse(readFileSync(report, 'utf8'))
   expect(testResults.length).toBe(SUITES.length)
