@@ -8,6 +8,8 @@ import { MAX_ORIGINS, mergeEntries, Tokens } from './token.js'
 import { Waiters } from './waiters.js'
 
 const MAX_LISTED = 16 // tokens in one header
+const KEPT_CHARS = 128 * 1024 // of texts whose entries are kept
+const NOTHING = Object.freeze([])
 const SHOWN = 5 // things missing that a message names
 
 // Who collects the writes made on the way of one request: a Map replica's Progress -> greatest sequence.
@@ -31,6 +33,9 @@ export class Progress {
   #peerId = 0
   #vector = new Map() // origin -> sequence; what advanced last stands last
   #all // the token of all that; undefined: to be made
+  #answer // the token of answers that lack nothing, made of the same; undefined: to be made
+  #read = new Map() // text of a request's tokens -> entries
+  #readChars = 0 // in those texts
   #tokens
   #waiters
   #onOverflow
@@ -67,6 +72,7 @@ export class Progress {
       this.#vector.delete(origin)
       this.#vector.set(origin, sequence)
       this.#all = undefined
+      this.#answer = undefined
       this.#waiters.advance(origin, sequence)
     }
   }
@@ -81,12 +87,12 @@ export class Progress {
   /** The token of a write of this replica; noted where the request's writes are collected. */
   written(sequence, collector) {
     collector?.set(this, Math.max(sequence, collector.get(this) ?? 0))
-    return this.#tokens.format([[this.#peerId, sequence]])
+    return this.#tokens.formatOne(this.#peerId, sequence)
   }
 
   /** The token of what this replica has written. */
   own() {
-    return this.#tokens.format([[this.#peerId, this.#vector.get(this.#peerId) ?? 0]])
+    return this.#tokens.formatOne(this.#peerId, this.#vector.get(this.#peerId) ?? 0)
   }
 
   /** The token of all that is applied here. Throws REPLIC_TOO_LARGE. */
@@ -104,8 +110,25 @@ export class Progress {
     return this.#tokens.parse(token)
   }
 
-  /** The same of a header's list of tokens. */
-  parseList(text) {
+  /**
+   * The same of a header's list of tokens. Sessions send the same text again and again, and looking it up takes a
+   * hundredth of reading it. Only what was accepted is kept, so that whoever guesses signatures finds nothing, and
+   * the whole text has to be known to be found.
+   */
+  seen(text) {
+    const known = this.#read.get(text)
+    if (known !== undefined) return known
+    const entries = this.#parseList(text)
+    this.#readChars += text.length
+    if (this.#readChars > KEPT_CHARS) {
+      this.#read.clear()
+      this.#readChars = text.length
+    }
+    this.#read.set(text, entries)
+    return entries
+  }
+
+  #parseList(text) {
     const listed = text.split(',', MAX_LISTED + 1)
     if (listed.length > MAX_LISTED) throw tooManyListed()
     const merged = mergeEntries(listed.map((token) => this.#tokens.parse(token.trim())))
@@ -118,10 +141,11 @@ export class Progress {
    * here, and of what was seen elsewhere. null: there is nothing yet.
    */
   answer(seen) {
-    const lacking = seen ? this.lacks(seen) : []
-    if (lacking.length === 0 && this.#vector.size === 0) return seen && this.#tokens.format(seen)
-    if (lacking.length === 0 && this.#vector.size < MAX_ORIGINS) return this.all()
-    return this.#tokens.format(this.#fitting(lacking))
+    const lacking = seen ? this.lacks(seen) : NOTHING
+    if (lacking.length > 0) return this.#tokens.format(this.#fitting(lacking))
+    if (this.#vector.size === 0) return seen && this.#tokens.format(seen)
+    this.#answer ??= this.#tokens.format(this.#fitting([]))
+    return this.#answer
   }
 
   /** The same, of what was seen elsewhere and what the request has written here: a sequence, or undefined. */
@@ -170,8 +194,12 @@ export class Progress {
 
   /** What of `entries` is not applied here: a list of [origin, sequence]. */
   lacks(entries) {
-    const lacking = []
-    for (const entry of entries) if (!this.has(...entry)) lacking.push(entry)
+    let lacking = NOTHING
+    for (const entry of entries) {
+      if (this.has(entry[0], entry[1])) continue
+      if (lacking === NOTHING) lacking = []
+      lacking.push(entry)
+    }
     return lacking
   }
 

@@ -42,6 +42,15 @@ export class Tokens {
     if (said.length >= MAX_ORIGINS) throw tooMany(said.length + 1)
     let body = `${origin}.${sequence}`
     for (const [other, seen] of said) body += `~${other.toString(36)}.${seen.toString(36)}`
+    return this.#signed(body)
+  }
+
+  /** The same of one entry. */
+  formatOne(origin, sequence) {
+    return this.#signed(`${origin}.${sequence}`)
+  }
+
+  #signed(body) {
     if (this.#keys.length === 0) return body
     return `${body}-${mac(this.#keys[0], body).toString('base64url')}`
   }

@@ -15,6 +15,22 @@ const refused = expect.objectContaining({
   message: expect.stringMatching(/^.{1,200}$/s),
 })
 
+it('what a request asked for is read once; little is kept, and nothing that was refused', () => {
+  const progress = new Progress({ tokenSecret: SECRET, maxWaits: 1 }, () => {})
+  const text = `${signed.format(new Map([[11, 1]]))}, ${signed.format(new Map([[12, 2]]))}`
+  const asked = progress.seen(text)
+  expect([...asked].sort()).toEqual([
+    [11, 1],
+    [12, 2],
+  ])
+  expect(progress.seen(text)).toBe(asked)
+  for (let i = 0; i < 2; i++)
+    expect(() => progress.seen(plain.format(new Map([[11, 1]])))).toThrow(refused)
+  for (let i = 1; i <= 5000; i++) progress.seen(signed.format(new Map([[11, i]])))
+  expect(progress.seen(text)).toEqual(asked)
+  expect(progress.seen(text)).not.toBe(asked)
+})
+
 describe('a token', () => {
   it.each([
     ['1.0', [[1, 0]]],

@@ -398,6 +398,49 @@ it('node:http2, and writeHead with headers of its own', async () => {
   expect(headers['set-cookie']).toHaveLength(2)
 })
 
+// Express changes the prototypes of what it gives to a mounted application, and back; the token has to come all the same.
+it.each([
+  ['Express 5', express],
+  ['Express 4', express4],
+])('%s: mounted applications, two replicas, routes without it', async (_, framework) => {
+  const [one, two_] = [await openReplica({ peerId: 11 }), await openReplica({ peerId: 12 })]
+  const app = framework()
+  const seen = []
+  const note_ = (req, _res, next) => {
+    seen.push(req.replic)
+    next()
+  }
+  app.get('/outside', note_, (_req, res) => res.end())
+  const inner = framework()
+  inner.use(one.readYourWrite('x-one'), note_)
+  inner.get('/answered', async (_req, res) => {
+    await one.upsert('note', { id: 1 })
+    res.json({})
+  })
+  app.use('/inner', inner)
+  app.use('/inner', two_.readYourWrite('x-two', { cookie: 'two' }), note_)
+  app.get('/inner/passed-on', async (req, res) => {
+    await Promise.all([one.upsert('note', { id: 2 }), two_.upsert('note', { id: 1 })])
+    req.replic = 'the application may set it'
+    res.writeHead(200, { 'set-cookie': 'mine=1' }).end(req.replic)
+  })
+  const origin = await listening(createServer(app))
+  const outside = await fetch(`${origin}/outside`)
+  expect([outside.headers.get('x-one'), outside.headers.get('x-two')]).toEqual([null, null])
+  expect(seen).toEqual([undefined])
+  expect((await fetch(`${origin}/inner/answered`)).headers.get('x-one')).toBe('11.1')
+  const passed = await fetch(`${origin}/inner/passed-on`)
+  expect([passed.headers.get('x-one'), passed.headers.get('x-two')]).toEqual(['11.2', '12.1'])
+  expect(passed.headers.getSetCookie()).toEqual([
+    'mine=1',
+    'two=12.1; Path=/; HttpOnly; SameSite=Lax',
+  ])
+  expect(await passed.text()).toBe('the application may set it')
+  expect(seen).toEqual([undefined, { stale: false }, { stale: false }, { stale: false }])
+  const failed = await fetch(`${origin}/inner/nowhere`)
+  expect([failed.status, failed.headers.get('x-one')]).toEqual([404, '11.2'])
+})
+
 it('Fastify: plugins, inject(), a reply that is hijacked', async () => {
   const db = await openReplica({ peerId: 11 })
   const app = fastify()

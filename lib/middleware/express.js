@@ -1,6 +1,7 @@
 // readYourWrite() for Express 5 and 4, and whatever else calls (req, res, next) with node:http's objects.
 
-import { onHead, signalOf } from './head.js'
+import { IncomingMessage, ServerResponse } from 'node:http'
+import { Head, signalOf } from './head.js'
 import { Visits } from './visit.js'
 
 /** The middleware; see types/index.d.ts. */
@@ -9,11 +10,14 @@ export function readYourWrite(db, header, options) {
   const named = header === undefined ? given : { ...given, header }
   const visits = new Visits('readYourWrite', db, named)
   return (req, res, next) => {
-    const visit = visits.begin(visits.header && req.headers[visits.header], req.headers.cookie)
-    req.replic = visit.state
+    const { headers } = req
+    const visit = visits.begin(visits.header && headers[visits.header], headers.cookie)
+    const head = isOfExpress(req, res) ? noted(req, visits.header, visit) : null
+    if (!head) req.replic = visit.state
     const go = () => {
       if (visit.refusal) return refuse(res, visit.refusal)
-      onHead(res, visits.header, visit)
+      if (head) head.begin()
+      else new Head(visits.header, visit).hook(res)
       visit.run(next)
     }
     const waiting = visit.enter(() => signalOf(res))
@@ -25,4 +29,59 @@ export function readYourWrite(db, header, options) {
 function refuse(res, { status, headers, text }) {
   res.writeHead(status, { 'content-type': 'text/plain; charset=utf-8', ...headers })
   res.end(text)
+}
+
+// Express gives each request and response a prototype of its own, and V8 then takes microseconds for every
+// property that is added to one: more than all the rest of a visit. So what belongs to a request of Express stands
+// in a map, and what looks it up in the prototypes that all of them have, express.request and express.response.
+
+const READY = Symbol('readYourWrite') // of those prototypes: that it does so
+const heads = new WeakMap() // request -> Head; of several replicas that of the last
+
+function noted(req, header, visit) {
+  const head = new Head(header, visit, heads.get(req))
+  heads.set(req, head)
+  return head
+}
+
+function isOfExpress(req, res) {
+  if (req[READY] && res[READY]) return true
+  if (typeof req.app !== 'function') return false
+  const request = prototypeAbove(IncomingMessage.prototype, req)
+  const response = prototypeAbove(ServerResponse.prototype, res)
+  if (!request || !response) return false
+  prepareRequests(request)
+  prepareResponses(response)
+  return true
+}
+
+// The last prototype of `object` before `root`; null where `root` is the first one, or is none.
+function prototypeAbove(root, object) {
+  let at = Object.getPrototypeOf(object)
+  while (at && Object.getPrototypeOf(at) !== root) at = Object.getPrototypeOf(at)
+  return at
+}
+
+function prepareRequests(request) {
+  request[READY] = true
+  Object.defineProperty(request, 'replic', {
+    get() {
+      return heads.get(this)?.visit.state
+    },
+    set(value) {
+      const own = { value, writable: true, enumerable: true, configurable: true }
+      Object.defineProperty(this, 'replic', own)
+    },
+    enumerable: true,
+    configurable: true,
+  })
+}
+
+function prepareResponses(response) {
+  response[READY] = true
+  const own = Object.hasOwn(response, 'writeHead') ? response.writeHead : null
+  response.writeHead = function (...args) {
+    for (let head = heads.get(this.req); head; head = head.before) head.add(this, args)
+    return (own ?? ServerResponse.prototype.writeHead).apply(this, args)
+  }
 }

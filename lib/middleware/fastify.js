@@ -1,6 +1,6 @@
 // readYourWrite as a plugin of Fastify 5.
 
-import { onHead, signalOf } from './head.js'
+import { Head, signalOf } from './head.js'
 import { Visits } from './visit.js'
 
 /** The plugin; see types/fastify.d.ts. */
@@ -8,16 +8,16 @@ export async function readYourWrite(app, { db, ...options }) {
   // What Fastify adds to the options of register() is not ours.
   const { prefix, logLevel, logSerializers, ...given } = options
   const visits = new Visits('readYourWrite', db, given)
-  const begun = new WeakMap() // request -> Visit
+  const begun = new WeakMap() // request -> Visit, of those that collect
   app.decorateRequest('replic', null)
   app.addHook('onRequest', (request, reply, done) => {
     const { headers } = request
     const visit = visits.begin(visits.header && headers[visits.header], headers.cookie)
-    begun.set(request, visit)
+    if (visit.collects) begun.set(request, visit)
     request.replic = visit.state
     const go = () => {
       if (visit.refusal) return refuse(reply, visit.refusal)
-      onHead(reply.raw, visits.header, visit)
+      new Head(visits.header, visit).hook(reply.raw)
       visit.run(done)
     }
     const waiting = visit.enter(() => signalOf(reply.raw))
@@ -25,7 +25,9 @@ export async function readYourWrite(app, { db, ...options }) {
     else go()
   })
   // The events of a body that is read in between belong to its connection, not to the request.
-  app.addHook('preValidation', (request, _reply, done) => begun.get(request).run(done))
+  if (!visits.options.monotonicReads) {
+    app.addHook('preValidation', (request, _reply, done) => begun.get(request).run(done))
+  }
 }
 
 readYourWrite[Symbol.for('skip-override')] = true // for all routes of the app, not for a scope of its own

@@ -30,9 +30,10 @@ export function readYourWrite(db, handler, options) {
 
 // Headers of a response that came from elsewhere (fetch(), Response.redirect()) cannot be changed.
 function withToken(response, header, visit) {
-  const { token, cookie } = visit.answer()
+  const token = visit.token()
+  const cookie = token && visit.cookie(token)
   const add = (headers) => {
-    if (token) headers.set(header, token)
+    if (token && header) headers.set(header, token)
     if (cookie) headers.append('set-cookie', cookie)
   }
   try {

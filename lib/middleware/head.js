@@ -1,22 +1,54 @@
 // The token's way into a response of node:http or node:http2: at the last moment, when the head is written,
 // whoever writes it: a handler that answers, one that streams, or the server's answer to one that threw.
 
-/** Has the visit's token in the head of `res`. `header`: the header's name, if it is to have one. */
-export function onHead(res, header, visit) {
-  const { writeHead } = res
-  let isDone = false
-  res.writeHead = function (...args) {
-    if (!isDone && !this.headersSent) {
-      const { token, cookie } = visit.answer()
-      const given = args.at(-1)
-      if (Array.isArray(given)) args[args.length - 1] = withList(this, given, header, token, cookie)
-      else {
-        if (token) this.setHeader(header, token)
-        if (cookie) addCookie(this, args, cookie)
-      }
+/** The way of one visit's token into the head of one response. */
+export class Head {
+  #header
+  #visit
+  #isDue = false // the token has still to be added
+
+  /** `header`: the header's name, or null for none. `before`: another replica's in the same head, or undefined. */
+  constructor(header, visit, before) {
+    this.#header = header
+    this.#visit = visit
+    this.before = before
+  }
+
+  get visit() {
+    return this.#visit
+  }
+
+  /** From now on the answer is the handler's, and gets the token. */
+  begin() {
+    this.#isDue = true
+  }
+
+  /** Adds the token to what writeHead(...args) is about to write. */
+  add(res, args) {
+    if (!this.#isDue) return
+    this.#isDue = false
+    if (res.headersSent) return
+    const token = this.#visit.token()
+    if (!token) return
+    const cookie = this.#visit.cookie(token)
+    const given = args.at(-1)
+    if (Array.isArray(given)) {
+      args[args.length - 1] = withList(res, given, this.#header, token, cookie)
+    } else {
+      if (this.#header) res.setHeader(this.#header, token)
+      if (cookie) addCookie(res, args, cookie)
     }
-    isDone = true
-    return writeHead.apply(this, args)
+  }
+
+  /** Has writeHead() of this one response do that. */
+  hook(res) {
+    this.#isDue = true
+    const { writeHead } = res
+    const head = this
+    res.writeHead = function (...args) {
+      head.add(this, args)
+      return writeHead.apply(this, args)
+    }
   }
 }
 
@@ -32,7 +64,7 @@ function addCookie(res, args, cookie) {
 
 // A flat list of names and values goes out as it is, names that are repeated too, unless a header is set.
 function withList(res, given, header, token, cookie) {
-  const list = token ? [...given, header, token] : [...given]
+  const list = header ? [...given, header, token] : [...given]
   if (!cookie) return list
   const cookies = []
   for (let i = list.length - 2; i >= 0; i -= 2) {

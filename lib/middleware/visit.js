@@ -62,8 +62,7 @@ class Visit {
   refusal = null
   #visits
   #text // of the request's tokens
-  #seen = null // what the request's tokens ask for, a Map origin -> sequence
-  #lacking = []
+  #seen = null // what the request's tokens ask for; null: nothing, or nothing that is not here
   #collected = null
 
   constructor(visits, header, cookie) {
@@ -73,8 +72,7 @@ class Visit {
     this.#text = header && cookie ? `${header},${cookie}` : header || cookie
     if (!this.#text) return
     try {
-      this.#seen = progress.parseList(this.#text)
-      this.#lacking = progress.lacks(this.#seen)
+      this.#seen = progress.seen(this.#text)
     } catch (error) {
       const headers = cookie ? { 'set-cookie': this.#setCookie('', '; Max-Age=0') } : {}
       this.refusal = { status: 400, headers, text: `${error.code}: the token is not valid here\n` }
@@ -86,15 +84,16 @@ class Visit {
    * never rejects: `signal()` makes the signal of the one that goes away.
    */
   enter(signal) {
-    if (this.#lacking.length === 0) return null
-    return this.#wait(signal())
+    if (this.#seen === null) return null
+    const lacking = this.#visits.progress.lacks(this.#seen)
+    return lacking.length === 0 ? null : this.#wait(lacking, signal())
   }
 
-  async #wait(signal) {
+  async #wait(lacking, signal) {
     const { progress, options } = this.#visits
     try {
       if (signal?.aborted) return false
-      await progress.wait(this.#lacking, { timeoutMs: options.timeoutMs, signal })
+      await progress.wait(lacking, { timeoutMs: options.timeoutMs, signal })
     } catch (error) {
       if (signal?.aborted) return false
       if (options.onTimeout === 'stale' && error.code !== 'REPLIC_CLOSED') this.state.stale = true
@@ -111,27 +110,28 @@ class Visit {
     }
   }
 
+  /** Whether run() has to be around whatever the handler does. */
+  get collects() {
+    return this.#collected !== null
+  }
+
   /** Calls the handler so that its writes are collected. */
   run(fn) {
     return this.#collected ? collect(this.#collected, fn) : fn()
   }
 
-  /** Headers of an answer that begins now: { token, cookie }, texts or null. */
-  answer() {
-    const { options } = this.#visits
-    const token = this.#token()
-    return {
-      token: options.header && token,
-      cookie: options.cookie && token && this.#setCookie(token, ''),
-    }
-  }
-
-  #token() {
+  /** The token of an answer that begins now; null: none. */
+  token() {
     const { progress } = this.#visits
     if (!this.#collected) return progress.answer(this.#seen)
     const written = this.#collected.get(progress)
     const isUnchanged = this.#seen && written === undefined && !this.#text.includes(',')
     return isUnchanged ? this.#text : progress.answerWritten(this.#seen, written)
+  }
+
+  /** That token as a Set-Cookie; null: it goes into no cookie. */
+  cookie(token) {
+    return this.#visits.cookie && this.#setCookie(token, '')
   }
 
   #setCookie(token, more) {
