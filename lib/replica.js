@@ -20,7 +20,7 @@ import { migrate as migrateSteps } from './migrate.js'
 import * as option from './options.js'
 import { collector, exposeProgress, Progress } from './progress.js'
 import { Retention } from './retention.js'
-import { checkParams, checkSql, flatten, toRows } from './rows.js'
+import { checkParams, checkSql, flatten, flattenOne, pack, toRows } from './rows.js'
 import { FrameSocket, kindOfSocket } from './transport/websocket-frames.js'
 import { Verifier } from './verify.js'
 
@@ -89,7 +89,7 @@ export class Replica extends EventEmitter {
   #progress // what is applied here
   #state = 'opening' // then 'open', 'closing', 'closed'
   #peerId
-  #tables = new Map() // name -> { columns: Set, key: string[] }
+  #tables = new Map() // name -> { columns: Set, key: string[], given: string[], names: string }
   #pending = 0 // calls of the writing queue that have not settled
   #changingSchema = 0 // those of them that may change the schema
   #roomWaits = [] // load() and compact() waiting for a pending call to settle
@@ -252,14 +252,24 @@ export class Replica extends EventEmitter {
     return this.#native.patchesTable(table)
   }
 
-  async upsert(table, rows) {
-    this.#checkWriting('upsert')
-    return this.#write(this.#upsertOp('upsert', table, rows))
+  // One promise for each of these two: one more, as an async function has that returns another's, costs as much as
+  // the rest of a call of one row.
+  upsert(table, rows) {
+    try {
+      this.#checkWriting('upsert')
+      return this.#write(this.#upsertOp('upsert', table, rows))
+    } catch (error) {
+      return Promise.reject(error)
+    }
   }
 
-  async delete(table, key) {
-    this.#checkWriting('delete')
-    return this.#write(this.#deleteOp('delete', table, key))
+  delete(table, key) {
+    try {
+      this.#checkWriting('delete')
+      return this.#write(this.#deleteOp('delete', table, key))
+    } catch (error) {
+      return Promise.reject(error)
+    }
   }
 
   /** All changes of `fn(tx)` in one group: here and on every peer, all or nothing. */
@@ -565,6 +575,8 @@ export class Replica extends EventEmitter {
         {
           columns: new Set(columns.map((column) => column.name)),
           key: columns.filter((column) => column.key > 0).map((column) => column.name),
+          given: [], // the columns that the last call named
+          names: '', // the same as the addon takes them
         },
       ]),
     )
@@ -580,10 +592,20 @@ export class Replica extends EventEmitter {
 
   // ---- writing ----
 
+  // As #call() does, and with as few promises as can be.
   async #write(ops) {
     const collected = collector()
-    const sequence = await this.#call(this.#native.write(ops))
-    return this.#progress.written(sequence, collected)
+    this.#pending++
+    try {
+      const sequence = await this.#native.write(ops)
+      this.#wakeRoomWaits()
+      return this.#progress.written(sequence, collected)
+    } catch (error) {
+      if (error.code !== 'REPLIC_BUSY') this.#wakeRoomWaits()
+      throw error
+    } finally {
+      this.#pending--
+    }
   }
 
   // load() and compact() do not compete: while others fill the queue, they wait for room. What fills
@@ -601,6 +623,7 @@ export class Replica extends EventEmitter {
   }
 
   #wakeRoomWaits() {
+    if (this.#roomWaits.length === 0) return
     for (const wake of this.#roomWaits.splice(0)) wake()
   }
 
@@ -629,9 +652,20 @@ export class Replica extends EventEmitter {
 
   #upsertOp(where, table, rows) {
     checkTable(where, table)
-    const { columns, values } = flatten(where, Array.isArray(rows) ? rows : [rows])
+    const { columns, values } = Array.isArray(rows) ? flatten(where, rows) : flattenOne(where, rows)
+    return [UPSERT, table, this.#columnNames(where, table, columns), pack(values)]
+  }
+
+  // Most calls for a table name the same columns as the last one: then nothing is checked again, and all names
+  // go in one string. While the schema may change the core has to read each, whatever it holds.
+  #columnNames(where, table, columns) {
+    const known = this.#changingSchema > 0 ? undefined : this.#tables.get(table)
+    if (known && isSameList(known.given, columns)) return known.names
     this.#checkNames(where, table, columns)
-    return [UPSERT, table, columns, values]
+    if (!known) return columns
+    known.given = columns
+    known.names = columns.join('\0')
+    return known.names
   }
 
   #deleteOp(where, table, key) {
@@ -639,7 +673,7 @@ export class Replica extends EventEmitter {
     if (!option.isPlain(key)) {
       throw usage(`${where}: a key is an object, as { id: 1 }, not ${option.kindOf(key)}`)
     }
-    const { columns, values } = flatten(where, [key])
+    const { columns, values } = flattenOne(where, key)
     this.#checkNames(where, table, columns)
     const known = this.#changingSchema > 0 ? undefined : this.#tables.get(table)
     const wanted = known?.key ?? columns // if unknown, the core decides
@@ -784,6 +818,11 @@ const howToReplicate = (names) =>
 function checkTable(where, table) {
   if (typeof table === 'string') return
   throw usage(`${where}: the table must be a string, not ${option.kindOf(table)}`)
+}
+
+function isSameList(a, b) {
+  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false
+  return a.length === b.length
 }
 
 const sizeOf = (path) => statSync(path, { throwIfNoEntry: false })?.size ?? 0

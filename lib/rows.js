@@ -13,14 +13,13 @@ export function flatten(where, rows) {
   const known = new Set()
   let given = 0
   for (const row of rows) {
-    if (!isPlain(row))
-      throw usage(`${where}: a row must be an object, as { id: 1 }, not ${kindOf(row)}`)
+    checkRow(where, row)
     const names = Object.keys(row)
     given += names.length
     for (const name of names) known.add(name)
   }
   const columns = [...known]
-  if (columns.length === 0) throw usage(`${where}: a row without columns; give its primary key`)
+  if (columns.length === 0) throw noColumns(where)
   // Where a row lacks a column, it must not deliver what it inherits under that name.
   const ragged = given < rows.length * columns.length
   const values = []
@@ -30,6 +29,64 @@ export function flatten(where, rows) {
     }
   }
   return { columns, values }
+}
+
+/** The same of one row. */
+export function flattenOne(where, row) {
+  checkRow(where, row)
+  const columns = Object.keys(row)
+  if (columns.length === 0) throw noColumns(where)
+  const values = []
+  for (const name of columns) values.push(row[name])
+  return { columns, values }
+}
+
+function checkRow(where, row) {
+  if (!isPlain(row))
+    throw usage(`${where}: a row must be an object, as { id: 1 }, not ${kindOf(row)}`)
+}
+
+const noColumns = (where) => usage(`${where}: a row without columns; give its primary key`)
+
+// Kinds of packed values, as the addon numbers them.
+const LISTED = 0
+const UNSET = 1
+const NULL = 2
+const NUMBER = 3
+const TEXT = 4
+
+const FEW = 32 // values: fewer are not worth packing
+const LONG = 4096 // characters: a longer text is not worth copying once more
+const MOST = 16 * 1024 * 1024 // characters in one text
+
+/**
+ * Values as the addon takes them: as they are, or packed where they are many, since each one that it has to ask
+ * for costs a crossing. Texts go as one, a NUL behind each so that no two halves of a pair meet.
+ */
+export function pack(values) {
+  if (values.length < FEW) return values
+  const kinds = new Uint8Array(values.length)
+  const numbers = new Float64Array(values.length)
+  const listed = []
+  let text = ''
+  for (let i = 0; i < values.length; i++) {
+    const value = values[i]
+    if (typeof value === 'string' && value.length < LONG && text.length < MOST) {
+      kinds[i] = TEXT
+      numbers[i] = value.length
+      text += value
+      text += '\0'
+    } else if (typeof value === 'number') {
+      kinds[i] = NUMBER
+      numbers[i] = value
+    } else if (value === null) kinds[i] = NULL
+    else if (value === undefined) kinds[i] = UNSET
+    else {
+      kinds[i] = LISTED
+      listed.push(value)
+    }
+  }
+  return { kinds, numbers, text, listed }
 }
 
 export const FIRST_VALUE = 2 // of what the addon gives as rows: [columns, done, value, ...]

@@ -91,6 +91,10 @@ void *Arena::take(size_t size) {
   return taken;
 }
 
+bool Arena::reserve(size_t size) {
+  return static_cast<size_t>(end_ - at_) >= size || grow(size);
+}
+
 char *Arena::copy(const char *text) {
   size_t size = strlen(text) + 1;
   void *taken = take(size);
@@ -190,6 +194,97 @@ Reading read_value(napi_env env, napi_value value, Arena &arena, replic_value *o
   case napi_object: return read_blob(env, value, arena, out);
   default: return Reading::wrong_type;
   }
+}
+
+// ---- packed values ------------------------------------------------------------------------------
+
+// As in lib/rows.js.
+enum Kind : uint8_t { KIND_LISTED, KIND_UNSET, KIND_NULL, KIND_NUMBER, KIND_TEXT };
+
+bool ValueList::open(napi_env env, napi_value list, Arena &arena, Failure &failure) {
+  bool is_array = false;
+  napi_is_array(env, list, &is_array);
+  if (!is_array) return open_packed(env, list, arena, failure);
+  list_ = list;
+  return napi_get_array_length(env, list, &count_) == napi_ok;
+}
+
+static bool not_packed(napi_env env) {
+  napi_throw_type_error(env, nullptr, "the values of a change must be an array, or packed");
+  return false;
+}
+
+// { kinds, numbers, text, listed }: a Uint8Array and a Float64Array with an entry per value, all
+// texts in one, a NUL behind each, and an Array of what is neither. What of numbers belongs to a
+// text is its length in units of UTF-16, which are bytes where all is ASCII.
+bool ValueList::open_packed(napi_env env, napi_value packed, Arena &arena, Failure &failure) {
+  napi_value kinds, numbers, text;
+  napi_typedarray_type type_of_kinds, type_of_numbers;
+  size_t n_kinds, n_numbers, units, len;
+  void *data_of_kinds, *data_of_numbers;
+  if (napi_get_named_property(env, packed, "kinds", &kinds) != napi_ok ||
+      napi_get_named_property(env, packed, "numbers", &numbers) != napi_ok ||
+      napi_get_named_property(env, packed, "text", &text) != napi_ok ||
+      napi_get_named_property(env, packed, "listed", &list_) != napi_ok ||
+      napi_get_typedarray_info(env, kinds, &type_of_kinds, &n_kinds, &data_of_kinds, nullptr,
+                               nullptr) != napi_ok ||
+      napi_get_typedarray_info(env, numbers, &type_of_numbers, &n_numbers, &data_of_numbers,
+                               nullptr, nullptr) != napi_ok ||
+      type_of_kinds != napi_uint8_array || type_of_numbers != napi_float64_array ||
+      n_kinds != n_numbers || n_kinds > UINT32_MAX ||
+      napi_get_value_string_utf16(env, text, nullptr, 0, &units) != napi_ok)
+    return not_packed(env);
+  const size_t beyond = 8; // what Arena::string() wants to see free behind a text
+  text_ = arena.reserve(units + beyond) ? arena.string(env, text, &len) : nullptr;
+  if (!text_) return failure.set_no_memory();
+  text_end_ = text_ + len;
+  is_ascii_ = len == units;
+  count_ = static_cast<uint32_t>(n_kinds);
+  kinds_ = static_cast<const uint8_t *>(data_of_kinds);
+  numbers_ = static_cast<const double *>(data_of_numbers);
+  return true;
+}
+
+// Each character is one unit, but those of four bytes, which are two.
+static const char *skip_units(const char *at, const char *end, size_t units) {
+  while (units > 0 && at < end) {
+    unsigned char lead = static_cast<unsigned char>(*at);
+    size_t bytes = lead < 0x80 ? 1 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
+    if (static_cast<size_t>(end - at) < bytes) return end;
+    at += bytes;
+    units -= bytes == 4 && units > 1 ? 2 : 1;
+  }
+  return at;
+}
+
+Reading ValueList::next_text(double number, replic_value *out) {
+  size_t left = static_cast<size_t>(text_end_ - text_);
+  if (!(number >= 0 && number < static_cast<double>(left))) return Reading::wrong_type;
+  size_t units = static_cast<size_t>(number);
+  const char *end = is_ascii_ ? text_ + units : skip_units(text_, text_end_, units);
+  if (end >= text_end_ || *end) return Reading::wrong_type;
+  out->type = REPLIC_TEXT;
+  out->data = text_;
+  out->len = static_cast<size_t>(end - text_);
+  text_ = end + 1;
+  return Reading::ok;
+}
+
+Reading ValueList::next(napi_env env, Arena &arena, replic_value *out, napi_value *value) {
+  uint32_t at = at_++;
+  *out = replic_value();
+  switch (kinds_ ? kinds_[at] : KIND_LISTED) {
+  case KIND_UNSET: out->type = REPLIC_UNSET; return Reading::ok;
+  case KIND_NULL: out->type = REPLIC_NULL; return Reading::ok;
+  case KIND_NUMBER: read_number(numbers_[at], out); return Reading::ok;
+  case KIND_TEXT: *value = list_; return next_text(numbers_[at], out);
+  default: break;
+  }
+  if (napi_get_element(env, list_, listed_++, value) != napi_ok) {
+    *value = list_;
+    return Reading::wrong_type;
+  }
+  return read_value(env, *value, arena, out);
 }
 
 static const char *type_name(napi_env env, napi_value value) {

@@ -25,6 +25,8 @@ public:
   char *copy(const char *text);
   // The UTF-8 of a JavaScript string with a NUL behind it. nullptr: out of memory.
   char *string(napi_env env, napi_value value, size_t *len);
+  // Has room for so many bytes in one piece. False: out of memory.
+  bool reserve(size_t size);
   // All that was taken from the system.
   size_t bytes() const {
     return bytes_;
@@ -44,6 +46,31 @@ private:
 enum class Reading { ok, wrong_type, out_of_range, no_memory };
 // Copies a value into `*out` and `arena`; undefined becomes REPLIC_UNSET.
 Reading read_value(napi_env env, napi_value value, Arena &arena, replic_value *out);
+
+// A list of values: an Array, or many of them as pack() in lib/rows.js packs them, which takes a
+// third of the time, since each crossing into the engine costs as much as a value.
+class ValueList {
+public:
+  // False: an exception is pending, or `failure` is set. `arena` outlives what is read.
+  bool open(napi_env env, napi_value list, Arena &arena, Failure &failure);
+  uint32_t count() const {
+    return count_;
+  }
+  // The next one, as read_value reads it; `*value` is it where it is not ok.
+  Reading next(napi_env env, Arena &arena, replic_value *out, napi_value *value);
+
+private:
+  bool open_packed(napi_env env, napi_value packed, Arena &arena, Failure &failure);
+  Reading next_text(double units, replic_value *out);
+  napi_value list_ = nullptr;      // of all, or of those that are not packed
+  uint32_t count_ = 0, listed_ = 0; // taken from it
+  uint32_t at_ = 0;
+  const uint8_t *kinds_ = nullptr; // nullptr: nothing is packed
+  const double *numbers_ = nullptr;
+  const char *text_ = nullptr, *text_end_ = nullptr;
+  bool is_ascii_ = false;
+};
+
 // Notes why read_value refused `value`; `where` names the column or parameter.
 bool refuse_value(napi_env env, Reading reading, napi_value value, const char *where,
                   Failure &failure);

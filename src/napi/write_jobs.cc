@@ -98,8 +98,13 @@ bool ChangeJob::read_change(napi_env env, napi_value ops, uint32_t at, replic_ch
   return change->table && read_columns(env, items[2], change) && read_rows(env, items[3], change);
 }
 
+// An array of names, or the same ones in one string with NULs between: a crossing instead of one for
+// each, where lib knows that they are names of columns.
 bool ChangeJob::read_columns(napi_env env, napi_value columns, replic_change *change) {
+  napi_valuetype type = napi_undefined;
   uint32_t count;
+  napi_typeof(env, columns, &type);
+  if (type == napi_string) return split_columns(env, columns, change);
   if (!array_length(env, columns, "the columns of a change", &count)) return false;
   if (count == 0) return throw_type_error(env, "a change must have columns");
   const char **names = arena.array<const char *>(count);
@@ -116,9 +121,23 @@ bool ChangeJob::read_columns(napi_env env, napi_value columns, replic_change *ch
   return true;
 }
 
-bool ChangeJob::read_rows(napi_env env, napi_value values, replic_change *change) {
-  uint32_t count, n_columns = static_cast<uint32_t>(change->n_columns);
-  if (!array_length(env, values, "the values of a change", &count)) return false;
+bool ChangeJob::split_columns(napi_env env, napi_value columns, replic_change *change) {
+  size_t len, count = 1;
+  const char *at = read_string(env, columns, "the columns of a change", arena, failure, &len);
+  if (!at) return false;
+  for (size_t i = 0; i < len; i++) count += at[i] == 0;
+  const char **names = arena.array<const char *>(count);
+  if (!names) return failure.set_no_memory();
+  for (size_t i = 0; i < count; i++, at += strlen(at) + 1) names[i] = at;
+  change->n_columns = count;
+  change->columns = names;
+  return true;
+}
+
+bool ChangeJob::read_rows(napi_env env, napi_value list, replic_change *change) {
+  ValueList values;
+  if (!values.open(env, list, arena, failure)) return false;
+  uint32_t count = values.count(), n_columns = static_cast<uint32_t>(change->n_columns);
   if (count % n_columns) return throw_type_error(env, "a change must have whole rows");
   replic_value *out = arena.array<replic_value>(count);
   if (!out) return failure.set_no_memory();
@@ -128,8 +147,7 @@ bool ChangeJob::read_rows(napi_env env, napi_value values, replic_change *change
     Napi::HandleScope scope(env); // one for many values: opening it costs as much as reading one
     for (uint32_t end = i + HANDLES_PER_SCOPE; i < end && i < count; i++) {
       napi_value value;
-      if (napi_get_element(env, values, i, &value) != napi_ok) return false;
-      Reading reading = read_value(env, value, arena, &out[i]);
+      Reading reading = values.next(env, arena, &out[i], &value);
       if (reading == Reading::ok) continue;
       std::string where = std::string(change->table) + "." + change->columns[i % n_columns] +
                           " in row " + std::to_string(i / n_columns);

@@ -33,6 +33,7 @@ struct ChangeJob : WriteJob {
 private:
   bool read_change(napi_env env, napi_value ops, uint32_t at, replic_change *change);
   bool read_columns(napi_env env, napi_value columns, replic_change *change);
+  bool split_columns(napi_env env, napi_value columns, replic_change *change);
   bool read_rows(napi_env env, napi_value values, replic_change *change);
 
   replic_change *changes_ = nullptr;
