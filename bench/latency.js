@@ -1,6 +1,9 @@
 // From the call of upsert() until another process sees the row by SELECT, over TCP on this machine; against half a
 // round trip of as many bytes between two processes that do nothing else. Both processes read the same monotonic
 // clock. Microseconds.
+// What lies between is two transactions, each of which is made by a thread of its own. So two more rows: to such a thread
+// and back with next to nothing to do there, and with a row to write. The latency cannot be less than half the round trip
+// and two of the former; half the round trip and two of the latter is what there is to expect.
 
 import { fork } from 'node:child_process'
 import { once } from 'node:events'
@@ -14,6 +17,7 @@ import { openReplic } from './replic.js'
 
 const PEER = fileURLToPath(new URL('latency-peer.js', import.meta.url))
 const PINGS = 2000
+const HOPS = 1000
 const BARE = 'half a bare round trip'
 
 const now = () => Number(process.hrtime.bigint() / 1000n)
@@ -93,11 +97,31 @@ async function bare() {
   return result
 }
 
+/** Calls that are awaited one by one, on a replica without links. */
+const oneByOne = (mode, call) => () =>
+  withFile(async (path) => {
+    const db = await openReplic(path, mode)
+    const rows = makeRows(HOPS)
+    const times = []
+    for (const row of rows) {
+      const began = now()
+      await call(db, row)
+      times.push(now() - began)
+    }
+    await db.close()
+    return percentiles(times)
+  })
+
 const latency = (mode, perSecond, count, reach) => ({
   name: `latency-${perSecond}-${mode}`,
   title: `until another process sees a row, ${perSecond.toLocaleString('en-US')} a second, ${mode}`,
   unit: 'µs',
-  sides: { 'replic-sqlite': throughReplicas(mode, perSecond, count), [BARE]: bare },
+  sides: {
+    'replic-sqlite': throughReplicas(mode, perSecond, count),
+    [BARE]: bare,
+    "get('SELECT 1'), awaited": oneByOne(mode, (db) => db.get('SELECT 1')),
+    'upsert of one row, awaited': oneByOne(mode, (db, row) => db.upsert('item', row)),
+  },
   reach: reach && { [`${BARE} p50`]: reach },
   rounds: perSecond === 1 ? 1 : 5,
 })

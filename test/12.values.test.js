@@ -54,6 +54,44 @@ const values = [
 
 const plain = (value) => (value instanceof Uint8Array ? new Uint8Array(value) : value)
 
+// So many the addon takes packed: the texts of all rows as one, in which each has to be found again.
+describe('many rows in one call', () => {
+  const long = '🙂'.repeat(5000)
+  const wide = ['', 'a\uD83D', '\uDE42b', '🙂', 'é', '\0\0', 'a\0b', '漢字', long, 'z'.repeat(4095)]
+  const texts = [...wide, ...wide, ...wide, ...wide]
+  const rowsOf = (list, first) => list.map((v, i) => ({ id: first + i, v }))
+
+  it.each([
+    ['of every kind', values.map(([, written]) => written)],
+    ['of ASCII alone', Array.from({ length: 100 }, (_, i) => `text ${i}`)],
+    ['of all widths', texts],
+  ])('%s: as if they came one by one', async (_, list) => {
+    const db = await openReplica({ ddl: column(['v']) })
+    await db.upsert('t', rowsOf(list, 1))
+    for (const row of rowsOf(list, 1001)) await db.upsert('t', row)
+    const read = async (first) => {
+      const sql = 'SELECT v, typeof(v) AS type FROM t WHERE id BETWEEN ? AND ? ORDER BY id'
+      const rows = await db.all(sql, [first, first + 999], { readBigInts: true })
+      return rows.map(({ v, type }) => [plain(v), type])
+    }
+    const together = await read(1)
+    expect(together).toHaveLength(list.length)
+    expect(together).toStrictEqual(await read(1001))
+  })
+
+  it('names the row and the column of what cannot be stored', async () => {
+    const db = await openReplica({ ddl: column(['v']) })
+    for (const [wrong, code] of [
+      [Symbol('v'), 'REPLIC_USAGE'],
+      [{}, 'REPLIC_USAGE'],
+      [2n ** 63n, 'REPLIC_OUT_OF_RANGE'],
+    ]) {
+      await rejects(db.upsert('t', rowsOf([...texts, wrong, 'after it'], 1)), code, 't.v in row 40')
+    }
+    expect(await db.all('SELECT * FROM t')).toEqual([])
+  })
+})
+
 describe.each([
   ['a table without types', column(['v'])],
   ['a STRICT table', column(['v ANY'], 'STRICT')],

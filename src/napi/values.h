@@ -62,7 +62,7 @@ public:
 private:
   bool open_packed(napi_env env, napi_value packed, Arena &arena, Failure &failure);
   Reading next_text(double units, replic_value *out);
-  napi_value list_ = nullptr;      // of all, or of those that are not packed
+  napi_value list_ = nullptr;       // of all, or of those that are not packed
   uint32_t count_ = 0, listed_ = 0; // taken from it
   uint32_t at_ = 0;
   const uint8_t *kinds_ = nullptr; // nullptr: nothing is packed

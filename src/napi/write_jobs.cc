@@ -98,8 +98,8 @@ bool ChangeJob::read_change(napi_env env, napi_value ops, uint32_t at, replic_ch
   return change->table && read_columns(env, items[2], change) && read_rows(env, items[3], change);
 }
 
-// An array of names, or the same ones in one string with NULs between: a crossing instead of one for
-// each, where lib knows that they are names of columns.
+// An array of names, or the same ones in one string with NULs between: a crossing instead of one
+// for each, where lib knows that they are names of columns.
 bool ChangeJob::read_columns(napi_env env, napi_value columns, replic_change *change) {
   napi_valuetype type = napi_undefined;
   uint32_t count;
