@@ -241,6 +241,16 @@ typedef struct replic__auth {
 typedef struct replic__sync replic__sync;
 typedef struct replic__identity replic__identity;
 
+/* A savepoint also remembers one vector entry, or all of them, the clock and the counters. */
+typedef struct replic__savepoint {
+  replic_position position;
+  replic__entry *all; /* a copy of the vector; NULL where one entry does */
+  size_t n_all;
+  int whole; /* the transaction began with it, so there is none of SQLite's */
+  replic__clock clock;
+  replic_counters counters;
+} replic__savepoint;
+
 struct replic {
   sqlite3 *db;
   replic_config config;
@@ -249,6 +259,8 @@ struct replic {
   int is_new_peer;
   int64_t now_ms;
   int in_batch;
+  int is_together; /* local writes share one savepoint, which is: */
+  replic__savepoint together;
   int open_tx; /* BEGIN has run: only a batch that touches the disk takes the write lock */
   int64_t changes_before; /* of sqlite3_total_changes64, at BEGIN */
   int swapped;            /* the schema was registered anew in this batch */
@@ -269,7 +281,7 @@ struct replic {
   replic_position newest;     /* no patch in the log has a greater clock */
   replic_position *positions; /* what replic_vector returned last */
   sqlite3_stmt *vector_sql, *epochs_sql, *begin_sql, *commit_sql, *savepoint_sql, *release_sql,
-      *rollback_to_sql;
+      *rollback_to_sql, *rollback_sql;
   replic__schema *schema;
   sqlite3_stmt *pending_sql;
   int has_pending;         /* rows in _replic_pending, or there were */
@@ -296,14 +308,6 @@ int replic__reload_schema(replic *r);
 int replic__schema_changed(replic *r);
 /* How many tables and views there are whose names begin with _replic_. */
 int replic__internal_count(replic *r, int64_t *count);
-/* A savepoint also remembers one vector entry, or all of them, the clock and the counters. */
-typedef struct replic__savepoint {
-  replic_position position;
-  replic__entry *all; /* a copy of the vector; NULL where one entry does */
-  size_t n_all;
-  replic__clock clock;
-  replic_counters counters;
-} replic__savepoint;
 /* Begins the transaction, too. `origin`: whose entry the work may change, 0 for any. */
 int replic__savepoint_open(replic *r, uint32_t origin, replic__savepoint *save);
 /* Releases it if rc is REPLIC_OK, else rolls back to it; returns rc. */

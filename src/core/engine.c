@@ -3,7 +3,12 @@
  * A batch is one transaction. It begins on disk only when a call of it first touches the disk, so
  * a batch of mere acknowledgements takes no lock. Each call stands in a savepoint, which also
  * remembers the clock and the vector entry that the call moves; so a call that fails leaves nothing
- * behind, on disk or in memory, and its neighbours go on. */
+ * behind, on disk or in memory, and its neighbours go on.
+ *
+ * In a savepoint of SQLite's, each page that the call changes first is copied. So it is not asked
+ * for where the transaction begins with the call: then all of it is the call's, and can be undone.
+ * And local writes that follow each other share one (replic_together): where one of them fails, all
+ * are undone, and made again one by one. */
 #include <math.h>
 #include <string.h>
 
@@ -56,10 +61,15 @@ int replic__savepoint_open(replic *r, uint32_t origin, replic__savepoint *save) 
   }
   save->clock = r->clock;
   save->counters = r->counters;
-  int rc = r->open_tx ? REPLIC_OK : replic__run_kept(r, "BEGIN IMMEDIATE", &r->begin_sql);
-  if (rc == REPLIC_OK && !r->open_tx) r->changes_before = sqlite3_total_changes64(r->db);
-  if (rc == REPLIC_OK) r->open_tx = 1;
-  if (rc == REPLIC_OK) rc = replic__run_kept(r, "SAVEPOINT call", &r->savepoint_sql);
+  int rc = REPLIC_OK;
+  save->whole = !r->open_tx;
+  if (save->whole) {
+    rc = replic__run_kept(r, "BEGIN IMMEDIATE", &r->begin_sql);
+    r->open_tx = rc == REPLIC_OK;
+    r->changes_before = sqlite3_total_changes64(r->db);
+  } else {
+    rc = replic__run_kept(r, "SAVEPOINT call", &r->savepoint_sql);
+  }
   if (rc == REPLIC_OK) return REPLIC_OK;
   sqlite3_free(save->all); /* the caller ends no savepoint that was not opened */
   save->all = NULL;
@@ -90,9 +100,19 @@ static void restore_vector(replic *r, const replic__savepoint *save) {
   }
 }
 
+/* On disk; what fails here loses the batch. */
+static int undo(replic *r, const replic__savepoint *save) {
+  if (sqlite3_get_autocommit(r->db)) return SQLITE_ABORT_ROLLBACK; /* SQLite has undone it all */
+  int rc = save->whole ? replic__run_kept(r, "ROLLBACK", &r->rollback_sql)
+                       : replic__run_kept(r, "ROLLBACK TO call", &r->rollback_to_sql);
+  if (rc != REPLIC_OK) return rc;
+  return save->whole ? replic__run_kept(r, "BEGIN IMMEDIATE", &r->begin_sql)
+                     : replic__run_kept(r, "RELEASE call", &r->release_sql);
+}
+
 int replic__savepoint_end(replic *r, replic__savepoint *save, int rc) {
   if (rc == REPLIC_OK) rc = check_deferred(r);
-  if (rc == REPLIC_OK) rc = replic__run_kept(r, "RELEASE call", &r->release_sql);
+  if (rc == REPLIC_OK && !save->whole) rc = replic__run_kept(r, "RELEASE call", &r->release_sql);
   for (size_t i = 0; i < replic_table_count(r); i++) {
     replic__table *t = r->schema->tables[i];
     if (rc == REPLIC_OK) t->changed |= t->touched;
@@ -107,11 +127,7 @@ int replic__savepoint_end(replic *r, replic__savepoint *save, int rc) {
   r->error = NULL;
   r->clock = save->clock;
   r->counters = save->counters;
-  if (sqlite3_get_autocommit(r->db))
-    r->lost = 1;
-  else if (replic__run_kept(r, "ROLLBACK TO call", &r->rollback_to_sql) != REPLIC_OK ||
-           replic__run_kept(r, "RELEASE call", &r->release_sql))
-    r->lost = 1;
+  if (undo(r, save) != REPLIC_OK) r->lost = 1;
   sqlite3_free(r->error);
   r->error = text;
   return rc;
@@ -128,7 +144,7 @@ void replic_rollback(replic *r) {
     replic__event(r, (replic_event){.kind = REPLIC_EVENT_ERROR, .code = REPLIC_ESCHEMA}, "%s",
                   replic_error_text(r));
   replic__pending_recount(r);
-  r->in_batch = r->open_tx = r->swapped = r->lost = r->stale = 0;
+  r->in_batch = r->open_tx = r->swapped = r->lost = r->stale = r->is_together = 0;
   r->step = 0;
   sqlite3_free(r->error);
   r->error = text;
@@ -270,17 +286,36 @@ static int write_change(replic *r, const replic_change *change, group *g) {
   return rc;
 }
 
+int replic_together(replic *r) {
+  if (r->is_together)
+    return replic__fail(r, REPLIC_EUSAGE, "replic_together: it is under way already");
+  int rc = replic__savepoint_open(r, r->peer_id, &r->together);
+  if (rc == REPLIC_OK) r->is_together = 1;
+  return rc;
+}
+
+int replic_apart(replic *r, int code) {
+  if (!r->is_together) return replic__fail(r, REPLIC_EUSAGE, "replic_apart: nothing is under way");
+  r->is_together = 0;
+  int rc = replic__savepoint_end(r, &r->together, code);
+  return r->lost ? SQLITE_ABORT_ROLLBACK : rc;
+}
+
 int replic_write(replic *r, const replic_change *changes, size_t n_changes, int64_t *sequence) {
   replic__savepoint save;
   *sequence = 0;
-  int rc = replic__savepoint_open(r, r->peer_id, &save);
+  int rc = REPLIC_OK;
+  if (!r->is_together) rc = replic__savepoint_open(r, r->peer_id, &save);
   if (rc != REPLIC_OK) return rc;
   rc = replic__merge_mode(r, 0);
   if (rc == REPLIC_OK && r->stale) rc = replic__reload_schema(r);
   group g = {replic__vector_entry(r, r->peer_id), replic__clock_next(&r->clock, r->now_ms), 0};
   for (size_t i = 0; rc == REPLIC_OK && i < n_changes; i++) rc = write_change(r, &changes[i], &g);
   r->counters.groups_written++;
-  rc = replic__savepoint_end(r, &save, rc);
+  if (!r->is_together)
+    rc = replic__savepoint_end(r, &save, rc);
+  else if (rc == REPLIC_OK)
+    rc = check_deferred(r);
   if (rc != REPLIC_OK && r->step) r->stale = 1; /* what registering had created is undone */
   if (rc == REPLIC_OK) *sequence = g.self->now.sequence;
   if (rc == REPLIC_OK)

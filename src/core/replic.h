@@ -123,6 +123,16 @@ typedef struct replic_change {
  * ENODELETE, ENOTFOUND, ETOOLARGE, SQLITE_CONSTRAINT_… */
 int replic_write(replic *r, const replic_change *changes, size_t n_changes, int64_t *sequence);
 
+/* Calls of replic_write from here to replic_apart share one savepoint, which costs less than one
+ * each. Nothing else may be called in between but replic_rollback. Where one of them fails, call
+ * replic_apart with its code: all of them are undone, on disk and in memory, as if they had not
+ * been made, and the ones to be kept are made again, without replic_together. */
+int replic_together(replic *r);
+/* `code`: REPLIC_OK, or that of the call that failed. The result: `code`; SQLITE_ABORT_ROLLBACK,
+ * where SQLite has undone the whole batch, so that nothing more can be made in it; or another
+ * reason for which all of them are undone. */
+int replic_apart(replic *r, int code);
+
 /* A parameter of a statement. */
 typedef struct replic_param {
   const char *name; /* without its prefix; NULL: positional */

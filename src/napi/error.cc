@@ -34,6 +34,12 @@ void Failure::set(const Failure &other) {
   set(other.code_, "%s", other.text());
 }
 
+void Failure::clear() {
+  free(text_);
+  text_ = nullptr;
+  code_ = REPLIC_OK;
+}
+
 const char *Failure::code_name() const {
   return replic_code_name(code_);
 }

@@ -26,6 +26,7 @@ public:
       ;
   bool set_no_memory();
   void set(const Failure &other);
+  void clear(); // nothing has failed after all
   const char *code_name() const;
   const char *text() const; // never null
 

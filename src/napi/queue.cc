@@ -107,11 +107,42 @@ void Batch::run() {
   wal_pages = replic_wal_pages(state->core);
 }
 
+// Changes that follow each other: in one savepoint, and if one of them fails, once more up to that
+// one, each in a savepoint of its own. So each is made twice at the most. Returns what follows.
+WriteJob *Batch::run_together(WriteJob *first) {
+  replic *core = state->core;
+  WriteJob *job = first;
+  int code = state->config.trace ? REPLIC_EUSAGE : replic_together(core); // would be told twice
+  if (code == REPLIC_OK) {
+    for (; job && job->is_change() && !state->dying; job = job->next) {
+      job->run(*this);
+      if (job->failure) break;
+    }
+    bool failed = job && job->failure;
+    code = replic_apart(core, failed ? SQLITE_ERROR : REPLIC_OK);
+    if (code == REPLIC_OK) return job;
+    if (code == SQLITE_ABORT_ROLLBACK) return failed ? job->next : job; // so the commit fails, too
+    if (failed) job->failure.clear();
+    if (failed) job = job->next;
+  } else {
+    while (job && job->is_change()) job = job->next;
+  }
+  for (; first != job && !state->dying; first = first->next) first->run(*this);
+  return job;
+}
+
 void Batch::run_transaction() {
   auto begun = std::chrono::steady_clock::now();
   int code = replic_begin(state->core, wall_clock_ms());
   if (code != REPLIC_OK) return fail_all(code, replic_error_text(state->core));
-  for (WriteJob *job = jobs.first(); job && !state->dying; job = job->next) job->run(*this);
+  for (WriteJob *job = jobs.first(); job && !state->dying;) {
+    if (job->is_change() && job->next && job->next->is_change()) {
+      job = run_together(job);
+    } else {
+      job->run(*this);
+      job = job->next;
+    }
+  }
   if (state->dying) {
     replic_rollback(state->core);
     return fail_all(SQLITE_INTERRUPT, "the environment ends");

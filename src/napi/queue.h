@@ -73,6 +73,10 @@ struct WriteJob : Job {
   virtual Order order() const {
     return Order::grouped;
   }
+  // One that only writes, and leaves nothing behind where it fails: it can be made again.
+  virtual bool is_change() const {
+    return false;
+  }
   virtual void run(Batch &batch) = 0;
   // Main thread, before the promise is settled: what the outcome means for the connection.
   virtual void done(State &) {}
@@ -99,6 +103,7 @@ protected:
 
 private:
   void run_transaction();
+  WriteJob *run_together(WriteJob *first);
   void fail_all(int code, const char *text);
 };
 

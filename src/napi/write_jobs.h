@@ -27,6 +27,9 @@ private:
 // (ops) -> sequence. ops: flat [kind, table, columns, values, ...], values row by row
 struct ChangeJob : WriteJob {
   bool given(const Napi::CallbackInfo &info);
+  bool is_change() const override {
+    return true;
+  }
   void run(Batch &batch) override;
   napi_value result(napi_env env) override;
 

@@ -3,6 +3,7 @@
  *
  *   cost write   calls of 1,000 rows, a commit each
  *   cost single  calls of one row, a commit each
+ *   cost flight  the same, 100 of them a commit, as the binding makes calls that wait together
  *   cost apply   the frames that 1,000 rows of another peer make, a commit for each frame
  *   cost late    the same, where all patches meet newer ones of the same keys
  *
@@ -12,7 +13,7 @@
 
 #include "harness.h"
 
-enum { ROWS_PER_CALL = 1000, WARM = 5, CALLS = 20, N_COLUMNS = 6 };
+enum { ROWS_PER_CALL = 1000, WARM = 5, CALLS = 20, N_COLUMNS = 6, IN_FLIGHT = 100 };
 
 static const char DDL[] =
     "CREATE TABLE item(id INTEGER NOT NULL PRIMARY KEY, tenantId INTEGER, name TEXT, mail TEXT,"
@@ -47,9 +48,20 @@ static void write_change(peer *p, const replic_change *change) {
   CHECK_OK(p->r, peer_commit(p));
 }
 
+static void write_together(peer *p, const replic_change *rows) {
+  int64_t sequence;
+  peer_begin(p);
+  CHECK_OK(p->r, replic_together(p->r));
+  for (int i = 0; i < IN_FLIGHT; i++) CHECK_OK(p->r, replic_write(p->r, &rows[i], 1, &sequence));
+  CHECK_OK(p->r, replic_apart(p->r, REPLIC_OK));
+  CHECK_OK(p->r, peer_commit(p));
+}
+
 /* callgrind looks for this name. Writes `change`, or delivers the frame that is next at peer 1. */
 __attribute__((noinline)) static void measured(peer *p, const replic_change *change) {
-  if (change)
+  if (change && !strcmp(work, "flight"))
+    write_together(p, change);
+  else if (change)
     write_change(p, change);
   else
     wire_deliver(p->cluster, 0, 1, 0);
@@ -65,6 +77,18 @@ static void write_rows(peer *p, size_t per_call) {
       else
         measured(p, &change);
     }
+}
+
+static void write_flights(peer *p) {
+  for (int64_t done = 0; done < (WARM + CALLS) * ROWS_PER_CALL; done += IN_FLIGHT) {
+    replic_change rows[IN_FLIGHT];
+    for (int i = 0; i < IN_FLIGHT; i++) rows[i] = make_rows(1 + done + i, 1);
+    p->cluster->now_ms++;
+    if (done < WARM * ROWS_PER_CALL)
+      write_together(p, rows);
+    else
+      measured(p, rows);
+  }
 }
 
 /* Peer 0 has written what peer 1 applies. `late`: it has newer patches of the same keys. */
@@ -91,6 +115,7 @@ static void cost(void) {
   cluster *c = cluster_start(2, DDL);
   if (!strcmp(work, "write")) write_rows(&c->peers[0], ROWS_PER_CALL);
   if (!strcmp(work, "single")) write_rows(&c->peers[0], 1);
+  if (!strcmp(work, "flight")) write_flights(&c->peers[0]);
   if (!strcmp(work, "apply")) apply_rows(c, 0);
   if (!strcmp(work, "late")) apply_rows(c, 1);
 }

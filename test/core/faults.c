@@ -82,6 +82,20 @@ static int run_write(cluster *c) {
   return batch(c, call_write);
 }
 
+/* Together, and where that fails, once more alone. */
+static int call_together(peer *p) {
+  int rc = replic_together(p->r);
+  if (rc != REPLIC_OK) return rc;
+  rc = call_write(p);
+  int apart = replic_apart(p->r, rc);
+  CHECK(rc == REPLIC_OK || apart == rc || apart == SQLITE_ABORT_ROLLBACK);
+  return apart == REPLIC_OK || apart == SQLITE_ABORT_ROLLBACK ? apart : call_write(p);
+}
+
+static int run_together(cluster *c) {
+  return batch(c, call_together);
+}
+
 static void check_written(cluster *c) {
   CHECK_TEXT(sql_text(peer_sql(&c->peers[1]),
                       "SELECT group_concat(id || coalesce(v, '-') || coalesce(n, "
@@ -573,6 +587,7 @@ const work FAULT_JUMP = {prepare_jump_here, run_jump, check_jumped};
 const work FAULT_SOURCE = {prepare_jump_there, run_jump, check_jumped};
 const work FAULT_HEALING = {prepare_fork, run_open, check_healed};
 const work FAULT_WRITE = {prepare_nothing, run_write, check_written};
+const work FAULT_TOGETHER = {prepare_nothing, run_together, check_written};
 const work FAULT_DELETION = {prepare_row, run_delete, check_deleted};
 const work FAULT_RECEIVE = {prepare_receive, run_receive, check_received};
 const work FAULT_LINK = {prepare_link, run_link, check_linked};

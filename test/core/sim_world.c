@@ -176,7 +176,15 @@ static void write_group(sim_peer *p) {
                                  .n_rows = 1,
                                  .values = values};
   }
+  /* some as a call that shares its savepoint, and some of those as one of them that is undone */
+  int together = p->id % 3 == 0 && replic_together(p->r) == REPLIC_OK;
   int rc = replic_write(p->r, changes, to->n, &to->last);
+  if (together && (rc != REPLIC_OK || b->n % 2)) {
+    if (replic_apart(p->r, SQLITE_ERROR) == SQLITE_ERROR)
+      rc = replic_write(p->r, changes, to->n, &to->last);
+  } else if (together) {
+    rc = replic_apart(p->r, REPLIC_OK);
+  }
   sim_trace(s, "peer %d writes %zu rows up to %u.%lld: %s", p->index, to->n, (unsigned)p->id,
             (long long)to->last, rc ? replic_code_name(rc) : "OK");
   b->origin = p->id;

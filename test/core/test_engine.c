@@ -117,6 +117,109 @@ static void a_call_that_fails_fails_alone(void) {
   check_memory_is_disk(p);
 }
 
+/* The first call of a transaction has no savepoint of SQLite's; the others have. */
+static void a_first_call_that_fails_leaves_nothing(void) {
+  cluster *c = single();
+  peer *p = &c->peers[0];
+  int64_t sequence;
+  replic_counters before, after;
+  peer_forget_events(p);
+  replic_get_counters(p->r, &before);
+  peer_begin(p);
+  CHECK_CODE(p->r, put_in_batch(p, 1, 100, &sequence), SQLITE_CONSTRAINT_CHECK);
+  CHECK(!sqlite3_get_autocommit(p->r->db)); /* the next call is in a transaction, too */
+  CHECK_CODE(p->r, put_in_batch(p, 2, 100, &sequence), SQLITE_CONSTRAINT_CHECK);
+  CHECK_OK(p->r, peer_commit(p));
+  replic_get_counters(p->r, &after);
+  before.commits = after.commits;
+  CHECK(memcmp(&before, &after, sizeof before) == 0);
+  CHECK_INT(p->n_events, 0);
+  check_memory_is_disk(p);
+  peer_begin(p);
+  CHECK_CODE(p->r, put_in_batch(p, 1, 100, &sequence), SQLITE_CONSTRAINT_CHECK);
+  CHECK_OK(p->r, put_in_batch(p, 2, 2, &sequence));
+  CHECK_INT(sequence, 1);
+  CHECK_OK(p->r, peer_commit(p));
+  CHECK_TEXT(peer_dump(p, "t"), "i2|n|i2|n\n");
+  check_memory_is_disk(p);
+}
+
+/* Calls as the binding makes them: together up to one that fails, then again one by one. */
+static void put_together(peer *p, const int64_t *n, size_t count, int *codes, int64_t *sequences) {
+  for (size_t first = 0, i; first < count; first = i) {
+    int rc = REPLIC_OK;
+    CHECK_OK(p->r, replic_together(p->r));
+    for (i = first; i < count && rc == REPLIC_OK; i++)
+      codes[i] = rc = put_in_batch(p, (int64_t)i, n[i], &sequences[i]);
+    CHECK_CODE(p->r, replic_apart(p->r, rc), rc);
+    for (size_t k = first; k < i && rc != REPLIC_OK; k++)
+      codes[k] = put_in_batch(p, (int64_t)k, n[k], &sequences[k]);
+  }
+}
+
+static void calls_made_together_are_as_calls_made_alone(void) {
+  static const int64_t N[] = {1, 2, 100, 3, 100, 100, 4, 5, 100};
+  enum { COUNT_N = COUNT(N) };
+  char *seen[2];
+  replic_counters counters[2];
+  for (int together = 0; together < 2; together++) {
+    cluster *c = single();
+    peer *p = &c->peers[0];
+    int codes[COUNT_N];
+    int64_t sequences[COUNT_N];
+    char *text = test_format("%s", "");
+    peer_forget_events(p);
+    for (int first = 0; first < 2; first++) { /* once with a call before them */
+      peer_begin(p);
+      if (first) CHECK_OK(p->r, put_in_batch(p, 1000, 1, sequences));
+      if (together)
+        put_together(p, N, COUNT_N, codes, sequences);
+      else
+        for (size_t i = 0; i < COUNT_N; i++)
+          codes[i] = put_in_batch(p, (int64_t)i, N[i], &sequences[i]);
+      CHECK_OK(p->r, peer_commit(p));
+      for (size_t i = 0; i < COUNT_N; i++)
+        text = test_format("%s%d:%lld ", text, codes[i], (long long)sequences[i]);
+    }
+    for (size_t i = 0; i < p->n_events; i++)
+      text = test_format("%s%d:%lld ", text, p->events[i].kind, (long long)p->events[i].a);
+    seen[together] = test_format("%s\n%s%s%lld", text, peer_dump(p, "t"), peer_dump(p, "t_patches"),
+                                 (long long)replic_clock_high(p->r));
+    replic_get_counters(p->r, &counters[together]);
+    check_memory_is_disk(p);
+  }
+  CHECK_TEXT(seen[1], seen[0]);
+  CHECK(memcmp(&counters[0], &counters[1], sizeof counters[0]) == 0);
+}
+
+static void a_batch_that_is_undone_as_a_whole_is_lost_together(void) {
+  cluster *c = single();
+  peer *p = &c->peers[0];
+  int64_t sequence;
+  /* as another program would: registering refuses it */
+  sql_exec(p->r->db, "CREATE TRIGGER g BEFORE INSERT ON t WHEN new.n = 13 BEGIN SELECT "
+                     "RAISE(ROLLBACK, 'all'); END");
+  peer_begin(p);
+  CHECK_INT(replic_apart(p->r, REPLIC_OK), REPLIC_EUSAGE);
+  CHECK_OK(p->r, replic_together(p->r));
+  CHECK_INT(replic_together(p->r), REPLIC_EUSAGE);
+  CHECK_OK(p->r, put_in_batch(p, 1, 1, &sequence));
+  CHECK_CODE(p->r, put_in_batch(p, 2, 13, &sequence), SQLITE_CONSTRAINT_TRIGGER);
+  CHECK_INT(replic_apart(p->r, SQLITE_CONSTRAINT_TRIGGER), SQLITE_ABORT_ROLLBACK);
+  CHECK_INT(replic_together(p->r), SQLITE_ABORT_ROLLBACK);
+  CHECK_CODE(p->r, put_in_batch(p, 3, 3, &sequence), SQLITE_ABORT_ROLLBACK);
+  CHECK_CODE(p->r, peer_commit(p), SQLITE_ABORT_ROLLBACK);
+  CHECK_TEXT(peer_dump(p, "t"), "");
+  sql_exec(p->r->db, "DROP TRIGGER g");
+  check_memory_is_disk(p);
+  peer_begin(p);
+  CHECK_OK(p->r, replic_together(p->r));
+  CHECK_OK(p->r, put_in_batch(p, 1, 1, &sequence));
+  peer_rollback(p); /* in the midst of it */
+  put(p, 2, "goes on");
+  check_memory_is_disk(p);
+}
+
 static void a_group_is_all_or_nothing(void) {
   cluster *c = single();
   peer *p = &c->peers[0];
@@ -1084,6 +1187,9 @@ int main(int argc, char **argv) {
       TEST(a_batch_commits_together),
       TEST(a_rollback_leaves_no_hole),
       TEST(a_call_that_fails_fails_alone),
+      TEST(a_first_call_that_fails_leaves_nothing),
+      TEST(calls_made_together_are_as_calls_made_alone),
+      TEST(a_batch_that_is_undone_as_a_whole_is_lost_together),
       TEST(a_group_is_all_or_nothing),
       TEST(a_group_of_no_rows_issues_nothing),
       TEST(a_commit_that_fails_undoes_memory_too),

@@ -150,6 +150,10 @@ static void a_write(void) {
   fault_everywhere(&INPUT_OUTPUT, &FAULT_WRITE, 1);
 }
 
+static void calls_made_together(void) {
+  fault_everywhere(&INPUT_OUTPUT, &FAULT_TOGETHER, 1);
+}
+
 static void a_deletion(void) {
   fault_everywhere(&INPUT_OUTPUT, &FAULT_DELETION, 1);
 }
@@ -221,6 +225,7 @@ static void a_step_back_that_keeps_what_is_lost(void) {
 int main(int argc, char **argv) {
   static const test TESTS[] = {
       TEST(a_write),
+      TEST(calls_made_together),
       TEST(a_deletion),
       TEST(received_patches),
       TEST(a_link_that_comes_up),

@@ -45,6 +45,10 @@ static void a_write(void) {
   fault_everywhere(&ALLOCATION, &FAULT_WRITE, 1);
 }
 
+static void calls_made_together(void) {
+  fault_everywhere(&ALLOCATION, &FAULT_TOGETHER, 1);
+}
+
 static void a_deletion(void) {
   fault_everywhere(&ALLOCATION, &FAULT_DELETION, 1);
 }
@@ -120,6 +124,7 @@ static void a_step_back_that_keeps_what_is_lost(void) {
 int main(int argc, char **argv) {
   static const test TESTS[] = {
       TEST(a_write),
+      TEST(calls_made_together),
       TEST(a_deletion),
       TEST(received_patches),
       TEST(a_link_that_comes_up),
