@@ -17,6 +17,7 @@ export const DEFAULTS = Object.freeze({
   maxQueueBytes: 256 * MiB, // values of calls waiting to be executed
   maxClockSkewMs: 60_000, // patches from further in the future wait
   maxPatchRetentionMs: 25 * HOUR, // after that a patch that wins no cell any more is removed
+  maxPendingRetentionMs: 30 * 24 * HOUR, // after that what a step up has taken away here is removed
   heartbeatMs: 1_000,
   linkTimeoutMs: 10_000, // a link that is silent for longer is closed
   maxFrameBytes: 64 * MiB, // largest group
@@ -83,6 +84,10 @@ const CHECKS = {
   maxQueueBytes: integer(1, 64 * 1024 * MiB),
   maxClockSkewMs: milliseconds(1),
   maxPatchRetentionMs: retention,
+  maxPendingRetentionMs: {
+    accepts: (value) => retention.accepts(value) && value > 0,
+    wants: `an integer from 1 to ${MAX_CLOCK}, or Infinity`,
+  },
   heartbeatMs: milliseconds(1),
   linkTimeoutMs: milliseconds(1),
   maxFrameBytes: bytes(64),

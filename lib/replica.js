@@ -132,6 +132,7 @@ export class Replica extends EventEmitter {
       peerId: peerId ?? 0,
       newPeerId: randomInt(1, option.MAX_PEER_ID + 1),
       normalDurability: durability === 'normal',
+      maxPendingRetentionMs: Math.min(limits.maxPendingRetentionMs, Number.MAX_SAFE_INTEGER),
       trace: tracing,
     }
     this.#native = new (addon().Connection)(this.#path, config, (batch) => this.#onBatch(batch))

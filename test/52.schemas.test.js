@@ -2,9 +2,9 @@
 // pending is told. (That clusters converge is shown by the simulator: test/core/sim_schemas.c.)
 
 import { join } from 'node:path'
-import { expect, it } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import { Replica } from '../lib/index.js'
-import { converged, link, openReplica, synced, tempDir, until } from './helpers.js'
+import { converged, link, openReplica, rejects, synced, tempDir, until } from './helpers.js'
 
 const CLOCK =
   '_patchedAt INTEGER NOT NULL, _sequenceId INTEGER NOT NULL, _peerId INTEGER NOT NULL, _nulls TEXT'
@@ -114,4 +114,132 @@ it('adding a column writes no patches', async () => {
   await db.upsert('task', [{ id: 1 }, { id: 2 }])
   await db.migrate(STEPS, { to: 2 })
   expect(db.status()).toMatchObject({ vector: { 1: 2 }, logRows: 2, pending: [] })
+})
+
+it('linked peers know from the beginning how their tables differ', async () => {
+  const [newer, older] = [await open(1, 2), await open(2, 1)]
+  await link(newer, older)
+  await until(() => older.status().links.some(({ schema }) => schema?.task))
+  expect(older.status().links[0].schema.task).toBe('table task has no column colour here')
+  expect(newer.status().links[0].schema?.task ?? null).toBe(null)
+})
+
+const DROPS_COLOUR = {
+  name: 'no colour',
+  up: async (tx) => {
+    await tx.upsert('task', { id: 1, title: 'by the step', colour: 'blue' })
+    await tx.exec(both((table) => `ALTER TABLE ${table} DROP COLUMN colour`))
+    await tx.upsert('task', { id: 2, title: 'after it' })
+  },
+  down: both((table) => `ALTER TABLE ${table} ADD COLUMN colour TEXT`),
+}
+
+it('what a function step writes to a column before it drops it is not lost', async () => {
+  const [db, other] = [await open(1, 2), await open(2, 2)]
+  const steps = [...STEPS.slice(0, 2), DROPS_COLOUR]
+  await db.migrate(steps)
+  expect(await db.all('SELECT id, title FROM task ORDER BY id')).toEqual([
+    { id: 1, title: 'by the step' },
+    { id: 2, title: 'after it' },
+  ])
+  expect(pendingOf(db)).toMatchObject([{ table: 'task', patches: 1 }])
+  await link(db, other)
+  await synced(db, other)
+  const colours = (of) => of.all('SELECT id, colour FROM task ORDER BY id')
+  const expected = [
+    { id: 1, colour: 'blue' },
+    { id: 2, colour: null },
+  ]
+  expect(await colours(other)).toEqual(expected)
+  await db.migrate(steps, { to: 2 })
+  expect(await colours(db)).toEqual(expected)
+  expect(pendingOf(db)).toEqual([])
+})
+
+it('two columns cannot swap their names, nor take one that another has had', async () => {
+  const swap = ['title TO tmp', 'size TO title', 'tmp TO size']
+  const step = {
+    name: 'swap',
+    up: swap
+      .map((names) => both((table) => `ALTER TABLE ${table} RENAME COLUMN ${names}`))
+      .join(' '),
+    rename: { 'task.title': 'task.size', 'task.size': 'task.title' },
+  }
+  const db = await open(1, 1)
+  await db.upsert('task', { id: 1, title: null, size: 3 })
+  const refused = (list, ...words) => rejects(db.migrate(list), 'REPLIC_MIGRATION', ...words)
+  const words = ['choose a name that the table has never had']
+  await refused([STEPS[0], step], 'migration 2 (swap)', 'task.size', ...words)
+  const later = {
+    name: 'heading',
+    up: both((table) => `ALTER TABLE ${table} RENAME COLUMN size TO title`),
+    rename: { 'task.size': 'task.title' },
+  }
+  const renamed = STEPS.slice(0, 3)
+  await refused([...renamed, later], 'migration 4 (heading)', 'task.size', 'title', ...words)
+  const added = { up: both((table) => `ALTER TABLE ${table} ADD COLUMN title TEXT`) }
+  await refused([...renamed, added], 'migration 4', 'task.title', 'name', ...words)
+  expect(await db.all('SELECT * FROM task')).toEqual([{ id: 1, name: null, size: 3, colour: null }])
+})
+
+it('another primary key is another table, which comes back with its rows', async () => {
+  const db = await open(1, 1)
+  const drop = both((table) => `DROP TABLE ${table}`)
+  const keyed = {
+    up: `${drop} CREATE TABLE task (key TEXT PRIMARY KEY NOT NULL, title TEXT);
+      CREATE TABLE task_patches (${CLOCK}, key TEXT NOT NULL, title TEXT);`,
+    down: `${drop} ${STEPS[0].up}`,
+  }
+  await db.upsert('task', { id: 1, title: 'by id' })
+  await db.migrate([STEPS[0], keyed])
+  await db.upsert('task', { key: 'a', title: 'by key' })
+  const why = 'table task has no column id here'
+  expect(pendingOf(db)).toEqual([{ table: 'task', why, patches: 1 }])
+  expect(await db.all('SELECT * FROM task')).toEqual([{ key: 'a', title: 'by key' }])
+  await db.migrate([STEPS[0]])
+  expect(await db.all('SELECT * FROM task')).toEqual([{ id: 1, title: 'by id', size: null }])
+  await db.migrate([STEPS[0], keyed])
+  expect(await db.all('SELECT * FROM task')).toEqual([{ key: 'a', title: 'by key' }])
+})
+
+describe('maxPendingRetentionMs', () => {
+  const written = async (options) => {
+    const db = await openReplica({ ddl: '', maxPatchRetentionMs: Infinity, ...options })
+    await db.migrate(STEPS, { to: 3 })
+    await db.upsert('task', { id: 1, name: 'paint', size: 3 })
+    await db.migrate(STEPS)
+    expect(pendingOf(db)).toMatchObject([{ table: 'task', patches: 1 }])
+    await db.compact({ maxPatchRetentionMs: 0 })
+    return db
+  }
+  const sizeOf = async (db) => {
+    await db.migrate(STEPS, { to: 3 })
+    return db.get('SELECT name, size FROM task')
+  }
+
+  it('what a step has taken away is kept', async () => {
+    for (const options of [{}, { maxPendingRetentionMs: Infinity }]) {
+      const db = await written(options)
+      expect(pendingOf(db)).toHaveLength(1)
+      expect(await sizeOf(db)).toEqual({ name: 'paint', size: 3 })
+    }
+  })
+
+  it('until it is so old', async () => {
+    const db = await written({ maxPendingRetentionMs: 1 })
+    while (pendingOf(db).length > 0) await db.compact({ maxPatchRetentionMs: 0 })
+    expect(await sizeOf(db)).toEqual({ name: 'paint', size: null })
+  })
+
+  it('must be a time', async () => {
+    for (const maxPendingRetentionMs of [0, -1, 1.5, '1', null]) {
+      const given = { maxPendingRetentionMs }
+      await rejects(
+        openReplica(given),
+        'REPLIC_USAGE',
+        'open: maxPendingRetentionMs',
+        'or Infinity',
+      )
+    }
+  })
 })

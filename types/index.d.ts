@@ -97,6 +97,12 @@ export interface OpenOptions {
    * at once; Infinity: nothing is ever removed. Age is counted by the replica's clock.
    */
   maxPatchRetentionMs?: number | undefined
+  /**
+   * Age from which on it is forgotten, in ms, what a migration of this replica has taken away and a step back
+   * could bring back: values of dropped columns, and values as they were before a change of type. Default 30
+   * days, at least `maxPatchRetentionMs`; Infinity: never. What only a newer version knows is never forgotten.
+   */
+  maxPendingRetentionMs?: number | undefined
   /** Interval of heartbeats on open links. Default 1,000 ms. */
   heartbeatMs?: number | undefined
   /** A link that is silent for longer is closed; so is one without HELLO. Default 10,000 ms. */

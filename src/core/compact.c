@@ -16,6 +16,9 @@
  * Whichever of the patches that supersede another one together is looked at last, finds it. A hot
  * key is cheap: step 1 ends at the first newer patch that sets the same columns.
  *
+ * What is pending (pending.c) stays, unless a step up has taken it away here more than
+ * max_pending_retention_ms ago.
+ *
  * The highest sequence deleted of an origin is its floor: below it plain frames cannot serve a peer
  * any more (jump.c). */
 #include <string.h>
@@ -27,17 +30,21 @@ typedef struct slice {
   replic_compaction *out;
   int64_t older_than_ms, left;
   unsigned char *covered; /* per field: a newer patch sets it */
+  int found;              /* by look_again */
 } slice;
 
-static int delete_patch(slice *s, const replic__patch *p) {
-  replic__entry *entry = replic__vector_entry(s->r, p->origin);
-  int pending, rc = replic__pending_exists(s->r, p->origin, p->sequence, &pending);
-  if (!entry) return SQLITE_NOMEM;
-  if (rc != REPLIC_OK || pending) return rc; /* somebody may need what this schema cannot hold */
-  if (p->sequence > entry->pruned.floor) entry->pruned.floor = p->sequence;
+static void note_removed(slice *s, uint32_t origin, int64_t sequence) {
+  replic__entry *entry = replic__vector_entry(s->r, origin);
+  if (sequence > entry->pruned.floor) entry->pruned.floor = sequence;
   entry->pruned.missing++;
   s->r->counters.patches_pruned++;
   s->out->removed++;
+}
+
+static int delete_patch(slice *s, const replic__patch *p) {
+  int pending, rc = replic__pending_exists(s->r, p->origin, p->sequence, &pending);
+  if (rc != REPLIC_OK || pending) return rc; /* somebody may need what this schema cannot hold */
+  note_removed(s, p->origin, p->sequence);
   return replic__log_delete(s->r, p);
 }
 
@@ -53,19 +60,8 @@ static int look_at_older(void *ctx, const replic__patch *older) {
   return wins ? REPLIC_OK : delete_patch(s, older);
 }
 
-static int look_at(void *ctx, const replic__patch *p) {
-  slice *s = ctx;
+static int prune_key(slice *s, const replic__patch *p) {
   const replic__table *t = p->table;
-  if (p->patched_at >= s->older_than_ms) {
-    replic__vector_entry(s->r, p->origin)->due = p->patched_at;
-    return SQLITE_DONE;
-  }
-  if (!s->left) return SQLITE_DONE;
-  s->left--;
-  s->out->examined++;
-  replic__vector_entry(s->r, p->origin)->pruned.cursor = p->sequence;
-  if (!t) return REPLIC_OK; /* pending */
-
   unsigned char *take = t->take;
   size_t n_cells = (size_t)(t->n_fields - t->n_keys);
   int newer;
@@ -81,6 +77,49 @@ static int look_at(void *ctx, const replic__patch *p) {
     take[i] = !take[i] || p->values[i].type != REPLIC_UNSET;
   s->covered = take;
   return replic__log_older(s->r, p, look_at_older, s);
+}
+
+static int look_at(void *ctx, const replic__patch *p) {
+  slice *s = ctx;
+  if (p->patched_at >= s->older_than_ms) {
+    replic__vector_entry(s->r, p->origin)->due = p->patched_at;
+    return SQLITE_DONE;
+  }
+  if (!s->left) return SQLITE_DONE;
+  s->left--;
+  s->out->examined++;
+  replic__vector_entry(s->r, p->origin)->pruned.cursor = p->sequence;
+  return p->table ? prune_key(s, p) : REPLIC_OK; /* none: it is pending */
+}
+
+static int look_again(void *ctx, const replic__patch *p) {
+  slice *s = ctx;
+  s->found = 1;
+  return p->table ? prune_key(s, p) : REPLIC_OK;
+}
+
+/* What steps up have taken away, and what is old enough, is not pending any more: what the log has
+ * of such a patch is all, and is looked at once more. */
+static int forget_past(slice *s) {
+  int64_t cutoff = s->r->now_ms - s->r->config.max_pending_retention_ms, sequence;
+  if (cutoff > s->older_than_ms) cutoff = s->older_than_ms;
+  for (; s->left > 0; s->left--, s->out->examined++) {
+    uint32_t origin;
+    int rc = replic__pending_oldest(s->r, cutoff, &origin, &sequence);
+    if (rc != REPLIC_OK) return rc;
+    if (!origin) { /* counted once they are all gone */
+      s->r->recount |= s->r->forgotten;
+      s->r->forgotten = 0;
+      return REPLIC_OK;
+    }
+    rc = replic__pending_forget(s->r, origin, sequence);
+    s->found = 0;
+    if (rc == REPLIC_OK) rc = replic__log_read(s->r, origin, sequence - 1, sequence, look_again, s);
+    if (rc != REPLIC_OK) return rc;
+    if (!s->found) note_removed(s, origin, sequence);
+    s->r->forgotten = 1;
+  }
+  return REPLIC_OK;
 }
 
 static int compact_origin(slice *s, uint32_t origin) {
@@ -99,6 +138,7 @@ int replic_compact(replic *r, int64_t older_than_ms, int64_t max_patches, replic
   slice s = {.r = r, .out = out, .older_than_ms = older_than_ms, .left = max_patches};
   int rc = replic__savepoint_open(r, 0, &save);
   if (rc != REPLIC_OK) return rc;
+  rc = forget_past(&s);
   for (size_t i = 0; rc == REPLIC_OK && i < r->n_vector; i++)
     rc = compact_origin(&s, r->vector[i].now.origin);
   out->done = s.left > 0;

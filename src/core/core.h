@@ -251,6 +251,8 @@ typedef struct replic__savepoint {
   replic_counters counters;
 } replic__savepoint;
 
+#define REPLIC__N_PENDING_SQL 6
+
 struct replic {
   sqlite3 *db;
   replic_config config;
@@ -283,10 +285,11 @@ struct replic {
   sqlite3_stmt *vector_sql, *epochs_sql, *begin_sql, *commit_sql, *savepoint_sql, *release_sql,
       *rollback_to_sql, *rollback_sql;
   replic__schema *schema;
-  sqlite3_stmt *pending_sql;
-  int has_pending;         /* rows in _replic_pending, or there were */
+  sqlite3_stmt *pending_sql[REPLIC__N_PENDING_SQL];
+  int has_pending;         /* rows in _replic_pending; also where that cannot be read */
   int counted;             /* `pending` has changed in this batch */
   int recount;             /* and something of the batch was undone: it may say too much */
+  int forgotten;           /* some were, and are counted still */
   replic_pending *pending; /* per table and reason, for the caller */
   size_t n_pending;
   replic__sync *sync;
@@ -320,9 +323,15 @@ int replic__pending_load(replic *r); /* after the schema: applies what it can ho
 /* After a change of the schema, in its transaction: keeps what was lost by it, applies what can be
  * held now. */
 int replic__pending_schema_changed(replic *r);
+/* Before a statement of a step that changes the schema: what was written or received in the same
+ * transaction is kept, as nobody sees it as it was before the change. */
+int replic__pending_keep_written(replic *r);
 /* After a rollback: what memory says of it. */
 void replic__pending_recount(replic *r);
 int replic__pending_exists(replic *r, uint32_t origin, int64_t sequence, int *exists);
+/* One that may be forgotten if it is older; *origin 0: there is none. */
+int replic__pending_oldest(replic *r, int64_t older_than_ms, uint32_t *origin, int64_t *sequence);
+int replic__pending_forget(replic *r, uint32_t origin, int64_t sequence);
 /* The patch is issued anew as another one. */
 int replic__pending_move(replic *r, const replic__patch *p, const replic__patch *to);
 /* A cursor over what is pending of `origin` in (after, up_to], as the log's own; raw->fields NULL:

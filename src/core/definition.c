@@ -54,6 +54,17 @@ void replic__put_definition(replic__writer *w, uint32_t id, const remote_table *
   for (int f = 0; f < 2 * t->n_fields; f++) replic__put_text(w, t->texts[f]);
 }
 
+void replic__put_own_definition(replic__writer *w, uint32_t id, const replic__table *t) {
+  replic__put_varint(w, id);
+  replic__put_text(w, t->name);
+  replic__put_varint(w, (uint64_t)t->n_keys);
+  replic__put_varint(w, (uint64_t)t->n_fields);
+  for (int f = 0; f < t->n_fields; f++) {
+    replic__put_text(w, t->fields[f].name);
+    replic__put_text(w, t->fields[f].type);
+  }
+}
+
 /* ---- which of our tables, and fields ---- */
 
 static int field_of(const replic__table *ours, const char *name) {

@@ -303,6 +303,7 @@ int replic_apart(replic *r, int code) {
 
 int replic_write(replic *r, const replic_change *changes, size_t n_changes, int64_t *sequence) {
   replic__savepoint save;
+  int was_stale = r->stale;
   *sequence = 0;
   int rc = REPLIC_OK;
   if (!r->is_together) rc = replic__savepoint_open(r, r->peer_id, &save);
@@ -316,7 +317,7 @@ int replic_write(replic *r, const replic_change *changes, size_t n_changes, int6
     rc = replic__savepoint_end(r, &save, rc);
   else if (rc == REPLIC_OK)
     rc = check_deferred(r);
-  if (rc != REPLIC_OK && r->step) r->stale = 1; /* what registering had created is undone */
+  if (rc != REPLIC_OK) r->stale = was_stale; /* what registering had created is undone */
   if (rc == REPLIC_OK) *sequence = g.self->now.sequence;
   if (rc == REPLIC_OK)
     replic__trace(r, "written %u.%lld, clock %lld", r->peer_id, *sequence, g.patched_at);

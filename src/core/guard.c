@@ -196,7 +196,7 @@ static int run_statement(replic *r, sqlite3_stmt *stmt, replic__script *script) 
 
 int replic__guard_exec(replic *r, replic__script *script) {
   const char *at = script->sql, *end = at + script->len;
-  int rc = REPLIC_OK, n_statements = 0;
+  int rc = REPLIC_OK, n_statements = 0, kept = script->mode != AUTH_MIGRATION || r->stale;
   if (script->len > INT32_MAX)
     return replic__fail(r, REPLIC_ETOOLARGE, "SQL text of %lld bytes", (int64_t)script->len);
   sqlite3_set_last_insert_rowid(r->db, 0); /* not one of the engine's own */
@@ -210,8 +210,13 @@ int replic__guard_exec(replic *r, replic__script *script) {
       rc = explain_failure(r, rc);
     else if (stmt && ++n_statements > 1 && !script->many)
       rc = replic__fail(r, REPLIC_EUSAGE, "run takes one statement; exec takes several");
-    else if (stmt)
-      rc = run_statement(r, stmt, script);
+    else if (stmt && !kept && r->auth.schema_changed) {
+      kept = 1;
+      r->auth.mode = AUTH_ENGINE;
+      rc = replic__pending_keep_written(r);
+      r->auth.mode = script->mode;
+    }
+    if (rc == REPLIC_OK && stmt) rc = run_statement(r, stmt, script);
     sqlite3_finalize(stmt);
     if (rc != REPLIC_OK && script->mode == AUTH_MIGRATION) rc = name_statement(r, rc, begin, at);
   }

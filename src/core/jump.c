@@ -545,10 +545,11 @@ static void send_on_from_there(replic *r, link *l) {
   for (size_t i = 0; i < l->n_at; i++) {
     position *at = &l->at[i];
     int64_t from = at->staged > at->acked ? at->staged : at->acked;
-    if (!at->staging || at->sent <= from) continue;
-    replic__count_again(r, l, at->sent - from);
-    l->unacked -= at->unacked;
+    if (!at->staging) continue;
+    l->unacked -= at->unacked; /* nothing is on its way any more, also where all is staged */
     at->unacked = 0;
+    if (at->sent <= from) continue;
+    replic__count_again(r, l, at->sent - from);
     at->sent = from;
   }
   l->schema_sent = 0; /* it may have missed a definition */

@@ -98,6 +98,37 @@ static const char RENAMED_TO[] = "SELECT printf(iif(" HAS_COLUMN(
                                                 "(NOT " HAS_COLUMN("newColumn") " OR " HAS_COLUMN(
                                                     "oldColumn") ")";
 
+/* A name stands for one column, in all versions: patches of peers that know another one by it could
+ * not be told apart. All names that the column `name` of the table `t` has had, but for those of
+ * the rows `m` that `but` leaves out: */
+#define NAMES_OF(t, name, but)                                                                     \
+  "(WITH RECURSIVE names(name) AS (VALUES(" name ") UNION SELECT newColumn FROM names JOIN "       \
+  "main._replic_renames m ON oldColumn = names.name AND m.tableName = " t but                      \
+  " UNION SELECT oldColumn FROM names JOIN main._replic_renames m ON newColumn = names.name AND "  \
+  "m.tableName = " t but ") SELECT name FROM names)"
+#define OF_ANOTHER                                                                                 \
+  " in another version, and peers at that version could not tell the two apart: choose a name "    \
+  "that the table has never had"
+
+/* Before a step, whose own renames do not count yet. */
+static const char TAKEN[] =
+    "SELECT printf('rename: %s.%s cannot be called %s: another column is called so" OF_ANOTHER
+    "', tableName, oldColumn, newColumn) FROM main._replic_renames n WHERE version = ?1 AND "
+    "EXISTS (SELECT 1 FROM main._replic_renames m WHERE m.tableName = n.tableName AND "
+    "(m.version < ?1 AND n.newColumn IN (m.oldColumn, m.newColumn) OR m.version = ?1 AND "
+    "m.oldColumn = n.newColumn)) AND "
+    "n.newColumn NOT IN " NAMES_OF("n.tableName", "n.oldColumn", " AND m.version < ?1");
+
+/* After it. */
+static const char SHARED[] =
+    "SELECT printf('%s.%s cannot be called so: the column %s is called so" OF_ANOTHER
+    "', n.t, b.name, a.name) FROM (SELECT tableName AS t, newColumn AS c FROM main._replic_renames "
+    "WHERE newColumn <> oldColumn UNION SELECT tableName, oldColumn FROM main._replic_renames "
+    "WHERE newColumn <> oldColumn) n "
+    "JOIN pragma_table_xinfo(n.t, 'main') a ON a.name = n.c "
+    "JOIN pragma_table_xinfo(n.t, 'main') b ON b.cid > a.cid "
+    "WHERE b.name COLLATE NOCASE IN " NAMES_OF("n.t", "a.name", "");
+
 /* A T_patches whose T is gone: the step has forgotten it, or its name is misspelt. */
 static const char ORPHANS[] =
     "SELECT printf('there is no table %s, but there is %s: DROP TABLE \"%w\", or create the other "
@@ -143,6 +174,8 @@ int replic_step_begin(replic *r, const replic_step *step) {
   if (rc == REPLIC_OK) rc = note_step(r, step);
   if (rc == REPLIC_OK && step->kind == REPLIC_STEP_UP)
     rc = check(r, REPLIC_EMIGRATION, RENAMED_FROM, step->version);
+  if (rc == REPLIC_OK && step->kind == REPLIC_STEP_UP)
+    rc = check(r, REPLIC_EMIGRATION, TAKEN, step->version);
   rc = replic__savepoint_end(r, &save, rc);
   if (rc == REPLIC_OK) r->step = step->version;
   r->step_kind = step->kind;
@@ -191,6 +224,8 @@ int replic_step_end(replic *r) {
   if (rc == REPLIC_OK) rc = replic__reload_schema(r);
   if (rc == REPLIC_OK && r->step_kind == REPLIC_STEP_UP)
     rc = check(r, REPLIC_EMIGRATION, RENAMED_TO, r->step);
+  if (rc == REPLIC_OK && r->step_kind == REPLIC_STEP_UP)
+    rc = check(r, REPLIC_EMIGRATION, SHARED, 0);
   if (rc == REPLIC_OK) rc = replic__schema_changed(r);
   if (rc == REPLIC_OK) r->step = 0;
   return replic__savepoint_end(r, &save, rc);

@@ -4,12 +4,13 @@
  *   _replic_meta        key, value         peerId, layout of these tables
  *   _replic_vector      origin, sequence, patchedAt; floor, cursor, missing (compact.c)
  *   _replic_epochs      origin, sequence, epoch: issued from here on in that opening (epoch.c)
- *   _replic_definitions, _replic_pending  patches that the schema cannot hold (pending.c)
+ *   _replic_definitions, _replic_pending, _replic_past  patches that the schema cannot hold
+ *                       (pending.c)
  *   _replic_staged      what a jump has brought so far, invisible (jump.c)
  *   _replic_forks       up to where two histories of an origin are one (fork.c)
  *   _replic_dropped     patches at which histories part that were given up here (fork.c)
  *   _replic_migrations  what was applied, and how to step back (migrate.c)
- *   _replic_renames     columns that migrations have renamed (migrate.c)
+ *   _replic_renames     columns that migrations have renamed, or dropped (migrate.c)
  *
  * `layout` in _replic_meta counts their versions. An older one is brought up to date at open, in
  * open's transaction, by UPGRADES; test/fixtures has files of every layout there was. */
@@ -19,6 +20,7 @@
 
 #define MIB (1024 * 1024)
 #define LAYOUT 2 /* of the internal tables */
+#define THIRTY_DAYS_MS 2592000000
 
 /* ---- small helpers over SQLite ---- */
 
@@ -62,6 +64,7 @@ static int take_defaults(replic *r, const replic_config *config) {
   replic_config *c = &r->config;
   *c = *config;
   if (!c->max_clock_skew_ms) c->max_clock_skew_ms = 60000;
+  if (!c->max_pending_retention_ms) c->max_pending_retention_ms = THIRTY_DAYS_MS;
   if (!c->heartbeat_ms) c->heartbeat_ms = 1000;
   if (!c->link_timeout_ms) c->link_timeout_ms = 10000;
   if (!c->max_frame_bytes) c->max_frame_bytes = 64 * MIB;
@@ -183,6 +186,7 @@ static const char CREATE_TABLES[] =
     "PRIMARY KEY(origin, sequence)) WITHOUT ROWID;"
     "CREATE INDEX IF NOT EXISTS main._replic_pending_by ON _replic_pending(definition, "
     "patchedAt, origin, sequence);"
+    "CREATE TABLE IF NOT EXISTS main._replic_past(definition INTEGER PRIMARY KEY);"
     "INSERT OR IGNORE INTO main._replic_meta(key, value) VALUES('layout', 2)";
 
 static int set_up(replic *r) {

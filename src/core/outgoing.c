@@ -14,17 +14,9 @@ static void send_schema(replic *r, link *l) {
   for (size_t i = 0; i < schema->n_tables; i++) {
     uint32_t id = schema->base_id + (uint32_t)i;
     if (id < l->schema_sent) continue;
-    const replic__table *t = schema->tables[i];
     replic__writer w;
     replic__put_frame(&w, FRAME_SCHEMA);
-    replic__put_varint(&w, id);
-    replic__put_text(&w, t->name);
-    replic__put_varint(&w, (uint64_t)t->n_keys);
-    replic__put_varint(&w, (uint64_t)t->n_fields);
-    for (int f = 0; f < t->n_fields; f++) {
-      replic__put_text(&w, t->fields[f].name);
-      replic__put_text(&w, t->fields[f].type);
-    }
+    replic__put_own_definition(&w, id, schema->tables[i]);
     replic__send(r, l, replic__finish(&w));
   }
   for (size_t i = 0; i < schema->n_foreign; i++) {
@@ -282,6 +274,7 @@ void replic__sync_flush(replic *r) {
     link *l = r->sync->links[k];
     if (!l->ready || l->closing || l->fork_text) continue;
     l->below = 0;
+    if (l->schema_sent != ids_end(r->schema)) send_schema(r, l);
     if (replic__link_active(r, l))
       for (size_t i = 0; i < r->n_vector; i++)
         if (r->vector[i].committed.sequence) flush_origin(r, l, &r->vector[i]);

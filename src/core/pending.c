@@ -11,6 +11,9 @@
  *   2. names of renamed columns are followed in _nulls;
  *   3. everything that is kept is merged anew, with its own clock, into what can be held now.
  *
+ * Patches of tables as they were here before steps up (_replic_past) are forgotten when they are
+ * older than max_pending_retention_ms (compact.c); what is not known here yet never is.
+ *
  * So tables are again what vector and schema say, whichever way they came there (I1), and what any
  * version has written comes back with that version. _replic_definitions has each table as those saw
  * it who wrote to it, and as what it was taken here last: what has not changed is not looked at. */
@@ -20,22 +23,49 @@
 
 /* ---- the store ---- */
 
-static int definition_id(replic *r, const void *bytes, size_t len, int64_t *id) {
-  sqlite3_stmt *stmt = NULL;
-  int rc = replic__prepare(
-      r, "INSERT OR IGNORE INTO main._replic_definitions(definition) VALUES(?1)", &stmt);
-  if (rc == REPLIC_OK) rc = sqlite3_bind_blob64(stmt, 1, bytes, len, SQLITE_STATIC);
+/* Statements that a patch needs are prepared once. */
+enum { READ, KEEP, FORGET, FIND_DEFINITION, KEEP_DEFINITION, OLDEST };
+
+static int get_sql(replic *r, int which, sqlite3_stmt **out) {
+  static const char *const SQL[REPLIC__N_PENDING_SQL] = {
+      [READ] = "SELECT p.sequence, p.patchedAt, d.definition, p.patch FROM main._replic_pending p "
+               "JOIN main._replic_definitions d ON d.id = p.definition WHERE p.origin = ?1 AND "
+               "p.sequence > ?2 AND p.sequence <= ?3 ORDER BY p.sequence",
+      [KEEP] = "INSERT OR IGNORE INTO main._replic_pending(origin, sequence, patchedAt, "
+               "definition, patch) VALUES(?1, ?2, ?3, ?4, ?5)",
+      [FORGET] = "DELETE FROM main._replic_pending WHERE origin = ?1 AND sequence = ?2",
+      [FIND_DEFINITION] = "SELECT id FROM main._replic_definitions WHERE definition = ?1",
+      [KEEP_DEFINITION] = "INSERT INTO main._replic_definitions(definition) VALUES(?1)",
+      [OLDEST] = "SELECT p.origin, p.sequence FROM main._replic_past q CROSS JOIN "
+                 "main._replic_pending p ON p.definition = q.definition WHERE p.patchedAt < ?1 "
+                 "LIMIT 1"};
+  int rc = replic__prepare(r, SQL[which], &r->pending_sql[which]);
+  *out = r->pending_sql[which];
+  return rc;
+}
+
+static int bind_definition(replic *r, int which, const replic_frame *definition,
+                           sqlite3_stmt **stmt) {
+  int rc = get_sql(r, which, stmt);
+  if (rc != REPLIC_OK) return rc;
+  return replic__fail_db(
+      r, sqlite3_bind_blob64(*stmt, 1, definition->data, definition->len, SQLITE_STATIC));
+}
+
+static int definition_id(replic *r, const replic_frame *definition, int64_t *id) {
+  sqlite3_stmt *stmt;
+  *id = 0;
+  int rc = bind_definition(r, FIND_DEFINITION, definition, &stmt);
+  if (rc != REPLIC_OK) return rc;
+  rc = sqlite3_step(stmt);
+  if (rc == SQLITE_ROW) *id = sqlite3_column_int64(stmt, 0);
+  rc = rc == SQLITE_ROW || rc == SQLITE_DONE ? REPLIC_OK : replic__fail_db(r, rc);
+  sqlite3_reset(stmt);
+  if (rc != REPLIC_OK || *id) return rc;
+  rc = bind_definition(r, KEEP_DEFINITION, definition, &stmt);
   if (rc == REPLIC_OK) rc = replic__step(r, stmt);
-  sqlite3_finalize(stmt);
-  stmt = NULL;
-  if (rc == REPLIC_OK)
-    rc = replic__prepare(r, "SELECT id FROM main._replic_definitions WHERE definition = ?1", &stmt);
-  if (rc == REPLIC_OK) rc = sqlite3_bind_blob64(stmt, 1, bytes, len, SQLITE_STATIC);
-  if (rc == REPLIC_OK) rc = sqlite3_step(stmt);
-  *id = rc == SQLITE_ROW ? sqlite3_column_int64(stmt, 0) : 0;
-  if (rc == SQLITE_ROW || rc == SQLITE_DONE) rc = REPLIC_OK;
-  sqlite3_finalize(stmt);
-  return replic__fail_db(r, rc);
+  *id = sqlite3_last_insert_rowid(r->db);
+  return rc;
 }
 
 static void count(replic *r, const remote_table *t, int64_t patches) {
@@ -68,7 +98,7 @@ static void forget_counts(replic *r) {
 void replic__pending_close(replic *r) {
   forget_counts(r);
   sqlite3_free(r->pending);
-  sqlite3_finalize(r->pending_sql);
+  for (int i = 0; i < REPLIC__N_PENDING_SQL; i++) sqlite3_finalize(r->pending_sql[i]);
 }
 
 size_t replic_pending_count(const replic *r) {
@@ -80,35 +110,34 @@ const replic_pending *replic_pending_at(const replic *r, size_t index) {
 }
 
 /* *kept: 0 where it was kept before. */
-static int insert(replic *r, const remote_table *t, const replic__patch *p, const void *fields,
-                  size_t len, int *kept) {
-  sqlite3_stmt *stmt = NULL;
-  replic__writer w = {0};
+static int keep(replic *r, const replic_frame *definition, const replic__patch *p,
+                const void *fields, size_t len, int *kept) {
+  sqlite3_stmt *stmt;
   int64_t id;
   *kept = 0;
-  replic__put_definition(&w, 0, t);
-  replic_frame *definition = replic__finish(&w);
-  if (!definition) return SQLITE_NOMEM;
-  int rc = definition_id(r, definition->data, definition->len, &id);
-  replic__frame_release(definition);
-  if (rc == REPLIC_OK)
-    rc = replic__prepare(r,
-                         "INSERT OR IGNORE INTO main._replic_pending(origin, sequence, patchedAt, "
-                         "definition, patch) VALUES(?1, ?2, ?3, ?4, ?5)",
-                         &stmt);
-  if (rc == REPLIC_OK) {
-    sqlite3_bind_int64(stmt, 1, p->origin);
-    sqlite3_bind_int64(stmt, 2, p->sequence);
-    sqlite3_bind_int64(stmt, 3, p->patched_at);
-    sqlite3_bind_int64(stmt, 4, id);
-    rc = replic__fail_db(r, sqlite3_bind_blob64(stmt, 5, fields, len, SQLITE_STATIC));
-  }
+  int rc = definition ? definition_id(r, definition, &id) : SQLITE_NOMEM;
+  if (rc == REPLIC_OK) rc = get_sql(r, KEEP, &stmt);
+  if (rc != REPLIC_OK) return rc;
+  sqlite3_bind_int64(stmt, 1, p->origin);
+  sqlite3_bind_int64(stmt, 2, p->sequence);
+  sqlite3_bind_int64(stmt, 3, p->patched_at);
+  sqlite3_bind_int64(stmt, 4, id);
+  rc = replic__fail_db(r, sqlite3_bind_blob64(stmt, 5, fields, len, SQLITE_STATIC));
   if (rc == REPLIC_OK) rc = replic__step(r, stmt);
   *kept = rc == REPLIC_OK && sqlite3_changes64(r->db) > 0;
-  sqlite3_finalize(stmt);
-  r->has_pending = 1;
-  if (*kept) count(r, t, 1);
+  r->has_pending |= *kept;
   r->counted |= *kept;
+  return rc;
+}
+
+static int insert(replic *r, const remote_table *t, const replic__patch *p, const void *fields,
+                  size_t len, int *kept) {
+  replic__writer w = {0};
+  replic__put_definition(&w, 0, t);
+  replic_frame *definition = replic__finish(&w);
+  int rc = keep(r, definition, p, fields, len, kept);
+  replic__frame_release(definition);
+  if (*kept) count(r, t, 1);
   return rc;
 }
 
@@ -145,19 +174,32 @@ int replic__pending_move(replic *r, const replic__patch *p, const replic__patch 
   return rc;
 }
 
+int replic__pending_oldest(replic *r, int64_t older_than_ms, uint32_t *origin, int64_t *sequence) {
+  sqlite3_stmt *stmt;
+  *origin = 0;
+  if (!r->has_pending) return REPLIC_OK;
+  int rc = get_sql(r, OLDEST, &stmt);
+  if (rc != REPLIC_OK) return rc;
+  sqlite3_bind_int64(stmt, 1, older_than_ms);
+  rc = sqlite3_step(stmt);
+  if (rc == SQLITE_ROW) {
+    *origin = (uint32_t)sqlite3_column_int64(stmt, 0);
+    *sequence = sqlite3_column_int64(stmt, 1);
+  }
+  rc = rc == SQLITE_ROW || rc == SQLITE_DONE ? REPLIC_OK : replic__fail_db(r, rc);
+  sqlite3_reset(stmt);
+  return rc;
+}
+
 /* ---- its cursor for the log ---- */
 
 int replic__pending_open(replic *r, uint32_t origin, int64_t after, int64_t up_to) {
-  int rc = replic__prepare(r,
-                           "SELECT p.sequence, p.patchedAt, d.definition, p.patch FROM "
-                           "main._replic_pending p JOIN main._replic_definitions d ON d.id = "
-                           "p.definition WHERE p.origin = ?1 AND p.sequence > ?2 AND p.sequence <= "
-                           "?3 ORDER BY p.sequence",
-                           &r->pending_sql);
+  sqlite3_stmt *stmt;
+  int rc = get_sql(r, READ, &stmt);
   if (rc != REPLIC_OK) return rc;
-  sqlite3_bind_int64(r->pending_sql, 1, origin);
-  sqlite3_bind_int64(r->pending_sql, 2, after);
-  sqlite3_bind_int64(r->pending_sql, 3, up_to);
+  sqlite3_bind_int64(stmt, 1, origin);
+  sqlite3_bind_int64(stmt, 2, after);
+  sqlite3_bind_int64(stmt, 3, up_to);
   return REPLIC_OK;
 }
 
@@ -169,18 +211,19 @@ static void read_raw(sqlite3_stmt *stmt, int column, replic__raw *raw) {
 }
 
 int replic__pending_next(replic *r, int64_t *sequence, int64_t *patched_at, replic__raw *raw) {
-  int rc = sqlite3_step(r->pending_sql);
+  sqlite3_stmt *stmt = r->pending_sql[READ];
+  int rc = sqlite3_step(stmt);
   *raw = (replic__raw){0};
   if (rc == SQLITE_DONE) return REPLIC_OK;
   if (rc != SQLITE_ROW) return replic__fail_db(r, rc);
-  *sequence = sqlite3_column_int64(r->pending_sql, 0);
-  *patched_at = sqlite3_column_int64(r->pending_sql, 1);
-  read_raw(r->pending_sql, 2, raw);
+  *sequence = sqlite3_column_int64(stmt, 0);
+  *patched_at = sqlite3_column_int64(stmt, 1);
+  read_raw(stmt, 2, raw);
   return raw->definition && raw->fields ? REPLIC_OK : SQLITE_NOMEM;
 }
 
 void replic__pending_reset(replic *r) {
-  sqlite3_reset(r->pending_sql);
+  sqlite3_reset(r->pending_sql[READ]);
 }
 
 /* ---- a patch that has arrived ---- */
@@ -221,17 +264,22 @@ static int hold_anew(settling *s, const replic__patch *p) {
   return rc;
 }
 
-/* It is all in the log from now on, and may be pruned like any other. */
-static int forget(settling *s, uint32_t origin, int64_t sequence) {
-  replic__entry *entry = replic__vector_entry(s->r, origin);
+int replic__pending_forget(replic *r, uint32_t origin, int64_t sequence) {
+  sqlite3_stmt *stmt;
+  int rc = get_sql(r, FORGET, &stmt);
+  if (rc != REPLIC_OK) return rc;
+  sqlite3_bind_int64(stmt, 1, origin);
+  sqlite3_bind_int64(stmt, 2, sequence);
+  return replic__step(r, stmt);
+}
+
+/* What the log has of it is all from now on, and may be pruned like any other. */
+static int forget(replic *r, uint32_t origin, int64_t sequence) {
+  replic__entry *entry = replic__vector_entry(r, origin);
   if (!entry) return SQLITE_NOMEM;
   if (entry->pruned.cursor >= sequence) entry->pruned.cursor = sequence - 1;
   entry->due = 0;
-  char *sql = sqlite3_mprintf(
-      "DELETE FROM main._replic_pending WHERE origin = %u AND sequence = %lld", origin, sequence);
-  int rc = sql ? replic__exec(s->r, sql) : SQLITE_NOMEM;
-  sqlite3_free(sql);
-  return rc;
+  return replic__pending_forget(r, origin, sequence);
 }
 
 static int corrupt(replic *r) {
@@ -255,7 +303,7 @@ static int settle_patch(settling *s, sqlite3_stmt *stmt) {
                      NULL};
   int rc = hold_anew(s, &p);
   s->left -= whole;
-  return rc == REPLIC_OK && whole ? forget(s, p.origin, p.sequence) : rc;
+  return rc == REPLIC_OK && whole ? forget(r, p.origin, p.sequence) : rc;
 }
 
 static int settle_patches(settling *s) {
@@ -287,11 +335,13 @@ static char *taken_as(const remote_table *t) {
 }
 
 static int note_taken(settling *s, const char *taken) {
-  char *sql = s->left
-                  ? sqlite3_mprintf("UPDATE main._replic_definitions SET taken = %Q WHERE id = "
-                                    "%lld",
-                                    taken, s->id)
-                  : sqlite3_mprintf("DELETE FROM main._replic_definitions WHERE id = %lld", s->id);
+  char *sql =
+      s->left ? sqlite3_mprintf("UPDATE main._replic_definitions SET taken = %Q WHERE id = "
+                                "%lld",
+                                taken, s->id)
+              : sqlite3_mprintf("DELETE FROM main._replic_definitions WHERE id = %lld AND id NOT "
+                                "IN (SELECT definition FROM main._replic_past)",
+                                s->id);
   int rc = sql ? replic__exec(s->r, sql) : SQLITE_NOMEM;
   sqlite3_free(sql);
   return rc;
@@ -326,14 +376,19 @@ static int look_at_definition(replic *r, sqlite3_stmt *row, int apply) {
   return rc;
 }
 
+static int see_whether_any(replic *r) {
+  int64_t any;
+  int rc = replic__int(r, "SELECT EXISTS (SELECT 1 FROM main._replic_pending)", &any);
+  r->has_pending = rc != REPLIC_OK || any;
+  return rc;
+}
+
 /* Counts what is pending and, if `apply`, merges before what can be held now. */
 static int look_at_all(replic *r, int apply) {
   sqlite3_stmt *stmt = NULL;
-  int64_t n = 0;
   forget_counts(r);
-  int rc = replic__int(r, "SELECT EXISTS (SELECT 1 FROM main._replic_pending)", &n);
-  r->has_pending = rc != REPLIC_OK || n > 0;
-  if (rc != REPLIC_OK || !n) return rc;
+  int rc = see_whether_any(r);
+  if (rc != REPLIC_OK || !r->has_pending) return rc;
   /* sorted, and so read to its end before rows are changed on the way */
   rc = replic__prepare(r,
                        "SELECT id, definition, taken, (SELECT count(*) FROM main._replic_pending "
@@ -343,12 +398,12 @@ static int look_at_all(replic *r, int apply) {
   while (rc == REPLIC_OK && (rc = sqlite3_step(stmt)) == SQLITE_ROW)
     rc = look_at_definition(r, stmt, apply);
   sqlite3_finalize(stmt);
-  return rc == SQLITE_DONE ? REPLIC_OK : replic__fail_db(r, rc);
+  rc = rc == SQLITE_DONE ? REPLIC_OK : replic__fail_db(r, rc);
+  return rc == REPLIC_OK && apply ? see_whether_any(r) : rc;
 }
 
 void replic__pending_recount(replic *r) {
-  r->recount = r->has_pending && look_at_all(r, 0) != REPLIC_OK;
-  r->has_pending = 1; /* or there were: the table says */
+  r->recount = look_at_all(r, 0) != REPLIC_OK;
 }
 
 int replic__pending_load(replic *r) {
@@ -465,6 +520,67 @@ static int keep_lost(before *b) {
   return rc;
 }
 
+/* ---- what a step up has left behind: the definition, and names of columns ---- */
+
+static int is_gone(const before *b, int field) {
+  return !replic__schema_find(b->r->schema, b->t->name) || b->t->map[field] < 0;
+}
+
+static int differs(const before *b) {
+  const remote_table *t = b->t;
+  return !t->table || t->n_same < t->n_fields || t->n_fields != t->table->n_fields;
+}
+
+static int note_dropped(const before *b) {
+  int rc = REPLIC_OK;
+  for (int i = 0; rc == REPLIC_OK && i < b->t->n_fields; i++) {
+    if (!is_gone(b, i)) continue;
+    char *sql =
+        sqlite3_mprintf("INSERT OR IGNORE INTO main._replic_renames(version, tableName, oldColumn, "
+                        "newColumn) VALUES(%lld, %Q, %Q, %Q)",
+                        b->r->step, b->t->name, b->t->texts[2 * i], b->t->texts[2 * i]);
+    rc = sql ? replic__exec(b->r, sql) : SQLITE_NOMEM;
+    sqlite3_free(sql);
+  }
+  return rc;
+}
+
+static int note_past(const before *b) {
+  replic *r = b->r;
+  if (!r->step || r->step_kind != REPLIC_STEP_UP || !differs(b)) return REPLIC_OK;
+  replic__writer w = {0};
+  int64_t id;
+  replic__put_definition(&w, 0, b->t);
+  replic_frame *definition = replic__finish(&w);
+  int rc = definition ? definition_id(r, definition, &id) : SQLITE_NOMEM;
+  replic__frame_release(definition);
+  if (rc != REPLIC_OK) return rc;
+  char *sql =
+      sqlite3_mprintf("INSERT OR IGNORE INTO main._replic_past(definition) VALUES(%lld)", id);
+  rc = sql ? replic__exec(r, sql) : SQLITE_NOMEM;
+  sqlite3_free(sql);
+  return rc == REPLIC_OK ? note_dropped(b) : rc;
+}
+
+/* A table that is again as it was. */
+static int forget_past(replic *r) {
+  sqlite3_stmt *stmt = NULL;
+  int rc = replic__prepare(r,
+                           "DELETE FROM main._replic_past WHERE definition = (SELECT id FROM "
+                           "main._replic_definitions WHERE definition = ?1)",
+                           &stmt);
+  for (size_t i = 0; rc == REPLIC_OK && i < r->schema->n_tables; i++) {
+    replic__writer w = {0};
+    replic__put_own_definition(&w, 0, r->schema->tables[i]);
+    replic_frame *own = replic__finish(&w);
+    rc = own ? sqlite3_bind_blob64(stmt, 1, own->data, own->len, SQLITE_STATIC) : SQLITE_NOMEM;
+    rc = rc == REPLIC_OK ? replic__step(r, stmt) : replic__fail_db(r, rc);
+    replic__frame_release(own);
+  }
+  sqlite3_finalize(stmt);
+  return rc;
+}
+
 /* The names in _nulls are those of the columns. */
 static int follow_renames(const before *b) {
   const replic__table *ours = b->t->table;
@@ -517,10 +633,38 @@ static int let_in(const before *b) {
   return rc == SQLITE_DONE ? REPLIC_OK : replic__fail_db(b->r, rc);
 }
 
+/* ---- what the transaction itself has written ---- */
+
+static int keep_written(void *ctx, const replic__patch *p) {
+  replic *r = ctx;
+  const replic__table *t = p->table;
+  if (p->raw) return REPLIC_OK; /* it is kept already */
+  replic__writer definition = {0}, fields = {0};
+  replic__put_own_definition(&definition, 0, t);
+  replic__put_fields(&fields, t->n_keys, t->n_fields, p->values);
+  replic_frame *d = replic__finish(&definition), *f = replic__finish(&fields);
+  int kept, rc = f ? keep(r, d, p, f->data, f->len, &kept) : SQLITE_NOMEM;
+  replic__frame_release(d);
+  replic__frame_release(f);
+  return rc;
+}
+
+int replic__pending_keep_written(replic *r) {
+  int rc = REPLIC_OK;
+  for (size_t i = 0; rc == REPLIC_OK && i < r->n_vector; i++) {
+    const replic__entry *entry = &r->vector[i];
+    if (entry->now.sequence > entry->committed.sequence)
+      rc = replic__log_read(r, entry->now.origin, entry->committed.sequence, entry->now.sequence,
+                            keep_written, r);
+  }
+  return rc;
+}
+
 static int look_at_table(before *b, const char *name) {
   int rc = read_table(b, name);
   if (rc == REPLIC_OK) rc = replic__resolve(b->r, b->t);
   if (rc == REPLIC_OK) rc = follow_renames(b);
+  if (rc == REPLIC_OK) rc = note_past(b);
   if (rc == REPLIC_OK && may_have_lost(b)) rc = keep_lost(b);
   if (rc == REPLIC_OK && may_let_in(b)) rc = let_in(b);
   replic__free_remote_table(b->t);
@@ -559,6 +703,7 @@ int replic__pending_schema_changed(replic *r) {
   rc = fail_before(&b, rc);
   if (rc == REPLIC_OK) rc = replic__merge_mode(r, 1);
   if (rc == REPLIC_OK) rc = look_at_tables(&b);
+  if (rc == REPLIC_OK) rc = forget_past(r);
   sqlite3_close(b.db);
   return rc == REPLIC_OK ? replic__pending_load(r) : rc;
 }

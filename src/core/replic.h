@@ -56,15 +56,16 @@ typedef struct replic_config {
   uint32_t peer_id; /* fixed by the application; 0: the one kept in the file */
   uint32_t
       new_peer_id; /* drawn at random by the caller: taken where a new peerId is needed; not 0 */
-  int normal_durability;     /* 0: synchronous=FULL (I4); 1: NORMAL */
-  int64_t max_clock_skew_ms; /* 60 000 */
-  int64_t heartbeat_ms;      /* 1 000: interval at which the caller calls replic_tick */
-  int64_t link_timeout_ms;   /* 10 000: a link that is silent for longer is closed */
-  size_t max_frame_bytes;    /* 64 MiB: largest group; a received frame may be 2 MiB larger */
-  size_t window_bytes;       /* 4 MiB: sent and not yet acknowledged, per link */
-  size_t slice_bytes; /* 256 KiB: a PATCHES frame ends at the first group boundary beyond it */
-  size_t early_bytes; /* 4 MiB: frames kept that arrived before their predecessors */
-  size_t ring_bytes;  /* 4 MiB: recent frames kept encoded, so that one encoding serves all links */
+  int normal_durability;            /* 0: synchronous=FULL (I4); 1: NORMAL */
+  int64_t max_clock_skew_ms;        /* 60 000 */
+  int64_t max_pending_retention_ms; /* 30 days: see replic_compact */
+  int64_t heartbeat_ms;             /* 1 000: interval at which the caller calls replic_tick */
+  int64_t link_timeout_ms;          /* 10 000: a link that is silent for longer is closed */
+  size_t max_frame_bytes; /* 64 MiB: largest group; a received frame may be 2 MiB larger */
+  size_t window_bytes;    /* 4 MiB: sent and not yet acknowledged, per link */
+  size_t slice_bytes;     /* 256 KiB: a PATCHES frame ends at the first group boundary beyond it */
+  size_t early_bytes;     /* 4 MiB: frames kept that arrived before their predecessors */
+  size_t ring_bytes; /* 4 MiB: recent frames kept encoded, so that one encoding serves all links */
   int calls_checkpoint; /* 1: the caller sees to checkpoints (replic_checkpointer_run), and no
                            commit waits for one; 0: SQLite makes them in the commits, every 4,000
                            pages */

@@ -172,6 +172,7 @@ char *replic__copy_text(replic__reader *in); /* NULL: out of memory, or a NUL in
 /* A definition; NULL: malformed (in->failed), or out of memory. */
 remote_table *replic__read_definition(replic__reader *in);
 void replic__put_definition(replic__writer *w, uint32_t id, const remote_table *t);
+void replic__put_own_definition(replic__writer *w, uint32_t id, const replic__table *t);
 void replic__free_remote_table(remote_table *t);
 /* Which of our tables the definition is, and what of it is not the same here (t->why). Compared
  * anew after each change of our schema. */

@@ -93,6 +93,7 @@ static bool read_config(Napi::Object from, replic_config *config, Limits *limits
   config->new_peer_id = static_cast<uint32_t>(reader.number("newPeerId"));
   config->normal_durability = reader.truth("normalDurability");
   config->max_clock_skew_ms = static_cast<int64_t>(reader.number("maxClockSkewMs"));
+  config->max_pending_retention_ms = static_cast<int64_t>(reader.number("maxPendingRetentionMs"));
   config->heartbeat_ms = static_cast<int64_t>(reader.number("heartbeatMs"));
   config->link_timeout_ms = static_cast<int64_t>(reader.number("linkTimeoutMs"));
   config->max_frame_bytes = reader.size("maxFrameBytes");

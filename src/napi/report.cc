@@ -255,7 +255,8 @@ void Report::free_outbox() {
 // ---- telling ------------------------------------------------------------------------------------
 
 bool Report::worth_telling() const {
-  return outbox_.n_sends || outbox_.n_events || links_ || tables_changed || drained || lost;
+  return outbox_.n_sends || outbox_.n_events || links_ || pending_ || tables_changed || drained ||
+         lost;
 }
 
 // Flat [link, frame, ...]. A frame that goes to several links is one Buffer.

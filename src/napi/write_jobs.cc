@@ -227,6 +227,7 @@ bool CompactJob::given(const Napi::CallbackInfo &info) {
 
 void CompactJob::run(Batch &batch) {
   check(batch, replic_compact(batch.state->core, older_than_ms_, max_patches_, &outcome_));
+  if (outcome_.examined) batch.report.tables_changed = true; // what is pending, perhaps
 }
 
 napi_value CompactJob::result(napi_env env) {

@@ -13,22 +13,24 @@ import { bind, peer } from '../../lib/transport/udp.js'
 
 const REFUSALS = ['SQLITE_FULL', 'REPLIC_BUSY'] // what a write may be refused with, and go on
 const SHARED_ROWS = 32
-const SHARED_COLUMNS = ['a', 'b', 'c']
 const LONG_MS = 600_000
 
-// fact: a key for every write, never written again. shared: few keys, written by all.
+// fact: a key for every write, never written again. shared: few keys, written by all. Version 2 has another
+// column of each fact, and has lost one; and what is called c in version 1 is called see.
+const both = (table, change) =>
+  `ALTER TABLE ${table} ${change}; ALTER TABLE ${table}_patches ${change};`
 const MIGRATIONS = [
   {
     up: `
       CREATE TABLE fact (
         writer INTEGER NOT NULL, life INTEGER NOT NULL, n INTEGER NOT NULL, part INTEGER NOT NULL,
-        body TEXT NOT NULL,
+        body TEXT NOT NULL, note TEXT,
         PRIMARY KEY (writer, life, n, part)
       ) STRICT;
       CREATE TABLE fact_patches (
         _patchedAt INTEGER NOT NULL, _sequenceId INTEGER NOT NULL, _peerId INTEGER NOT NULL,
         writer INTEGER NOT NULL, life INTEGER NOT NULL, n INTEGER NOT NULL, part INTEGER NOT NULL,
-        body TEXT
+        body TEXT, note TEXT
       ) STRICT;
       CREATE TABLE shared (
         id INTEGER NOT NULL PRIMARY KEY, a TEXT, b TEXT, c TEXT
@@ -38,7 +40,20 @@ const MIGRATIONS = [
         id INTEGER NOT NULL, a TEXT, b TEXT, c TEXT
       ) STRICT;`,
   },
+  {
+    name: 'see',
+    up: `${both('fact', 'ADD COLUMN extra TEXT')}
+      ${both('fact', 'DROP COLUMN note')}
+      ${both('shared', 'RENAME COLUMN c TO see')}`,
+    down: `${both('shared', 'RENAME COLUMN see TO c')}
+      ${both('fact', 'ADD COLUMN note TEXT')}
+      ${both('fact', 'DROP COLUMN extra')}`,
+    rename: { 'shared.c': 'shared.see' },
+  },
 ]
+const COLUMN_OF_VERSION = { 1: 'note', 2: 'extra' } // of fact, which only that version has
+const THIRD_SHARED = { 1: ['c'], 2: ['see'] }
+const sharedColumns = () => ['a', 'b', ...(THIRD_SHARED[version] ?? [])]
 
 // Which writes of which process are here, as ranges of n.
 const WRITTEN = `
@@ -54,11 +69,13 @@ const WRITTEN = `
   SELECT writer, life, json_group_array(json_array(low, high)) AS ranges
   FROM ranges GROUP BY writer, life`
 
-// Writes that are not whole (every third has three rows), or have another content than was written.
-const TORN = `
+// Writes that are not whole (every third has three rows), or have another content than was written: the body
+// ends with the version that its writer was at, and that version's column has the body again.
+const torn = () => `
   SELECT writer, life, n FROM fact GROUP BY writer, life, n
   HAVING count(*) <> iif(n % 3, 1, 3)
-    OR sum(body <> format('%d/%d/%d/%d', writer, life, n, part)) > 0
+    OR sum(body NOT GLOB format('%d/%d/%d/%d v[0-2]', writer, life, n, part)) > 0
+    OR sum(${COLUMN_OF_VERSION[version]} IS NOT iif(body LIKE '% v${version}', body, NULL)) > 0
   LIMIT 5`
 
 // Origins whose patches in the log are not 1 to the vector's, each once.
@@ -73,12 +90,15 @@ const HOLES = `
   HAVING v.sequence > 0 AND (n <> v.sequence OR last <> v.sequence)`
 
 // Cells that do not have the value with the greatest clock in the log.
-const CELLS = SHARED_COLUMNS.map(
-  (name) => `
+const cells = () =>
+  sharedColumns()
+    .map(
+      (name) => `
   SELECT id, '${name}' AS name, "${name}" AS value FROM shared WHERE "${name}" IS NOT (
     SELECT "${name}" FROM shared_patches p WHERE p.id = shared.id AND "${name}" IS NOT NULL
     ORDER BY _patchedAt DESC, _peerId DESC, _sequenceId DESC LIMIT 1)`,
-).join(' UNION ALL ')
+    )
+    .join(' UNION ALL ')
 
 // Both with { host, port }: one that others dial, and dialing one.
 const TRANSPORTS = {
@@ -91,6 +111,7 @@ const TRANSPORTS = {
 
 let db
 let config
+let version = 1
 let stopping = false
 let writing = Promise.resolve()
 
@@ -101,10 +122,17 @@ const asks = {
     db = await Replica.open(config.path, config.options)
     db.on('link', (event) => tell({ event: { name: 'link', ...event } }))
     db.on('error', ({ code, message }) => tell({ event: { name: 'error', code, message } }))
-    await db.migrate(MIGRATIONS)
+    await db.migrate(MIGRATIONS, { to: version })
     const listener = await TRANSPORTS[config.transport].listen(db, config.listen)
     const { peerId, vector } = db.status()
     return { peerId, vector, port: listener.address().port }
+  },
+
+  /** Goes to that version of the schema while it writes: meanwhile what both versions have. */
+  async migrate({ to }) {
+    version = 0
+    await db.migrate(MIGRATIONS, { to })
+    version = to
   },
 
   link({ dials }) {
@@ -138,12 +166,13 @@ const asks = {
 
   /** All that the ledger's check needs. */
   async state() {
-    const [written, torn, holes, cells] = await Promise.all(
-      [WRITTEN, TORN, HOLES, CELLS].map((sql) => db.all(sql)),
+    const [written, ...found] = await Promise.all(
+      [WRITTEN, torn(), HOLES, cells()].map((sql) => db.all(sql)),
     )
     const tables = await digestAll(db)
     const { peerId, vector } = db.status()
-    return { peerId, vector, tables, written, torn, holes, cells }
+    const [tornWrites, holes, wrongCells] = found
+    return { peerId, vector, tables, written, torn: tornWrites, holes, cells: wrongCells }
   },
 
   verify: () => db.verify(undefined, { timeoutMs: LONG_MS }),
@@ -171,14 +200,13 @@ async function writeOn(next, random, pauseMs) {
 async function writeOne(n, random) {
   const { life } = config
   const writer = db.toJSON().peerId
-  const facts = Array.from({ length: n % 3 ? 1 : 3 }, (_, part) => ({
-    writer,
-    life,
-    n,
-    part,
-    body: `${writer}/${life}/${n}/${part}`,
-  }))
-  const column = SHARED_COLUMNS[random(SHARED_COLUMNS.length)]
+  const facts = Array.from({ length: n % 3 ? 1 : 3 }, (_, part) => {
+    const body = `${writer}/${life}/${n}/${part} v${version}`
+    const own = COLUMN_OF_VERSION[version]
+    return { writer, life, n, part, body, ...(own && { [own]: body }) }
+  })
+  const columns = sharedColumns()
+  const column = columns[random(columns.length)]
   const shared = { id: random(SHARED_ROWS), [column]: `${writer} ${life} ${n}` }
   try {
     const token = await db.batch((tx) => {

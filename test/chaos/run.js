@@ -75,6 +75,11 @@ const STORIES = [
   [scenarios.killed, 'UDP: kill -9 in a loop, for a minute', { isEnough: isOver(60), ...UDP }],
   [scenarios.stopped, 'SIGSTOP, 3 × 15 s', { times: 3, during: seconds(15) }],
   [scenarios.killed, 'kill -9 in a loop, for 3 minutes', { isEnough: isOver(180) }],
+  [
+    scenarios.rolling,
+    'a rolling upgrade, downgrade, upgrade, 1,000 writes/s',
+    { during: seconds(5), writes: { perSecond: 350, atOnce: 64 } },
+  ],
   [scenarios.diskFull, 'a disk full, 10 times', { times: 10, writes: { perSecond: 1000 } }, ROOT],
 ]
 

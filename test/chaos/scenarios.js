@@ -260,6 +260,31 @@ export async function killed(stage, { isEnough, most = 40, random, writes, like 
   return { faults, ...(await cluster.finish()) }
 }
 
+/**
+ * A rolling deployment: one peer after another is upgraded, downgraded and upgraded again (`versions`) while all
+ * write; at the end of each round all have what was written. Then all is checked at that version, and again with
+ * all of them one version back: so no column of any version may have been lost.
+ */
+export async function rolling(stage, { during, versions = [2, 1, 2], writes, like = FAST }) {
+  const cluster = await stage.cluster({ size: 3, ...like })
+  await cluster.mesh()
+  await cluster.write(writes)
+  let faults = 0
+  for (const to of versions) {
+    for (const peer of cluster.peers) {
+      await during(cluster)
+      await peer.ask('migrate', { to })
+      faults++
+    }
+    await during(cluster)
+    await cluster.synced()
+  }
+  const last = await cluster.finish()
+  await cluster.all((peer) => peer.ask('migrate', { to: 1 }))
+  const { problems, lost } = await cluster.finish()
+  return { faults, ...last, problems: [...last.problems, ...problems], lost: last.lost + lost }
+}
+
 const MiB = 1024 * 1024
 
 /** A small disk fills up with what its peer and the others write; when it is full, it gets a little larger. */

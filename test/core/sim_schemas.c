@@ -2,13 +2,15 @@
  * random moments, each on its own, and write all the time.
  *
  * The seed draws five versions of a schema. From one to the next, columns and tables come and go,
- * columns are renamed, change their type, or must suddenly not be NULL; and each step has a way
- * back. What a peer cannot hold at its version, must not be lost to those that can, nor to itself
- * when it has migrated, whoever dies in between.
+ * columns are renamed, change their type, or must suddenly not be NULL, tables become STRICT or get
+ * another key; and each step has a way back. What a peer cannot hold at its version, must not be
+ * lost to those that can, nor to itself when it has migrated, whoever dies in between, or comes
+ * back from a backup, or goes on in two copies, which migrate apart from each other, until one of
+ * them is opened with a new peerId.
  *
  * The model knows nothing of versions but what a column is called: a cell's value is the one with
  * the greatest clock among all that were written at any version and that a column of the last
- * version can hold, as this column stores it.
+ * version can hold, as this column stores it. A table with another key is another table.
  *
  * Parts: the versions; their SQL; what is written; migrating; what must hold; lives; the end; one
  * seed. */
@@ -41,7 +43,7 @@ typedef struct column {
 } column;
 
 typedef struct table {
-  bool there;
+  bool there, strict, has_compound_key;
   column columns[N_COLUMNS];
 } table;
 
@@ -52,6 +54,7 @@ typedef struct version {
 
 typedef struct patch {
   int table, row;
+  bool has_compound_key, is_of_copy;
   uint32_t origin;
   int64_t sequence, patched_at;
   replic_value values[N_COLUMNS]; /* as the writer's columns have stored them */
@@ -65,10 +68,15 @@ typedef struct schemas {
   bool may_require[N_TABLES][N_COLUMNS]; /* it has no DEFAULT at any */
   patch *patches;
   size_t n_patches;
+  bool is_forking;
 } schemas;
 
 typedef struct mind {
   int version, highest; /* where it is, and where it has been */
+  bool has_backup;
+  int highest_of_backup;
+  bool has_forked; /* once: the one that keeps its peerId takes the place for known for ever */
+  bool may_fork;   /* its -replic may lag, so that a restored backup would not be noticed */
 } mind;
 
 static schemas *world_of(const sim_peer *p) {
@@ -81,12 +89,8 @@ static mind *mind_of(const sim_peer *p) {
 
 /* ---- the versions ---- */
 
-static bool has_compound_key(int t) {
-  return t % 2 == 1;
-}
-
-static const char *keys_of(int t) {
-  return has_compound_key(t) ? "k, n" : "id";
+static const char *keys_of(const table *table) {
+  return table->has_compound_key ? "k, n" : "id";
 }
 
 static char *table_name(int t) {
@@ -105,6 +109,8 @@ static void draw_column(schemas *w, int t, int c, column *to) {
 static void draw_table(schemas *w, int t, table *to) {
   rng *g = &w->s->g;
   to->there = true;
+  to->strict = rng_chance(g, 25);
+  to->has_compound_key = rng_chance(g, 90) ? t % 2 == 1 : t % 2 == 0;
   for (int c = 0; c < N_COLUMNS; c++) {
     if (!rng_chance(g, c ? 60 : 85)) continue;
     draw_column(w, t, c, &to->columns[c]);
@@ -136,6 +142,10 @@ static void change(schemas *w, int v) {
     draw_table(w, t, changed);
   } else if (rng_chance(g, 8)) {
     changed->there = n_tables(to) == 1;
+  } else if (rng_chance(g, 8)) {
+    changed->strict = !changed->strict;
+  } else if (rng_chance(g, 5)) {
+    changed->has_compound_key = !changed->has_compound_key;
   } else if (!column->there) {
     draw_column(w, t, c, column);
   } else if (rng_chance(g, 25)) {
@@ -149,13 +159,17 @@ static void change(schemas *w, int v) {
   }
 }
 
+static bool is_one_table(const table *from, const table *to) {
+  return from->there && to->there && from->has_compound_key == to->has_compound_key;
+}
+
 /* What no step can do: rename what is not there on both sides of it, or fill a REQUIRED column that
  * was not there. */
 static void make_possible(const table *from, table *to) {
   for (int c = 0; c < N_COLUMNS; c++) {
     const column *old = &from->columns[c];
     column *new = &to->columns[c];
-    bool both_tables = from->there && to->there;
+    bool both_tables = is_one_table(from, to);
     if (both_tables && old->there && old->null == REQUIRED) new->there = true;
     if (both_tables && !old->there && new->null == REQUIRED) new->null = NULLABLE;
     if (old->name && !(both_tables && old->there && new->there)) new->name = old->name;
@@ -169,6 +183,14 @@ static void settle_default(schemas *w, int t, int c) {
   if (last->there && last->null == DEFAULTED) return;
   for (int v = 1; v <= N_VERSIONS; v++)
     if (w->at[v].tables[t].columns[c].null == DEFAULTED) w->has_default[t][c] = true;
+}
+
+/* A STRICT column can show no DEFAULT of another type. */
+static void settle_strict(const schemas *w, int t, table *to) {
+  for (int c = 1; c < N_COLUMNS; c++)
+    if (to->columns[c].there && to->columns[c].type != TEXT &&
+        (w->has_default[t][c] || to->columns[c].null == DEFAULTED))
+      to->strict = false;
 }
 
 static void draw_versions(schemas *w) {
@@ -191,6 +213,8 @@ static void draw_versions(schemas *w) {
   }
   for (int t = 0; t < N_TABLES; t++)
     for (int c = 1; c < N_COLUMNS; c++) settle_default(w, t, c);
+  for (int v = 1; v <= N_VERSIONS; v++)
+    for (int t = 0; t < N_TABLES; t++) settle_strict(w, t, &w->at[v].tables[t]);
 }
 
 /* ---- their SQL ---- */
@@ -208,19 +232,35 @@ static char *create(const schemas *w, int t, const table *to, bool is_patches, c
   for (int c = 0; c < N_COLUMNS; c++)
     if (to->columns[c].there)
       columns = test_format("%s, %s", columns, column_ddl(w, t, c, &to->columns[c], is_patches));
+  const char *keys = to->has_compound_key ? "k TEXT NOT NULL, n INTEGER NOT NULL" : "id INTEGER";
   if (is_patches)
-    return test_format(
-        "CREATE TABLE %s(_patchedAt INTEGER NOT NULL, _sequenceId INTEGER NOT NULL, "
-        "_peerId INTEGER NOT NULL, _nulls TEXT, %s%s);",
-        name, has_compound_key(t) ? "k TEXT NOT NULL, n INTEGER NOT NULL" : "id INTEGER", columns);
-  return test_format(has_compound_key(t) ? "CREATE TABLE %s(k TEXT NOT NULL, n INTEGER NOT NULL%s, "
-                                           "PRIMARY KEY(k, n)) WITHOUT ROWID;"
-                                         : "CREATE TABLE %s(id INTEGER PRIMARY KEY%s);",
-                     name, columns);
+    return test_format("CREATE TABLE %s(_patchedAt INTEGER NOT NULL, _sequenceId INTEGER NOT NULL, "
+                       "_peerId INTEGER NOT NULL, _nulls TEXT, %s%s)%s;",
+                       name, keys, columns, to->strict ? " STRICT" : "");
+  if (to->has_compound_key)
+    return test_format("CREATE TABLE %s(%s%s, PRIMARY KEY(k, n)) WITHOUT ROWID%s;", name, keys,
+                       columns, to->strict ? ", STRICT" : "");
+  return test_format("CREATE TABLE %s(id INTEGER PRIMARY KEY%s)%s;", name, columns,
+                     to->strict ? " STRICT" : "");
 }
 
 static bool in_both(const table *from, const table *to, int c) {
   return from->columns[c].there && to->columns[c].there;
+}
+
+/* What a new column takes of an old one. What a STRICT one cannot hold, the engine stores anew from
+ * the patches: until then anything that is allowed stands there. */
+static char *copied(const table *to, const column *old, const column *new, bool is_patches) {
+  static const char *const FITTING[N_TYPES] = {"'integer'", "'integer', 'real', 'text'",
+                                               "'integer', 'real'"};
+  char *value = old->name;
+  if (to->strict)
+    value =
+        test_format("CASE WHEN typeof(%s) IN (%s) THEN %s END", value, FITTING[new->type], value);
+  bool fills = !is_patches && new->null != NULLABLE && (to->strict || new->null == DEFAULTED);
+  if (!fills) return value;
+  const char *filling = new->null == DEFAULTED ? "'x'" : new->type == TEXT ? "''" : "0";
+  return test_format("coalesce(%s, %s)", value, filling);
 }
 
 /* A new table, the rows of the old one, and its name. */
@@ -228,14 +268,13 @@ static char *rebuild(const schemas *w, int t, const table *from, const table *to
   char *name = test_format("%s%s", table_name(t), is_patches ? "_patches" : ""),
        *made = test_format("%s_new", name),
        *into = test_format("%s%s", is_patches ? "_patchedAt, _sequenceId, _peerId, _nulls, " : "",
-                           keys_of(t)),
+                           keys_of(to)),
        *values = into, *where = "";
   for (int c = 0; c < N_COLUMNS; c++) {
     const column *old = &from->columns[c], *new = &to->columns[c];
     if (!in_both(from, to, c)) continue;
-    bool fills = !is_patches && new->null == DEFAULTED && old->null == NULLABLE;
     into = test_format("%s, %s", into, new->name);
-    values = test_format(fills ? "%s, coalesce(%s, 'x')" : "%s, %s", values, old->name);
+    values = test_format("%s, %s", values, copied(to, old, new, is_patches));
     if (!is_patches && new->null == REQUIRED && old->null == NULLABLE)
       where = test_format("%s %s %s IS NOT NULL", where, *where ? "AND" : "WHERE", old->name);
   }
@@ -262,6 +301,7 @@ static char *alter(const schemas *w, int t, const table *from, const table *to, 
 }
 
 static bool needs_rebuild(const table *from, const table *to) {
+  if (from->strict != to->strict) return true;
   for (int c = 0; c < N_COLUMNS; c++)
     if (in_both(from, to, c) && (from->columns[c].type != to->columns[c].type ||
                                  from->columns[c].null != to->columns[c].null))
@@ -284,12 +324,13 @@ static char *script(const schemas *w, const version *from, const version *to) {
     const table *old = &from->tables[t], *new = &to->tables[t];
     char *name = table_name(t);
     bool rebuilds = needs_rebuild(old, new) || rng_chance(&w->s->g, 20);
-    if (old->there && !new->there) {
+    bool is_another = old->there && new->there && !is_one_table(old, new);
+    if (old->there && (is_another || !new->there))
       sql = test_format("%s DROP TABLE %s; DROP TABLE %s_patches;", sql, name, name);
-    } else if (new->there && !old->there) {
+    if (new->there && (is_another || !old->there)) {
       sql = test_format("%s %s %s", sql, create(w, t, new, false, name),
                         create(w, t, new, true, test_format("%s_patches", name)));
-    } else if (old->there && !is_same(old, new)) {
+    } else if (old->there && new->there && !is_same(old, new)) {
       for (int is_patches = 0; is_patches < 2; is_patches++)
         sql = test_format("%s %s", sql,
                           rebuilds ? rebuild(w, t, old, new, is_patches)
@@ -385,8 +426,20 @@ static replic_value any_value(rng *g) {
                      : v_blob("7\0", rng_below(g, 3));
 }
 
-static bool can_hold(const column *column, const replic_value *value) {
-  return value->type != REPLIC_NULL || column->null == NULLABLE;
+/* Of a value as its writer's column has stored it. */
+static bool can_hold(const table *table, const column *column, const replic_value *value) {
+  if (value->type == REPLIC_NULL) return column->null == NULLABLE;
+  if (!table->strict) return true;
+  if (value->type == REPLIC_INT) return true;
+  if (value->type == REPLIC_REAL) return column->type != INTEGER;
+  return value->type == REPLIC_TEXT && column->type == TEXT;
+}
+
+/* Whether SQLite takes it. */
+static bool can_be_written(const table *table, const column *column, const replic_value *value) {
+  static const int KINDS[N_TYPES] = {REPLIC_INT, REPLIC_TEXT, REPLIC_REAL};
+  if (value->type == REPLIC_NULL || !table->strict) return can_hold(table, column, value);
+  return as_stored(column->type, *value).type == KINDS[column->type];
 }
 
 /* What stands for NULL where it cannot be held, and there is no DEFAULT. */
@@ -396,7 +449,7 @@ static replic_value empty_of(int type) {
 
 static size_t put_keys(const patch *to, const char **columns, replic_value *values) {
   static const char *const NAMES[] = {"a", "b"};
-  if (!has_compound_key(to->table)) {
+  if (!to->has_compound_key) {
     columns[0] = "id";
     values[0] = v_int(to->row);
     return 1;
@@ -417,13 +470,14 @@ static replic_change any_change(schemas *w, const sim_peer *p, patch *to) {
   *to = (patch){.table = (int)rng_below(g, N_TABLES), .row = (int)rng_below(g, N_ROWS)};
   while (!v->tables[to->table].there) to->table = (to->table + 1) % N_TABLES;
   const table *table = &v->tables[to->table];
+  to->has_compound_key = table->has_compound_key;
   size_t n = put_keys(to, columns, values);
   bool erases = table->columns[0].there && rng_chance(g, 10);
   for (int c = 0; c < N_COLUMNS; c++) {
     const column *column = &table->columns[c];
     if (erases || !column->there || rng_chance(g, c ? 50 : 90)) continue;
     replic_value value = c == 0 || rng_chance(g, 15) ? v_null() : any_value(g);
-    if (!can_hold(column, &value)) continue;
+    if (!can_be_written(table, column, &value)) continue;
     to->values[c] = as_stored(column->type, value);
     columns[n] = column->name;
     values[n++] = value;
@@ -509,6 +563,7 @@ static void migrate(schemas *w, sim_peer *p, bool up, bool may_fail) {
   w->report->steps_down += !up && rc == REPLIC_OK;
   w->report->steps_failed += failed;
   if (is_dead) {
+    mine->may_fork = true;
     sim_stop(p, rng_chance(g, 50) ? SIM_KILL : SIM_POWER_CUT, rng_chance(g, 30));
     return;
   }
@@ -537,13 +592,14 @@ typedef struct view {
 /* The row as a dump shows it; NULL: it is not there. */
 static char *model_row(const schemas *w, const view *as, int row) {
   const patch *winner[N_COLUMNS] = {NULL};
-  patch key = {.table = as->t, .row = row};
+  patch key = {.table = as->t, .row = row, .has_compound_key = as->table->has_compound_key};
   const char *names[2];
   replic_value keys[2];
   bool exists = false;
   for (size_t i = 0; i < w->n_patches; i++) {
     const patch *p = &w->patches[i];
     if (p->table != as->t || p->row != row) continue;
+    if (p->has_compound_key != key.has_compound_key) continue;
     if (as->peer && sim_at(as->peer, p->origin) < p->sequence) continue;
     exists = true;
     for (int c = 0; c < N_COLUMNS; c++)
@@ -561,7 +617,10 @@ static char *model_row(const schemas *w, const view *as, int row) {
     if (!as->shown[c]) continue;
     bool has_default = w->has_default[as->t][c] || column->null == DEFAULTED;
     replic_value value = winner[c] ? winner[c]->values[c] : has_default ? v_text("x") : v_null();
-    if (!can_hold(column, &value)) value = has_default ? v_text("x") : empty_of(column->type);
+    if (!can_hold(as->table, column, &value))
+      value = has_default                ? v_text("x")
+              : column->null == NULLABLE ? v_null()
+                                         : empty_of(column->type);
     value = as_stored(column->type, value);
     line = test_format("%s|%s", line, show_value(&value));
   }
@@ -569,7 +628,7 @@ static char *model_row(const schemas *w, const view *as, int row) {
 }
 
 static void check_table(const schemas *w, sim_peer *p, const view *as) {
-  char *lines[N_ROWS], *columns = test_format("%s", keys_of(as->t));
+  char *lines[N_ROWS], *columns = test_format("%s", keys_of(as->table));
   size_t n = 0;
   for (int row = 0; row < N_ROWS; row++) {
     char *line = model_row(w, as, row);
@@ -632,6 +691,7 @@ static void bury(sim_peer *p) {
   to->pruned += c.patches_pruned;
   to->relayed += c.patches_relayed;
   to->jumps += c.jumps;
+  to->forks_healed += c.forks_healed;
 }
 
 static void start(schemas *w, sim_peer *p) {
@@ -642,6 +702,7 @@ static void start(schemas *w, sim_peer *p) {
 
 static void stop(sim_peer *p, int how, bool silent) {
   bury(p);
+  mind_of(p)->may_fork |= how == SIM_POWER_CUT;
   sim_stop(p, how, silent);
 }
 
@@ -697,6 +758,127 @@ static bool is_spared(const schemas *w, const sim_peer *p) {
     if (!found) return false;
   }
   return !is_alone;
+}
+
+/* Its files as they are now; or as they were then: it goes on as a new peer, at that version. */
+static void back_up(schemas *w, sim_peer *p) {
+  static const char *const SUFFIXES[] = {"", "-wal"};
+  sim *s = w->s;
+  mind *mine = mind_of(p);
+  if (!mine->has_backup) {
+    sim_trace(s, "peer %d is backed up", p->index);
+    for (size_t i = 0; i < COUNT(SUFFIXES); i++)
+      sim_copy_file(s, sim_file(p, SUFFIXES[i]),
+                    sim_file(p, test_format(".backup%s", SUFFIXES[i])));
+    mine->highest_of_backup = mine->highest;
+    mine->has_backup = true;
+  } else if (is_spared(w, p)) {
+    bool moved = mine->may_fork || rng_chance(&s->g, 40);
+    sim_trace(s, "peer %d is restored%s", p->index, moved ? ", as a moved file" : "");
+    stop(p, rng_chance(&s->g, 50) ? SIM_KILL : SIM_CLOSE, false);
+    for (size_t i = 0; i < COUNT(SUFFIXES); i++)
+      sim_copy_file(s, sim_file(p, test_format(".backup%s", SUFFIXES[i])),
+                    sim_file(p, SUFFIXES[i]));
+    if (moved) sim_remove_file(s, sim_file(p, "-replic"));
+    mine->highest = mine->highest_of_backup;
+    mine->has_backup = false;
+    w->report->restored++;
+    start(w, p);
+  }
+}
+
+static bool is_in_log(sim_peer *p, const patch *written) {
+  const version *v = &world_of(p)->at[mind_of(p)->version];
+  char *sql = test_format("SELECT count(*) FROM _replic_pending WHERE origin = %u AND sequence = "
+                          "%lld",
+                          (unsigned)written->origin, (long long)written->sequence);
+  for (int t = 0; t < N_TABLES; t++)
+    if (v->tables[t].there)
+      sql = test_format("%s UNION ALL SELECT count(*) FROM t%d_patches WHERE _peerId = %u AND "
+                        "_sequenceId = %lld",
+                        sql, t, (unsigned)written->origin, (long long)written->sequence);
+  return sql_int(sim_sql(p), test_format("WITH n(n) AS (%s) SELECT sum(n) FROM n", sql)) > 0;
+}
+
+/* The copy is opened with a new peerId, and issues anew what it has beyond what both are known to
+ * have in common. `first`: of the patches that it alone has written. */
+static void heal_fork(schemas *w, sim_peer *copy, size_t first, int64_t forked_at) {
+  uint32_t old = copy->id;
+  size_t n_written = w->n_patches;
+  int64_t common = sql_int(sim_sql(copy), test_format("SELECT common FROM _replic_forks WHERE "
+                                                      "origin = %u",
+                                                      (unsigned)old)),
+          issued = 0;
+  bool *is_there = test_alloc(n_written * sizeof *is_there);
+  for (size_t i = 0; i < first; i++)
+    is_there[i] = w->patches[i].origin == old && w->patches[i].sequence > common &&
+                  w->patches[i].sequence <= forked_at && is_in_log(copy, &w->patches[i]);
+  stop(copy, SIM_CLOSE, false);
+  copy->config.peer_id = w->s->next_id;
+  start(w, copy);
+  copy->config.peer_id = 0;
+  CHECK(w->n_patches + n_written <= MAX_PATCHES);
+  for (size_t i = 0; i < n_written; i++) {
+    patch *to = &w->patches[i];
+    if (i >= first && to->is_of_copy) {
+      to->is_of_copy = false;
+    } else if (i < first && is_there[i]) {
+      to = &w->patches[w->n_patches++]; /* once more: others have it as the old peer's */
+      *to = w->patches[i];
+    } else {
+      continue;
+    }
+    to->origin = copy->id;
+    to->sequence = ++issued;
+  }
+  CHECK_INT(sim_at(copy, copy->id), issued);
+}
+
+/* The files of a peer are copied, both go on, and meet. */
+static void fork_peer(schemas *w, sim_peer *p) {
+  static const char *const SUFFIXES[] = {"", "-wal", "-replic"};
+  sim *s = w->s;
+  rng *g = &s->g;
+  sim_peer *copy = sim_add(s);
+  const replic_position *at;
+  stop(p, rng_chance(g, 50) ? SIM_CLOSE : SIM_KILL, false);
+  for (size_t i = 0; i < COUNT(SUFFIXES); i++)
+    sim_copy_file(s, sim_file(p, SUFFIXES[i]), sim_file(copy, SUFFIXES[i]));
+  copy->mind = test_alloc(sizeof(mind));
+  mind_of(copy)->highest = mind_of(p)->highest;
+  mind_of(copy)->may_fork = true;
+  start(w, p);
+  start(w, copy);
+  CHECK_INT(copy->id, p->id);
+  sim_trace(s, "peer %d is a copy of peer %d", copy->index, p->index);
+  size_t first = w->n_patches, n_own = 0, n_of_copy = 0;
+  int64_t forked_at = (at = position_of(p, p->id)) ? at->sequence : 0;
+  w->is_forking = true;
+  mind_of(p)->has_forked = true;
+  w->report->forks++;
+  for (int i = 0; i < 60 && (i < 4 || !n_own || !n_of_copy); i++) {
+    bool by_copy = rng_chance(g, 50);
+    sim_peer *who = by_copy ? copy : p;
+    size_t from = w->n_patches;
+    write(w, who);
+    *(by_copy ? &n_of_copy : &n_own) += w->n_patches - from;
+    for (size_t k = from; k < w->n_patches; k++) w->patches[k].is_of_copy = by_copy;
+    if (rng_chance(g, 30)) {
+      int version = mind_of(who)->version;
+      migrate(w, who, version == 1 || (version < N_VERSIONS && rng_chance(g, 50)), false);
+    }
+    if (rng_chance(g, 50)) sim_run_until(s, s->now_ms + rng_below(g, 300));
+  }
+  CHECK(n_own && n_of_copy);
+  int e =
+      sim_connect(s, p->index, copy->index, (sim_quality){.delay_min_ms = 1, .delay_max_ms = 9});
+  sim_run_until(s, s->now_ms + 15000);
+  sim_remove_edge(s, e);
+  heal_fork(w, copy, first, forked_at);
+  w->is_forking = false;
+  for (int i = 0; i < copy->index; i++)
+    if (!s->peers[i]->gone && (i == p->index || rng_chance(g, 40)))
+      sim_connect(s, i, copy->index, any_quality(g));
 }
 
 static void leave(schemas *w, sim_peer *p) {
@@ -758,12 +940,16 @@ static void step(schemas *w) {
     compact(w, p);
   } else if (what < 84) {
     trouble_edge(w);
+  } else if (what < 87) {
+    back_up(w, p);
   } else if (what < 91) {
     stop(p, (int)rng_below(g, 3), rng_chance(g, 30));
   } else if (what < 94) {
     if (w->s->n_peers < MAX_PEERS_OF_SEED) add(w);
-  } else if (what < 97) {
+  } else if (what < 96) {
     leave(w, p);
+  } else if (what < 97) {
+    if (w->s->n_peers < MAX_PEERS_OF_SEED && !mind_of(p)->has_forked) fork_peer(w, p);
   } else {
     p->clock_offset_ms = (int64_t)rng_below(g, 40000) - 20000;
   }
@@ -845,7 +1031,9 @@ static void on_event(sim_peer *p, const replic_event *event) {
   schemas *w = world_of(p);
   if (event->kind == REPLIC_EVENT_LINK_CLOSE) {
     w->report->timeouts += event->code == REPLIC_ETIMEOUT;
-    if (event->code != REPLIC_ETIMEOUT && event->code != REPLIC_EPEER)
+    w->report->forks_refused += w->is_forking && event->code == REPLIC_EPEER;
+    if (event->code != REPLIC_ETIMEOUT && event->code != REPLIC_EPEER &&
+        !(w->is_forking && event->code == REPLIC_EFORK))
       check_failed(__FILE__, __LINE__, "peer %d closes a link: %s", p->index, event->text);
   }
   if (event->kind == REPLIC_EVENT_ERROR)

@@ -208,6 +208,7 @@ static void jumps_are_written_as_specified(void) {
   int w = wire_open_test(c, 0);
   take_frames(c, w, 0);
   play(c, w, hex(HELLO_102));
+  CHECK_TEXT(next_frame(c, w), SCHEMA_T);
   CHECK_TEXT(next_frame(c, w), "01 08 01 65 03 ea 07 65 02"); /* 101 up to 3 at 1002, floor 2 */
   CHECK_INT(c->wires[w].to[1].n, 0);                          /* the pieces wait to be asked for */
   play(c, w, hex("01 09 01 00"));
