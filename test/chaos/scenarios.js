@@ -282,6 +282,7 @@ export async function rolling(stage, { during, versions = [2, 1, 2], writes, lik
   const last = await cluster.finish()
   await cluster.all((peer) => peer.ask('migrate', { to: 1 }))
   const { problems, lost } = await cluster.finish()
+  if (last.refused > 0) problems.push(`${last.refused} writes were refused`)
   return { faults, ...last, problems: [...last.problems, ...problems], lost: last.lost + lost }
 }
 
