@@ -99,8 +99,8 @@ export interface OpenOptions {
   maxPatchRetentionMs?: number | undefined
   /**
    * Age from which on it is forgotten, in ms, what a migration of this replica has taken away and a step back
-   * could bring back: values of dropped columns, and values as they were before a change of type. Default 30
-   * days, at least `maxPatchRetentionMs`; Infinity: never. What only a newer version knows is never forgotten.
+   * could bring back: values of dropped columns, and values as they were before a change of type. Default 720
+   * hours, at least `maxPatchRetentionMs`; Infinity: never. What only a newer version knows is never forgotten.
    */
   maxPendingRetentionMs?: number | undefined
   /** Interval of heartbeats on open links. Default 1,000 ms. */
