@@ -273,7 +273,7 @@ Reading ValueList::next_text(double number, replic_value *out) {
 Reading ValueList::next(napi_env env, Arena &arena, replic_value *out, napi_value *value) {
   uint32_t at = at_++;
   *out = replic_value();
-  switch (kinds_ ? kinds_[at] : KIND_LISTED) {
+  switch (kinds_ ? kinds_[at] : static_cast<uint8_t>(KIND_LISTED)) {
   case KIND_UNSET: out->type = REPLIC_UNSET; return Reading::ok;
   case KIND_NULL: out->type = REPLIC_NULL; return Reading::ok;
   case KIND_NUMBER: read_number(numbers_[at], out); return Reading::ok;
