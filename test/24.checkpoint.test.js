@@ -4,7 +4,7 @@
 import { closeSync, openSync, readSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { NOTES, openReplica, tempDir } from './helpers.js'
+import { openReplica, tempDir } from './helpers.js'
 
 const MIB = 1 << 20
 const TEXT = 'x'.repeat(2000)
