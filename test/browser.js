@@ -23,10 +23,12 @@ export async function startBrowser() {
   const own = ['--no-first-run', '--remote-debugging-port=0', `--user-data-dir=${profile}`]
   const child = spawn(PROGRAM, [...args, ...own, 'about:blank'], {
     stdio: ['ignore', 'ignore', 'pipe'],
+    detached: true, // a group of its own: the processes that it starts write to the profile, too
   })
-  const ended = once(child, 'exit')
+  const ended = once(child, 'close') // of stderr, by the last of them
   onTestFinished(async () => {
-    child.kill('SIGKILL')
+    process.kill(-child.pid, 'SIGKILL')
+    child.stderr.resume()
     await ended
   })
   let url
