@@ -21,13 +21,13 @@ async function passes(args, env) {
   const { code, stdout, stderr } = await runProcess(bunProgram(), all, options)
   const lines = `${stdout}${stderr}`.split('\n').filter((line) => !line.startsWith('(pass)'))
   const report = lines.join('\n')
+  if (code !== 0) console.error(report) // whole: an assertion shows only a part of it
   expect([code, report]).toEqual([0, expect.stringMatching(/\n *[1-9]\d* pass\n/)])
 }
 
-it.each(transports)(
-  '%s keeps the contract on Bun',
-  (name) => passes([name === 'tls' ? tls : contract], { TRANSPORT: name }),
-  900_000,
+// Once more if it fails: with Redis, Bun has reported an error between tests on a busy machine, once in five runs.
+it.each(transports)('%s keeps the contract on Bun', { timeout: 900_000, retry: 1 }, (name) =>
+  passes([name === 'tls' ? tls : contract], { TRANSPORT: name }),
 )
 
 it.skipIf(!hasIPv6)('UDP over IPv6 on Bun', () => passes([udp, '-t', 'IPv6']))
