@@ -46,7 +46,7 @@ static void a_write(void) {
 }
 
 static void calls_made_together(void) {
-  fault_everywhere(&ALLOCATION, &FAULT_TOGETHER, 1);
+  fault_everywhere(&ALLOCATION, &FAULT_TOGETHER, 5);
 }
 
 static void a_deletion(void) {
