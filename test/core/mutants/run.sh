@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # run.sh [PREFIX]
 # Proves the simulator: each script of this folder puts a typical bug back into a copy of the core,
-# and the simulator has to find it within some hundred seeds: its test clusters_converge, or the one
+# and the simulator has to find it within a thousand seeds: its test clusters_converge, or the one
 # that a line "# found by …" names. Of the program only what differs is compiled anew. From the
 # Makefile's folder, with its MUTANT_CC, MUTANT_FLAGS and MUTANT_LIBS.
 # shellcheck disable=SC2086,SC2010 # lists of words; our own file names
@@ -41,7 +41,7 @@ for script in mutants/*.sed; do
   others=$(ls "$out"/*.o | grep -v '/core_\|/test_\|/fuzz_')
   $MUTANT_CC "${objects[@]}" $others "$out/test_sim.o" $MUTANT_LIBS -o "$here/test_sim"
   finder=$(sed -n 's/^# found by //p' "$script") status=0
-  SEEDS=${SEEDS:-500} timeout 300 "$here/test_sim" "${finder:-clusters_converge}" \
+  SEEDS=${SEEDS:-1000} timeout 300 "$here/test_sim" "${finder:-clusters_converge}" \
     >"$here/log" 2>&1 || status=$?
   if [ "$status" = 0 ]; then
     fail "$name" "the simulator does not notice it"
