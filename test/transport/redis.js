@@ -23,7 +23,10 @@ const through = (line) => ({
       const value = target[name]
       if (name === 'publish') {
         return async (subject, bytes) =>
-          line.carry(Buffer.from(bytes), (each) => target.isOpen && target.publish(subject, each))
+          line.carry(Buffer.from(bytes), (each) => {
+            // Nobody awaits what comes late: it is lost with the client, as on any line.
+            if (target.isOpen) target.publish(subject, each).catch(() => {})
+          })
       }
       return typeof value === 'function' ? value.bind(target) : value
     },
