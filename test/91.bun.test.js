@@ -25,8 +25,7 @@ async function passes(args, env) {
   expect([code, report]).toEqual([0, expect.stringMatching(/\n *[1-9]\d* pass\n/)])
 }
 
-// Once more if it fails: with Redis, Bun has reported an error between tests on a busy machine, once in five runs.
-it.each(transports)('%s keeps the contract on Bun', { timeout: 900_000, retry: 1 }, (name) =>
+it.each(transports)('%s keeps the contract on Bun', { timeout: 900_000 }, (name) =>
   passes([name === 'tls' ? tls : contract], { TRANSPORT: name }),
 )
 
