@@ -194,6 +194,8 @@ int replic__on_stage(replic *r, link *l, const uint8_t *bytes, size_t len) {
 typedef struct target {
   replic_position to;
   int64_t floor;
+  int64_t clock; /* of the last patch before and in the pieces merged so far */
+  int64_t inserted;
 } target;
 
 static int next_target(replic__reader *in, uint32_t *last, target *t) {
@@ -300,9 +302,8 @@ static int is_covered(replic *r, uint32_t source, int *rc) {
 
 typedef struct jumping {
   replic *r;
-  uint32_t source;
+  link *source;
   target *targets; /* of the origins that are lacking, by origin */
-  int64_t *inserted;
   size_t n;
   remote_table **tables; /* of the piece at hand */
   size_t n_tables;
@@ -314,11 +315,13 @@ static int read_targets(jumping *j) {
   uint32_t last = 0;
   size_t n = replic__get_count(&in, 5);
   j->targets = sqlite3_malloc64((n + 1) * sizeof *j->targets);
-  j->inserted = sqlite3_malloc64((n + 1) * sizeof *j->inserted);
-  if (!j->targets || !j->inserted) return SQLITE_NOMEM;
-  memset(j->inserted, 0, (n + 1) * sizeof *j->inserted);
-  for (target t; n > 0 && next_target(&in, &last, &t); n--)
-    if (t.to.sequence > replic__vector_sequence(r, t.to.origin)) j->targets[j->n++] = t;
+  if (!j->targets) return SQLITE_NOMEM;
+  for (target t = {0}; n > 0 && next_target(&in, &last, &t); n--) {
+    int64_t known = replic__vector_sequence(r, t.to.origin);
+    if (t.to.sequence <= known) continue;
+    t.clock = known ? replic__vector_entry(r, t.to.origin)->now.patched_at : 0;
+    j->targets[j->n++] = t;
+  }
   return REPLIC_OK;
 }
 
@@ -353,12 +356,12 @@ static int read_definitions(jumping *j, const uint8_t *bytes, size_t len) {
   return in.failed ? corrupt(j->r) : REPLIC_OK;
 }
 
-static int merge_piece(jumping *j, replic__patches *p, size_t at) {
+static int merge_piece(jumping *j, replic__patches *p, target *goal) {
   replic *r = j->r;
   int64_t known = replic__vector_sequence(r, p->origin);
-  int rc = replic__note_epochs(r, *p, j->targets[at].to.sequence);
+  int rc = replic__note_epochs(r, *p, goal->to.sequence);
   if (rc != REPLIC_OK) return rc;
-  while (replic__next_patch(p) && p->sequence <= j->targets[at].to.sequence) {
+  while (replic__next_patch(p) && p->sequence <= goal->to.sequence) {
     size_t i = 0;
     while (i < j->n_tables && j->tables[i]->id != p->table_id) i++;
     if (i == j->n_tables) return corrupt(r);
@@ -369,10 +372,12 @@ static int merge_piece(jumping *j, replic__patches *p, size_t at) {
     replic__get_fields(p, t->n_keys, t->n_fields, r->sync->values);
     if (p->in.failed) return corrupt(r);
     if (p->sequence <= known) continue;
+    if (p->clock < goal->clock) return replic__forked(r, j->source, p->origin, known, FALLS);
+    goal->clock = p->clock;
     int64_t duplicates = r->counters.patches_duplicate;
     rc = replic__apply_patch(r, t, p, fields);
     if (rc != REPLIC_OK) return rc;
-    if (r->counters.patches_duplicate == duplicates) j->inserted[at]++;
+    if (r->counters.patches_duplicate == duplicates) goal->inserted++;
   }
   return p->in.failed ? corrupt(r) : REPLIC_OK;
 }
@@ -384,7 +389,7 @@ static int merge_pieces(jumping *j) {
                            "SELECT definitions, patches FROM main._replic_staged "
                            "WHERE source = ?1 ORDER BY id",
                            &stmt);
-  if (rc == REPLIC_OK) sqlite3_bind_int64(stmt, 1, j->source);
+  if (rc == REPLIC_OK) sqlite3_bind_int64(stmt, 1, j->source->peer);
   while (rc == REPLIC_OK && (rc = sqlite3_step(stmt)) == SQLITE_ROW) {
     replic_value definitions, body;
     replic__patches p;
@@ -401,7 +406,7 @@ static int merge_pieces(jumping *j) {
     rc = REPLIC_OK;
     if (at == j->n) continue;
     rc = read_definitions(j, definitions.data, definitions.len);
-    if (rc == REPLIC_OK) rc = merge_piece(j, &p, at);
+    if (rc == REPLIC_OK) rc = merge_piece(j, &p, &j->targets[at]);
     free_tables(j);
   }
   sqlite3_finalize(stmt);
@@ -414,18 +419,20 @@ static int set_vector(jumping *j) {
     const target *t = &j->targets[i];
     replic__entry *entry = replic__vector_entry(r, t->to.origin);
     if (!entry) return SQLITE_NOMEM;
-    entry->pruned.missing += t->to.sequence - entry->now.sequence - j->inserted[i];
+    if (t->to.patched_at < t->clock)
+      return replic__forked(r, j->source, t->to.origin, entry->now.sequence, FALLS);
+    entry->pruned.missing += t->to.sequence - entry->now.sequence - t->inserted;
     uint32_t epoch = entry->now.epoch; /* as the pieces said */
     entry->now = t->to;
     entry->now.epoch = epoch;
     if (t->floor > entry->pruned.floor) entry->pruned.floor = t->floor;
     entry->due = 0;
     replic__clock_seen(&r->clock, t->to.patched_at);
-    r->counters.patches_applied += j->inserted[i];
+    r->counters.patches_applied += t->inserted;
   }
   int64_t others;
   char *sql = sqlite3_mprintf(
-      "SELECT count(DISTINCT source) FROM main._replic_staged WHERE source <> %u", j->source);
+      "SELECT count(DISTINCT source) FROM main._replic_staged WHERE source <> %u", j->source->peer);
   int rc = sql ? replic__int(r, sql, &others) : SQLITE_NOMEM;
   sqlite3_free(sql);
   if (rc != REPLIC_OK) return rc;
@@ -447,6 +454,17 @@ static int jump(jumping *j) {
   return replic__savepoint_end(r, &save, rc);
 }
 
+/* The pieces contradict what is known, and what is found is told: they would contradict it for ever,
+ * also when the source has healed. */
+static void forget_pieces(replic *r, link *l) {
+  replic__savepoint save;
+  if (replic__savepoint_open(r, r->peer_id, &save) != REPLIC_OK) return;
+  char *sql = sqlite3_mprintf("DELETE FROM main._replic_staged WHERE source = %u", l->peer);
+  int rc = sql ? replic__exec(r, sql) : SQLITE_NOMEM;
+  sqlite3_free(sql);
+  replic__savepoint_end(r, &save, rc);
+}
+
 static void conclude_jump(replic *r, link *l, const jumping *j, int rc) {
   position *at = j->n ? replic__position(l, j->targets[0].to.origin) : NULL;
   if (rc == REPLIC_OK) {
@@ -463,6 +481,11 @@ static void conclude_jump(replic *r, link *l, const jumping *j, int rc) {
   r->sync->jump_failed_ms = r->now_ms;
   r->sync->jump_failed_generation = r->sync->generation;
   r->sync->jump_failed_link = l->id;
+  if (rc == REPLIC_EFORK) {
+    replic__fork_found(r, l, rc);
+    forget_pieces(r, l);
+    return;
+  }
   if (at && replic__lies_in_data(rc))
     replic__hold(r, l, at, REPLIC_ESCHEMA, replic__vector_sequence(r, at->origin),
                  replic_error_text(r));
@@ -471,12 +494,11 @@ static void conclude_jump(replic *r, link *l, const jumping *j, int rc) {
 }
 
 static void jump_from(replic *r, link *l) {
-  jumping j = {.r = r, .source = l->peer};
+  jumping j = {.r = r, .source = l};
   int rc = jump(&j);
   conclude_jump(r, l, &j, rc);
   free_tables(&j);
   sqlite3_free(j.targets);
-  sqlite3_free(j.inserted);
 }
 
 void replic__try_jump(replic *r) {

@@ -116,6 +116,7 @@ struct replic__sync {
 
 #define GIVEN_UP "that history was given up here"
 #define ISSUED_TWICE "it was issued twice"
+#define FALLS "a later patch is stamped earlier"
 
 /* ---- sync.c ---- */
 

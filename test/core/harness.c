@@ -78,6 +78,7 @@ _Noreturn void check_failed(const char *file, int line, const char *format, ...)
   va_end(args);
   if (note[0]) printf("\n# (%s)", note);
   printf("\n");
+  fflush(stdout);
   if (!test_folder[0]) abort(); /* no test is running: a fuzzer is */
   longjmp(failed_check, 1);
 }

@@ -753,6 +753,31 @@ static void pieces_come_in_order(void) {
   CHECK_INT(peer_at(p, 900), 5);
 }
 
+/* Within one history the clocks never fall: where those of the pieces do, after what has come another
+ * way meanwhile, there are two, and nothing is joined. */
+static void pieces_stamped_before_what_is_known(void) {
+  for (int empty = 0; empty < 2; empty++) {
+    cluster *c = cluster_start(1, T);
+    peer *p = &c->peers[0];
+    int w = test_source(c, 901), other = test_source(c, 902);
+    const replic_value values[] = {v_int(1), v_int(1), {0, 0, 0, NULL, 0}};
+    play(c, w, jump_of_900(5, 50, 3));
+    play(c, w, empty ? stage_frame(6, 900, 0, 4, 0) : piece(6, 0, 4, 4, 50));
+    bytes *known = patches_frame(900, 0, 1);
+    add_patch(known, 1, true, 60, 1, 1, 3, values);
+    play(c, other, known);
+    CHECK_INT(peer_at(p, 900), 1);
+    CHECK_INT(staged(p), 1);
+    take_frames(c, w, 0);
+    play(c, w, stage_frame(6, 900, 4, 5, 0));
+    CHECK_INT(peer_at(p, 900), 1);
+    CHECK_TEXT(sql_dump(peer_sql(p), "SELECT _sequenceId FROM t_patches"), "i1\n");
+    CHECK_INT(staged(p), 0);
+    CHECK_INT(take_frames(c, w, FORK), 1);
+    test_release();
+  }
+}
+
 /* A piece may hold patches that are applied here already, and perhaps pruned again. */
 static void what_is_known_is_skipped(void) {
   cluster *c = cluster_start(1, T);
@@ -1138,6 +1163,7 @@ int main(int argc, char **argv) {
       TEST(a_piece_may_reach_beyond_its_jump),
       TEST(pieces_of_two_sources_are_not_mixed),
       TEST(pieces_come_in_order),
+      TEST(pieces_stamped_before_what_is_known),
       TEST(what_is_known_is_skipped),
       TEST(huge_sums_are_no_danger),
       TEST(huge_claims_are_no_danger),
