@@ -194,7 +194,7 @@ int replic__on_stage(replic *r, link *l, const uint8_t *bytes, size_t len) {
 typedef struct target {
   replic_position to;
   int64_t floor;
-  int64_t clock; /* of the last patch before and in the pieces merged so far */
+  int64_t merged, clock; /* sequence and clock of the last patch before and in what is merged */
   int64_t inserted;
 } target;
 
@@ -319,6 +319,7 @@ static int read_targets(jumping *j) {
   for (target t = {0}; n > 0 && next_target(&in, &last, &t); n--) {
     int64_t known = replic__vector_sequence(r, t.to.origin);
     if (t.to.sequence <= known) continue;
+    t.merged = known;
     t.clock = known ? replic__vector_entry(r, t.to.origin)->now.patched_at : 0;
     j->targets[j->n++] = t;
   }
@@ -358,7 +359,6 @@ static int read_definitions(jumping *j, const uint8_t *bytes, size_t len) {
 
 static int merge_piece(jumping *j, replic__patches *p, target *goal) {
   replic *r = j->r;
-  int64_t known = replic__vector_sequence(r, p->origin);
   int rc = replic__note_epochs(r, *p, goal->to.sequence);
   if (rc != REPLIC_OK) return rc;
   while (replic__next_patch(p) && p->sequence <= goal->to.sequence) {
@@ -371,8 +371,10 @@ static int merge_piece(jumping *j, replic__patches *p, target *goal) {
     const uint8_t *fields = p->in.at;
     replic__get_fields(p, t->n_keys, t->n_fields, r->sync->values);
     if (p->in.failed) return corrupt(r);
-    if (p->sequence <= known) continue;
-    if (p->clock < goal->clock) return replic__forked(r, j->source, p->origin, known, FALLS);
+    if (p->sequence <= goal->merged) continue; /* pieces may overlap */
+    if (p->clock < goal->clock)
+      return replic__forked(r, j->source, p->origin, goal->merged, FALLS);
+    goal->merged = p->sequence;
     goal->clock = p->clock;
     int64_t duplicates = r->counters.patches_duplicate;
     rc = replic__apply_patch(r, t, p, fields);

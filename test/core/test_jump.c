@@ -753,6 +753,26 @@ static void pieces_come_in_order(void) {
   CHECK_INT(peer_at(p, 900), 5);
 }
 
+/* What was lost may come again in other slices, which hold some of what is staged: that is no second
+ * history. */
+static void pieces_may_overlap(void) {
+  cluster *c = cluster_start(1, T);
+  peer *p = &c->peers[0];
+  const replic_value values[] = {v_int(4), v_int(40), {0, 0, 0, NULL, 0}};
+  const replic_value last[] = {v_int(6), v_int(60), {0, 0, 0, NULL, 0}};
+  int w = test_source(c, 901);
+  play(c, w, jump_of_900(6, 60, 3));
+  play(c, w, piece(6, 0, 5, 5, 50));
+  bytes *again = stage_frame(6, 900, 3, 6, 2);
+  add_patch(again, 1, true, 40, 1, 1, 3, values);
+  add_patch(again, 2, true, 20, 1, 1, 3, last);
+  play(c, w, again);
+  CHECK_INT(peer_at(p, 900), 6);
+  CHECK(c->wires[w].open[0]);
+  CHECK_TEXT(peer_dump(p, "t"), "i5|i50|n\ni6|i60|n\n");
+  check_settled(c);
+}
+
 /* Within one history the clocks never fall: where those of the pieces do, after what has come another
  * way meanwhile, there are two, and nothing is joined. */
 static void pieces_stamped_before_what_is_known(void) {
@@ -1163,6 +1183,7 @@ int main(int argc, char **argv) {
       TEST(a_piece_may_reach_beyond_its_jump),
       TEST(pieces_of_two_sources_are_not_mixed),
       TEST(pieces_come_in_order),
+      TEST(pieces_may_overlap),
       TEST(pieces_stamped_before_what_is_known),
       TEST(what_is_known_is_skipped),
       TEST(huge_sums_are_no_danger),
