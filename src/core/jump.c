@@ -372,8 +372,7 @@ static int merge_piece(jumping *j, replic__patches *p, target *goal) {
     replic__get_fields(p, t->n_keys, t->n_fields, r->sync->values);
     if (p->in.failed) return corrupt(r);
     if (p->sequence <= goal->merged) continue; /* pieces may overlap */
-    if (p->clock < goal->clock)
-      return replic__forked(r, j->source, p->origin, goal->merged, FALLS);
+    if (p->clock < goal->clock) return replic__forked(r, j->source, p->origin, goal->merged, FALLS);
     goal->merged = p->sequence;
     goal->clock = p->clock;
     int64_t duplicates = r->counters.patches_duplicate;
@@ -456,8 +455,8 @@ static int jump(jumping *j) {
   return replic__savepoint_end(r, &save, rc);
 }
 
-/* The pieces contradict what is known, and what is found is told: they would contradict it for ever,
- * also when the source has healed. */
+/* The pieces contradict what is known, and what is found is told: they would contradict it for
+ * ever, also when the source has healed. */
 static void forget_pieces(replic *r, link *l) {
   replic__savepoint save;
   if (replic__savepoint_open(r, r->peer_id, &save) != REPLIC_OK) return;

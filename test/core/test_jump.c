@@ -753,8 +753,8 @@ static void pieces_come_in_order(void) {
   CHECK_INT(peer_at(p, 900), 5);
 }
 
-/* What was lost may come again in other slices, which hold some of what is staged: that is no second
- * history. */
+/* What was lost may come again in other slices, which hold some of what is staged: that is no
+ * second history. */
 static void pieces_may_overlap(void) {
   cluster *c = cluster_start(1, T);
   peer *p = &c->peers[0];
@@ -773,8 +773,8 @@ static void pieces_may_overlap(void) {
   check_settled(c);
 }
 
-/* Within one history the clocks never fall: where those of the pieces do, after what has come another
- * way meanwhile, there are two, and nothing is joined. */
+/* Within one history the clocks never fall: where those of the pieces do, after what has come
+ * another way meanwhile, there are two, and nothing is joined. */
 static void pieces_stamped_before_what_is_known(void) {
   for (int empty = 0; empty < 2; empty++) {
     cluster *c = cluster_start(1, T);
