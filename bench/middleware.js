@@ -1,11 +1,12 @@
-// What readYourWrite costs a request that does not have to wait: the same routes with it and without, each in a process
-// of its own, in turn (A B C A B C ...). Beside it what Express itself takes for a middleware that does nothing, and for
-// one that sets a header: the least that anything can cost there.
+// What readYourWrite costs a request that does not have to wait: the same routes with it and without, in turn, each time
+// in another order. Beside it what the framework itself takes for a middleware that does nothing, and for one that sets a
+// header: the least that anything can cost there.
 //
 // Counted is the processor time that the serving process takes for a request, in two ways. `autocannon`: with everything,
-// over HTTP. Other work on the machine disturbs that by more than what is looked for (caches, the other half of a core,
-// how many packets come at once), so `direct` hands requests to the server without a network, in many short rounds, of
-// which the tenth that were least disturbed count. `more` is microseconds above the bare route.
+// over HTTP. There one process has the servers of all kinds: two processes with the same server differ by more than what
+// is looked for (how their memory lies, what was compiled when). `direct`: without a network, in a process for each kind,
+// so that what one does to the framework's objects is not paid by the others; in many short rounds, of which the tenth
+// that were least disturbed count. `more` is microseconds above the bare route.
 //   npm run bench:middleware [-- rounds [framework]]
 
 import { fork } from 'node:child_process'
@@ -19,7 +20,7 @@ import express from 'express'
 import fastify from 'fastify'
 import { Replica } from '../lib/index.js'
 import { readYourWrite } from '../lib/middleware/fastify.js'
-import { inTurn, median, table, withFile } from './harness.js'
+import { median, table, withFile } from './harness.js'
 
 const DDL = `
   CREATE TABLE note (id INTEGER NOT NULL PRIMARY KEY, text TEXT);
@@ -30,9 +31,9 @@ const CONSTANT = '1.1' // as long as the token
 const SELECT = 'SELECT id, text FROM note WHERE id = ?'
 const DIRECT = '/ok' // that which crosses to no other thread
 const CONNECTIONS = 32
-const REQUESTS = 2000 // of a round of autocannon
+const REQUESTS = 1000 // of a round of autocannon
 const DIRECT_REQUESTS = 200
-const DIRECT_ROUNDS = 10 // to one of autocannon
+const DIRECT_ROUNDS = 2 // to one of autocannon
 const WARM = 5000
 
 const bare = {}
@@ -119,28 +120,39 @@ const cpuMicroseconds = () => {
   return user + system
 }
 
-async function serve(framework, kind) {
-  await withFile(async (path) => {
+/** Serves `kinds`, until the parent is gone. */
+async function serve(framework, kinds) {
+  const served = {}
+  const socket = new Writable({ write: (_bytes, _encoding, done) => done() })
+  socket.setTimeout = () => {}
+  const start = async ([kind, ...others], path) => {
     const { tokenSecret, ...given } = KINDS[framework][kind]
     const db = await Replica.open(path, { peerId: 1, tokenSecret })
     await db.migrate([{ up: DDL }])
     await db.upsert('note', { id: 1, text: 'A note of about as many characters as notes have.' })
     const server = await FRAMEWORKS[framework](db, given)
-    const token = db.token()
-    const socket = new Writable({ write: (_bytes, _encoding, done) => done() })
-    socket.setTimeout = () => {}
-    process.on('message', async ({ direct, url }) => {
+    served[kind] = { server, port: server.address().port, token: db.token() }
+    if (others.length) await withFile((next) => start(others, next))
+    else await answerParent()
+    await db.close()
+  }
+  const answerParent = async () => {
+    process.on('message', async ({ kind, direct, url }) => {
       const began = cpuMicroseconds()
       for (let i = 0; i < direct; i++) {
-        await answer(server, socket, url, token)
+        await answer(served[kind].server, socket, url, served[kind].token)
         if (i % 50 === 0) await new Promise(setImmediate)
       }
       process.send(direct ? cpuMicroseconds() - began : began)
     })
-    process.send({ port: server.address().port, token })
+    process.send(
+      Object.fromEntries(
+        Object.entries(served).map(([kind, { port, token }]) => [kind, { port, token }]),
+      ),
+    )
     await once(process, 'disconnect')
-    await db.close()
-  })
+  }
+  await withFile((path) => start(kinds, path))
   process.exit()
 }
 
@@ -150,10 +162,12 @@ async function asked(child, message) {
 }
 
 /** Microseconds of processor time per request. */
-const direct = async ({ child }, url, count) => (await asked(child, { direct: count, url })) / count
+const direct = async ({ child }, kind, url, count) =>
+  (await asked(child, { kind, direct: count, url })) / count
 
 /** The same, with network and all. */
-async function load({ child, port, token }, path, amount) {
+async function load({ child, served }, kind, path, amount) {
+  const { port, token } = served[kind]
   const before = await asked(child, {})
   const { non2xx, errors, requests } = await autocannon({
     url: `http://127.0.0.1:${port}${path}`,
@@ -167,50 +181,61 @@ async function load({ child, port, token }, path, amount) {
 
 const least = (list) => [...list].sort((x, y) => x - y)[Math.floor(list.length / 10)]
 
-async function measure(framework, rounds) {
-  const servers = {}
-  for (const kind of Object.keys(KINDS[framework])) {
-    const child = fork(fileURLToPath(import.meta.url), ['serve', framework, kind])
-    const [{ port, token }] = await once(child, 'message')
-    servers[kind] = { child, port, token }
-  }
-  const rows = []
-  const measured = (path, measure, count, times) => {
-    const sides = Object.entries(servers)
-    return inTurn(
-      Object.fromEntries(sides.map(([kind, server]) => [kind, () => measure(server, path, count)])),
-      times,
-    )
-  }
-  for (const [title, path] of Object.entries(ROUTES)) {
-    await measured(path, load, WARM, 1)
-    const whole = await measured(path, load, REQUESTS, rounds)
-    const part = {}
-    if (path === DIRECT) {
-      await measured(path, direct, WARM, 1)
-      Object.assign(part, await measured(path, direct, DIRECT_REQUESTS, rounds * DIRECT_ROUNDS))
+async function start(framework, kinds) {
+  const child = fork(fileURLToPath(import.meta.url), ['serve', framework, ...kinds])
+  const [served] = await once(child, 'message')
+  return { child, served }
+}
+
+/** `figure(kind)` of all kinds, `times`, each time beginning with another one: kind -> figures. */
+async function inTurns(kinds, times, figure) {
+  const figures = Object.fromEntries(kinds.map((kind) => [kind, []]))
+  for (let round = 0; round < times; round++) {
+    for (let i = 0; i < kinds.length; i++) {
+      const kind = kinds[(round + i) % kinds.length]
+      figures[kind].push(await figure(kind))
     }
-    for (const kind of Object.keys(servers)) {
-      const ratios = whole[kind].map((cpu, i) => cpu / whole.bare[i]).sort((x, y) => x - y)
+  }
+  return figures
+}
+
+async function measure(framework, rounds) {
+  const kinds = Object.keys(KINDS[framework])
+  const together = await start(framework, kinds)
+  const apart = {}
+  for (const kind of kinds) apart[kind] = await start(framework, [kind])
+  const rows = []
+  for (const [title, path] of Object.entries(ROUTES)) {
+    const whole = (count) => (kind) => load(together, kind, path, count)
+    const part = (count) => (kind) => direct(apart[kind], kind, path, count)
+    await inTurns(kinds, 1, whole(WARM))
+    const overHttp = await inTurns(kinds, rounds, whole(REQUESTS))
+    let without
+    if (path === DIRECT) {
+      await inTurns(kinds, 1, part(WARM))
+      without = await inTurns(kinds, rounds * DIRECT_ROUNDS, part(DIRECT_REQUESTS))
+    }
+    for (const kind of kinds) {
+      const ratios = overHttp[kind].map((cpu, i) => cpu / overHttp.bare[i]).sort((x, y) => x - y)
       const quartiles = [ratios[ratios.length >> 2], ratios[(3 * ratios.length) >> 2]]
       rows.push([
-        ...[`${framework}: ${title}`, kind, part[kind] ? least(part[kind]).toFixed(1) : ''],
-        part[kind] ? (least(part[kind]) - least(part.bare)).toFixed(1) : '',
-        ...[median(whole[kind]).toFixed(0), median(ratios).toFixed(3)],
+        ...[`${framework}: ${title}`, kind, without ? least(without[kind]).toFixed(1) : ''],
+        without ? (least(without[kind]) - least(without.bare)).toFixed(1) : '',
+        ...[median(overHttp[kind]).toFixed(0), median(ratios).toFixed(3)],
         quartiles.map((ratio) => ratio.toFixed(2)).join(' - '),
       ])
     }
   }
-  for (const { child } of Object.values(servers)) child.disconnect()
+  for (const { child } of [together, ...Object.values(apart)]) child.disconnect()
   return rows
 }
 
-if (argv[2] === 'serve') await serve(argv[3], argv[4])
+if (argv[2] === 'serve') await serve(argv[3], argv.slice(4))
 else {
   const frameworks = argv[3] ? [argv[3]] : Object.keys(KINDS)
   const head = ['', 'with', 'direct, us', 'more', 'autocannon, us', 'of bare', 'quartiles']
   for (const framework of frameworks) {
-    const rows = await measure(framework, Number(argv[2] ?? 10))
+    const rows = await measure(framework, Number(argv[2] ?? 50))
     for (const line of table([head, ...rows], [0, 1])) console.log(line)
   }
 }

@@ -26,6 +26,7 @@ const SIGN_OF_LIFE = new Uint8Array(0) // for the core: a part of a frame has co
 export class Links {
   #native
   #emit
+  #soon
   #options
   #links = new Map() // id -> Link
   #lastId = 0
@@ -41,11 +42,15 @@ export class Links {
   #flushed
   refusals = 0 // connections for which there was no room
 
-  /** `emit(name, event)` tells the application; `options` are those of Replica.open(). */
-  constructor(native, emit, options, peerId) {
+  /**
+   * `emit(name, event)` tells the application; `soon()` after frames were handed to `native`; `options` are those of
+   * Replica.open().
+   */
+  constructor(native, emit, soon, options, peerId) {
     this.peerId = peerId
     this.#native = native
     this.#emit = emit
+    this.#soon = soon
     this.#options = options
     this.#pauseAbove = Math.min(PAUSE_ABOVE, options.maxQueueBytes / 2)
   }
@@ -180,6 +185,7 @@ export class Links {
   receive(link, bytes) {
     if (this.#stopped) return
     const frameBytes = this.#native.receive(link.id, bytes)
+    this.#soon()
     if (frameBytes > this.#pauseAbove) {
       this.#paused.add(link)
       link.pause()

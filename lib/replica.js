@@ -2,7 +2,7 @@
 // back, and passes what each batch of the core leaves to whom it concerns. What decides about data is
 // in the core; what runs in the background is in the addon.
 
-import { AsyncLocalStorage } from 'node:async_hooks'
+import { AsyncLocalStorage, AsyncResource } from 'node:async_hooks'
 import { randomInt } from 'node:crypto'
 import { EventEmitter } from 'node:events'
 import { statSync } from 'node:fs'
@@ -34,6 +34,7 @@ const PRIVATE = Symbol('Replica.open')
 const migrating = new AsyncLocalStorage()
 let functionsUnderWay = 0
 
+const nextTurn = setImmediate // which tests of an application may replace
 const debug = debuglog('replic')
 const tracing = debug.enabled ?? /\breplic\b/i.test(process.env.NODE_DEBUG) // Bun has no `enabled`
 const linksByReplica = new WeakMap()
@@ -91,6 +92,7 @@ export class Replica extends EventEmitter {
   #peerId
   #tables = new Map() // name -> { columns: Set, key: string[], given: string[], names: string }
   #pending = 0 // calls of the writing queue that have not settled
+  #turnComes = false // #soon() was called
   #changingSchema = 0 // those of them that may change the schema
   #roomWaits = [] // load() and compact() waiting for a pending call to settle
   #migrating = Promise.resolve()
@@ -134,6 +136,7 @@ export class Replica extends EventEmitter {
       normalDurability: durability === 'normal',
       maxPendingRetentionMs: Math.min(limits.maxPendingRetentionMs, Number.MAX_SAFE_INTEGER),
       trace: tracing,
+      callsTurn: true,
     }
     this.#native = new (addon().Connection)(this.#path, config, (batch) => this.#onBatch(batch))
     const opened = await this.#native.open()
@@ -145,7 +148,7 @@ export class Replica extends EventEmitter {
     this.#progress.begin(opened.peerId, opened.vector)
     exposeProgress(this, this.#progress)
     const emit = (name, event) => this.#emitLater(name, event)
-    this.#links = new Links(this.#native, emit, this.#options, this.#peerId)
+    this.#links = new Links(this.#native, emit, () => this.#soon(), this.#options, this.#peerId)
     linksByReplica.set(this, this.#links)
     this.#verifier = new Verifier(
       this.#native,
@@ -593,12 +596,28 @@ export class Replica extends EventEmitter {
 
   // ---- writing ----
 
+  // The addon takes what one turn of the event loop has for it together: here, or on another thread where that is more
+  // than a little.
+  #soon() {
+    if (this.#turnComes) return
+    this.#turnComes = true
+    nextTurn(this.#turn)
+  }
+
+  // What listeners do then is not the doing of whoever made the first call.
+  #turn = AsyncResource.bind(() => {
+    this.#turnComes = false
+    this.#native.turn()
+  }, 'replic-sqlite')
+
   // As #call() does, and with as few promises as can be.
   async #write(ops) {
     const collected = collector()
     this.#pending++
     try {
-      const sequence = await this.#native.write(ops)
+      const written = this.#native.write(ops)
+      this.#soon()
+      const sequence = await written
       this.#wakeRoomWaits()
       return this.#progress.written(sequence, collected)
     } catch (error) {

@@ -263,7 +263,8 @@ struct replic {
   int in_batch;
   int is_together; /* local writes share one savepoint, which is: */
   replic__savepoint together;
-  int open_tx; /* BEGIN has run: only a batch that touches the disk takes the write lock */
+  int open_tx;  /* BEGIN has run: only a batch that touches the disk takes the write lock */
+  int is_first; /* open_tx, and no call has changed anything yet */
   int64_t changes_before; /* of sqlite3_total_changes64, at BEGIN */
   int swapped;            /* the schema was registered anew in this batch */
   int64_t step;           /* the version whose step is under way in this batch, 0: none */

@@ -39,6 +39,17 @@ int replic_begin(replic *r, int64_t now_ms) {
   return REPLIC_OK;
 }
 
+int replic_begin_now(replic *r, int64_t now_ms) {
+  int rc = replic_begin(r, now_ms);
+  if (rc != REPLIC_OK) return rc;
+  sqlite3_busy_timeout(r->db, 0);
+  rc = replic__run_kept(r, "BEGIN IMMEDIATE", &r->begin_sql);
+  sqlite3_busy_timeout(r->db, REPLIC__BUSY_TIMEOUT_MS);
+  r->in_batch = r->open_tx = r->is_first = rc == REPLIC_OK;
+  r->changes_before = sqlite3_total_changes64(r->db);
+  return rc;
+}
+
 static int fail_lost(replic *r) {
   return replic__fail(r, SQLITE_ABORT_ROLLBACK,
                       "another call of the same batch made SQLite undo all of it: call again");
@@ -62,14 +73,15 @@ int replic__savepoint_open(replic *r, uint32_t origin, replic__savepoint *save) 
   save->clock = r->clock;
   save->counters = r->counters;
   int rc = REPLIC_OK;
-  save->whole = !r->open_tx;
-  if (save->whole) {
+  save->whole = !r->open_tx || r->is_first;
+  if (!r->open_tx) {
     rc = replic__run_kept(r, "BEGIN IMMEDIATE", &r->begin_sql);
     r->open_tx = rc == REPLIC_OK;
     r->changes_before = sqlite3_total_changes64(r->db);
-  } else {
+  } else if (!r->is_first) {
     rc = replic__run_kept(r, "SAVEPOINT call", &r->savepoint_sql);
   }
+  r->is_first = 0;
   if (rc == REPLIC_OK) return REPLIC_OK;
   sqlite3_free(save->all); /* the caller ends no savepoint that was not opened */
   save->all = NULL;
@@ -144,7 +156,7 @@ void replic_rollback(replic *r) {
     replic__event(r, (replic_event){.kind = REPLIC_EVENT_ERROR, .code = REPLIC_ESCHEMA}, "%s",
                   replic_error_text(r));
   replic__pending_recount(r);
-  r->in_batch = r->open_tx = r->swapped = r->lost = r->stale = r->is_together = 0;
+  r->in_batch = r->open_tx = r->is_first = r->swapped = r->lost = r->stale = r->is_together = 0;
   r->step = 0;
   sqlite3_free(r->error);
   r->error = text;
@@ -162,7 +174,7 @@ int replic_commit(replic *r) {
   r->counters.commits += r->open_tx && sqlite3_total_changes64(r->db) != r->changes_before;
   r->clock_committed = r->clock;
   if (r->open_tx) replic__vector_settle(r);
-  r->in_batch = r->open_tx = r->swapped = 0;
+  r->in_batch = r->open_tx = r->is_first = r->swapped = 0;
   r->step = 0;
   for (size_t i = 0; i < replic_table_count(r); i++) {
     replic__table *t = r->schema->tables[i];

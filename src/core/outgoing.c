@@ -4,6 +4,8 @@
 
 #include "sync.h"
 
+#define CALM_POSITIONS 1000 /* that a flush looks at: some ten microseconds */
+
 /* Ids below are those of our tables, and of tables as others have them. */
 static uint32_t ids_end(const replic__schema *schema) {
   return schema->base_id + (uint32_t)(schema->n_tables + schema->n_foreign);
@@ -237,6 +239,7 @@ static void flush_origin(replic *r, link *l, const replic__entry *entry) {
   if (at->acked >= mine->sequence || !(l->taking || may_relay(r, l, at))) return;
   int below = at->acked < entry->pruned.floor;
   l->below |= below;
+  r->sync->is_behind |= below;
   if (below != at->staging) set_cursor(l, at, below);
   if (below && !l->taking) return;
   int64_t from = below && at->staged > at->acked ? at->staged : at->acked;
@@ -245,7 +248,7 @@ static void flush_origin(replic *r, link *l, const replic__entry *entry) {
     int64_t up_to = mine->sequence;
     replic_frame *frame = below ? replic__stage_frame(r, mine->origin, at->sent, &up_to)
                                 : patches_frame(r, mine->origin, at->sent, &up_to);
-    if (!frame) return;
+    if (!frame) break;
     if (l->schema_sent != ids_end(r->schema)) send_schema(r, l);
     l->jump_due |= below;
     at->unacked += (int64_t)frame->len;
@@ -255,6 +258,7 @@ static void flush_origin(replic *r, link *l, const replic__entry *entry) {
     at->sent = up_to;
     replic__send(r, l, frame);
   }
+  r->sync->is_behind |= at->sent < mine->sequence;
 }
 
 /* Both sides have all that the other has, as far as this side knows. */
@@ -269,7 +273,13 @@ static int is_synced(const replic *r, link *l) {
   return 1;
 }
 
+int replic_is_calm(const replic *r) {
+  const replic__sync *s = r->sync;
+  return !s->is_behind && !s->n_early && !s->jump && s->n_links * r->n_vector <= CALM_POSITIONS;
+}
+
 void replic__sync_flush(replic *r) {
+  r->sync->is_behind = 0;
   for (size_t k = 0; k < r->sync->n_links; k++) {
     link *l = r->sync->links[k];
     if (!l->ready || l->closing || l->fork_text) continue;

@@ -99,6 +99,18 @@ void replic_interrupt(replic *r);
 /* Opens the transaction. `now_ms`: Unix time in milliseconds, used for every call of this batch. */
 int replic_begin(replic *r, int64_t now_ms);
 
+/* The same for a thread that must not wait: it takes the write lock at once. SQLITE_BUSY where
+ * another connection has it: then no batch is open. */
+int replic_begin_now(replic *r, int64_t now_ms);
+
+/* 1 where a batch of a few small calls takes little more than its statements: no link waits for
+ * what has to be read from the log, and links and known origins are few. */
+int replic_is_calm(const replic *r);
+
+/* What replic_receive of a frame will take, as its first bytes say. Anything may be in it. */
+enum { REPLIC_TAKES_MEMORY, REPLIC_TAKES_WRITE_LOCK, REPLIC_TAKES_LONGER };
+int replic_frame_takes(const uint8_t *bytes, size_t len);
+
 /* Commits everything since replic_begin (I3). On success the memory follows the disk, and the
  * frames that the links can take are put into the outbox. On failure all of the batch is undone on
  * disk and in memory. */

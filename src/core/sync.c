@@ -532,6 +532,12 @@ static int dispatch(replic *r, link *l, const uint8_t *bytes, size_t len) {
   }
 }
 
+int replic_frame_takes(const uint8_t *bytes, size_t len) {
+  int type = len > 1 ? bytes[1] : 0;
+  if (!len || type == FRAME_ACK) return REPLIC_TAKES_MEMORY;
+  return type == FRAME_PATCHES ? REPLIC_TAKES_WRITE_LOCK : REPLIC_TAKES_LONGER;
+}
+
 int replic_receive(replic *r, uint32_t id, const uint8_t *bytes, size_t len) {
   link *l = replic__link_find(r, id);
   if (!l || l->closing) return REPLIC_OK;

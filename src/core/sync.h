@@ -95,6 +95,7 @@ struct replic__sync {
   size_t n_links;
   early early[EARLY_MAX];
   size_t n_early, early_bytes;
+  int is_behind;             /* some link, as of the last flush: more is to be read for it */
   ring_entry ring[RING_MAX]; /* [ring_from, ring_from + n_ring) modulo RING_MAX */
   size_t ring_from, n_ring, ring_bytes;
   uint32_t generation;        /* of the schema */

@@ -25,6 +25,9 @@ public:
   bool must_wait() const;                        // no Batch may begin now
   // The Batch that begins now is to move the rest, and to wait so long for readers: -1: it is not.
   int take_rest();
+  bool has_rest() const {
+    return has_rest_;
+  }
   bool busy() const {
     return pass_;
   }

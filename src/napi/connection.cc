@@ -40,6 +40,7 @@ Napi::Function Connection::define(Napi::Env env) {
           checked_method<Connection, &Connection::link_message>("linkMessage"),
           checked_method<Connection, &Connection::receive>("receive"),
           checked_method<Connection, &Connection::tick>("tick"),
+          checked_method<Connection, &Connection::turn>("turn"),
           checked_method<Connection, &Connection::figures>("figures"),
           checked_method<Connection, &Connection::flush>("flush"),
           checked_method<Connection, &Connection::close>("close"),
@@ -106,6 +107,7 @@ static bool read_config(Napi::Object from, replic_config *config, Limits *limits
   limits->max_queue_calls = reader.size("maxQueueCalls");
   limits->max_queue_bytes = reader.size("maxQueueBytes");
   limits->readers = static_cast<uint32_t>(reader.number("readers"));
+  limits->calls_turn = reader.truth("callsTurn");
   return reader.ok();
 }
 
@@ -310,5 +312,11 @@ Napi::Value Connection::tick(const Napi::CallbackInfo &info) {
   TickJob *job = state_->tick_waits ? nullptr : new (std::nothrow) TickJob;
   if (job) state_->tick_waits = state_->phase == Phase::open;
   state_->push(job);
+  return info.Env().Undefined();
+}
+
+// In a turn of the event loop of its own, after those of the calls above that have been made.
+Napi::Value Connection::turn(const Napi::CallbackInfo &info) {
+  state_->turn();
   return info.Env().Undefined();
 }

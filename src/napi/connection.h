@@ -31,6 +31,7 @@ private:
   Napi::Value link_message(const Napi::CallbackInfo &info);
   Napi::Value receive(const Napi::CallbackInfo &info);
   Napi::Value tick(const Napi::CallbackInfo &info);
+  Napi::Value turn(const Napi::CallbackInfo &info);
   Napi::Value figures(const Napi::CallbackInfo &info);
   Napi::Value flush(const Napi::CallbackInfo &info);
   Napi::Value close(const Napi::CallbackInfo &info);

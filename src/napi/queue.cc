@@ -1,14 +1,15 @@
 #include "queue.h"
 
-#include <chrono>
 #include <new>
 
 #include <sqlite3.h>
 
-// A batch ends with the call that reaches one of these.
-// A batch ends with the call that reaches one. Received frames have a bound of their own: local
-// writes share their batch, and shall not wait for all that a fast peer has sent.
-static const size_t BATCH_CALLS = 4096, BATCH_BYTES = 8 << 20, BATCH_FRAME_BYTES = 256 << 10;
+// A batch ends with the call that reaches one of these: more calls would save little, and settling
+// their promises would keep the event loop. Received frames have a bound of their own: local writes
+// share their batch, and shall not wait for all that a fast peer has sent.
+static const size_t BATCH_CALLS = 512, BATCH_BYTES = 8 << 20, BATCH_FRAME_BYTES = 256 << 10;
+// What the main thread runs itself: a tenth of a millisecond or so.
+static const size_t LITTLE_CALLS = 4, LITTLE_BYTES = 4 << 10;
 static const auto INTERRUPT_AGAIN = std::chrono::milliseconds(20);
 
 int64_t wall_clock_ms() {
@@ -98,6 +99,24 @@ void Batch::run() {
     run_transaction();
   else
     jobs.first()->run(*this);
+  after_jobs(was_open);
+}
+
+bool Batch::run_here() {
+  bool writes = false;
+  for (WriteJob *job = jobs.first(); job; job = job->next)
+    writes = writes || job->takes() == REPLIC_TAKES_WRITE_LOCK;
+  int64_t now_ms = wall_clock_ms();
+  int code = writes ? replic_begin_now(state->core, now_ms) : replic_begin(state->core, now_ms);
+  if (code != REPLIC_OK) return false; // start() will tell why
+  free_list(spent);
+  spent = nullptr;
+  run_begun(std::chrono::steady_clock::now());
+  after_jobs(true);
+  return true;
+}
+
+void Batch::after_jobs(bool was_open) {
   for (WriteJob *job = jobs.first(); job; job = job->next)
     if (job->failure && !job->deferred) report.lost.set(job->failure);
   if (!state->core) return;
@@ -135,6 +154,10 @@ void Batch::run_transaction() {
   auto begun = std::chrono::steady_clock::now();
   int code = replic_begin(state->core, wall_clock_ms());
   if (code != REPLIC_OK) return fail_all(code, replic_error_text(state->core));
+  run_begun(begun);
+}
+
+void Batch::run_begun(std::chrono::steady_clock::time_point begun) {
   for (WriteJob *job = jobs.first(); job && !state->dying;) {
     if (job->is_change() && job->next && job->next->is_change()) {
       job = run_together(job);
@@ -147,7 +170,7 @@ void Batch::run_transaction() {
     replic_rollback(state->core);
     return fail_all(SQLITE_INTERRUPT, "the environment ends");
   }
-  code = replic_commit(state->core);
+  int code = replic_commit(state->core);
   if (code != REPLIC_OK) return fail_all(code, replic_error_text(state->core));
   std::chrono::duration<double> took = std::chrono::steady_clock::now() - begun;
   state->tally.add_batch(state->core, jobs.calls(), took.count());
@@ -275,7 +298,7 @@ void State::push(WriteJob *job) {
     return;
   }
   frames.push(job);
-  pump();
+  added();
 }
 
 // Moves grouped jobs until one more would exceed BATCH_CALLS, or `bytes` are reached.
@@ -293,16 +316,16 @@ void State::pump() {
   reads.pump();
 }
 
-void State::start_batch() {
+Batch *State::next_batch() {
   WriteJob *first = migrating ? steps.first() : writes.first();
-  if (migrating && !first) return;
+  if (migrating && !first) return nullptr;
   bool has_frames = frames.first() && phase == Phase::open; // the core is gone once close has run
-  if (!first && !has_frames) return;
-  if (!migrating && checkpoints.must_wait()) return;
+  if (!first && !has_frames) return nullptr;
+  if (!migrating && checkpoints.must_wait()) return nullptr;
   if (first && first->order() == WriteJob::Order::last && !(reads.idle() && !checkpoints.busy()))
-    return;
+    return nullptr;
   Batch *next = new (std::nothrow) Batch(this);
-  if (!next) return;
+  if (!next) return nullptr;
   if (migrating) {
     next->in_step = true;
     next->jobs.push(steps.pop());
@@ -315,8 +338,46 @@ void State::start_batch() {
   }
   if (!migrating) next->rest_ms = checkpoints.take_rest();
   std::swap(next->spent, spent);
-  batch = next;
-  next->start();
+  return batch = next;
+}
+
+void State::start_batch() {
+  if (Batch *next = next_batch()) next->start();
+}
+
+void State::added() {
+  if (limits.calls_turn && !batch && is_little())
+    reads.pump();
+  else
+    pump();
+}
+
+static bool is_light(const JobList<WriteJob> &list, int most) {
+  for (WriteJob *job = list.first(); job; job = job->next)
+    if (job->takes() > most) return false;
+  return true;
+}
+
+bool State::is_little() const {
+  if (phase != Phase::open || migrating || writes.calls() + frames.calls() > LITTLE_CALLS ||
+      writes.bytes() + frames.bytes() > LITTLE_BYTES)
+    return false;
+  int most = config.normal_durability ? REPLIC_TAKES_WRITE_LOCK : REPLIC_TAKES_MEMORY;
+  return is_light(writes, most) && is_light(frames, most);
+}
+
+void State::turn() {
+  if (dying || batch) return; // its end starts what waits
+  bool here = is_little() && replic_is_calm(core) && !checkpoints.has_rest();
+  Batch *next = here ? next_batch() : nullptr;
+  if (!next) return pump();
+  if (!enter()) return next->start(); // which ends it
+  bool done = next->run_here();
+  leave(); // JavaScript may end the environment, and that waits for all who have entered
+  if (!done) return next->start();
+  retain();
+  next->finish(env);
+  release();
 }
 
 // ---- between threads ----------------------------------------------------------------------------

@@ -8,6 +8,10 @@
 //        │                 │
 //        └──> spent ───────┘   (the core counts who holds a frame, so only its thread frees them)
 //
+// Where a few small calls are all there is, and nothing of it waits for the disk, the main thread
+// runs the Batch itself: the way to another thread and back takes it as long as the calls do. Not
+// at once, but when lib says that this turn of the event loop has made its calls: turn().
+//
 // At most one Batch is under way. Its finish() starts the next one before it settles anything, so
 // that the disk works while JavaScript does. Reads go the same way, over a few connections of their
 // own: reader.h. So do checkpoints: checkpoints.h.
@@ -22,6 +26,7 @@
 #include <napi.h>
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <mutex>
 #include <string>
@@ -77,6 +82,10 @@ struct WriteJob : Job {
   virtual bool is_change() const {
     return false;
   }
+  // REPLIC_TAKES_...; what is not LONGER may run on the main thread.
+  virtual int takes() const {
+    return REPLIC_TAKES_LONGER;
+  }
   virtual void run(Batch &batch) = 0;
   // Main thread, before the promise is settled: what the outcome means for the connection.
   virtual void done(State &) {}
@@ -96,13 +105,18 @@ struct Batch : Work {
   Batch *spent = nullptr; // batches whose outboxes are to be freed
   void discard() override;
   static void free_list(Batch *list); // linked by `spent`; the core's thread
+  // Main thread: as run(). False: another connection writes, so it would have to wait; nothing has
+  // been done.
+  bool run_here();
+  void finish(napi_env env) override;
 
 protected:
   void run() override;
-  void finish(napi_env env) override;
 
 private:
   void run_transaction();
+  void run_begun(std::chrono::steady_clock::time_point begun);
+  void after_jobs(bool was_open);
   WriteJob *run_together(WriteJob *first);
   void fail_all(int code, const char *text);
 };
@@ -112,6 +126,7 @@ enum class Phase { created, opening, open, closing, closed };
 struct Limits {
   size_t max_queue_calls, max_queue_bytes;
   uint32_t readers;
+  bool calls_turn; // lib calls turn() after each turn that has made calls
 };
 
 // Shared by the Connection object, its Cursors, the cleanup hook and the Works under way.
@@ -157,6 +172,7 @@ struct State {
   // The same for what has no promise and is never refused.
   void push(WriteJob *job);
   void pump(); // starts whatever can be started
+  void turn(); // starts what waited for the end of this turn of the event loop, or runs it here
 
   // ---- the Work that runs; the main thread when none does
   replic *core = nullptr;  // set under the mutex
@@ -180,6 +196,9 @@ private:
   static void teardown(void *data);
   void interrupt();
   void dispose();
+  void added(); // a call; starts it, unless it may wait for turn()
+  bool is_little() const;
+  Batch *next_batch(); // nullptr: none can begin
   void start_batch();
   bool check_room(size_t calls, size_t bytes, size_t more, Failure &failure) const;
   napi_value make_promise(Job *job);
@@ -205,7 +224,7 @@ template <typename J> Napi::Value State::accept(J *job, JobList<J> &list) {
     settle(env, job);
   } else {
     list.push(job);
-    pump();
+    added();
   }
   return Napi::Value(env, promise);
 }

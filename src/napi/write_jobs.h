@@ -30,6 +30,9 @@ struct ChangeJob : WriteJob {
   bool is_change() const override {
     return true;
   }
+  int takes() const override {
+    return REPLIC_TAKES_WRITE_LOCK;
+  }
   void run(Batch &batch) override;
   napi_value result(napi_env env) override;
 
@@ -154,6 +157,9 @@ protected:
 };
 struct ReceiveJob : BytesJob {
   explicit ReceiveJob(uint32_t link) : BytesJob(link) {}
+  int takes() const override {
+    return replic_frame_takes(bytes_, len_);
+  }
   void run(Batch &batch) override;
 };
 struct MessageJob : BytesJob {

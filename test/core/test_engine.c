@@ -144,6 +144,35 @@ static void a_first_call_that_fails_leaves_nothing(void) {
   check_memory_is_disk(p);
 }
 
+/* The same where the lock was taken before the first call; and with no call at all. */
+static void a_batch_that_begins_now(void) {
+  cluster *c = single();
+  peer *p = &c->peers[0];
+  int64_t sequence;
+  CHECK_OK(p->r, replic_begin_now(p->r, c->now_ms));
+  CHECK(!sqlite3_get_autocommit(p->r->db));
+  CHECK_CODE(p->r, put_in_batch(p, 1, 100, &sequence), SQLITE_CONSTRAINT_CHECK);
+  CHECK_OK(p->r, put_in_batch(p, 2, 2, &sequence));
+  CHECK_CODE(p->r, put_in_batch(p, 3, 100, &sequence), SQLITE_CONSTRAINT_CHECK);
+  CHECK_OK(p->r, put_in_batch(p, 4, 4, &sequence));
+  CHECK_INT(sequence, 2);
+  CHECK_OK(p->r, peer_commit(p));
+  CHECK_TEXT(peer_dump(p, "t"), "i2|n|i2|n\ni4|n|i4|n\n");
+  check_memory_is_disk(p);
+  replic_counters before, after;
+  replic_get_counters(p->r, &before);
+  CHECK_OK(p->r, replic_begin_now(p->r, c->now_ms));
+  CHECK_CODE(p->r, replic_begin_now(p->r, c->now_ms), REPLIC_EUSAGE);
+  CHECK_OK(p->r, peer_commit(p));
+  replic_get_counters(p->r, &after);
+  CHECK_INT(after.commits, before.commits);
+  CHECK(sqlite3_get_autocommit(p->r->db));
+  CHECK_OK(p->r, replic_begin_now(p->r, c->now_ms));
+  peer_rollback(p);
+  CHECK(sqlite3_get_autocommit(p->r->db));
+  check_memory_is_disk(p);
+}
+
 /* Calls as the binding makes them: together up to one that fails, then again one by one. */
 static void put_together(peer *p, const int64_t *n, size_t count, int *codes, int64_t *sequences) {
   for (size_t first = 0, i; first < count; first = i) {
@@ -309,7 +338,11 @@ static void a_locked_database_delays_and_loses_nothing(void) {
   int64_t sequence;
   peer_begin(p);
   CHECK_CODE(p->r, put_in_batch(p, 1, 1, &sequence), SQLITE_BUSY);
+  CHECK_OK(p->r, peer_commit(p));
+  sqlite3_busy_timeout(p->r->db, 600000); /* for which this one does not wait */
+  CHECK_CODE(p->r, replic_begin_now(p->r, c->now_ms), SQLITE_BUSY);
   sql_exec(peer_sql(p), "COMMIT");
+  peer_begin(p);
   CHECK_OK(p->r, put_in_batch(p, 2, 2, &sequence));
   CHECK_INT(sequence, 1);
   CHECK_OK(p->r, peer_commit(p));
@@ -1188,6 +1221,7 @@ int main(int argc, char **argv) {
       TEST(a_rollback_leaves_no_hole),
       TEST(a_call_that_fails_fails_alone),
       TEST(a_first_call_that_fails_leaves_nothing),
+      TEST(a_batch_that_begins_now),
       TEST(calls_made_together_are_as_calls_made_alone),
       TEST(a_batch_that_is_undone_as_a_whole_is_lost_together),
       TEST(a_group_is_all_or_nothing),

@@ -545,6 +545,31 @@ static void the_window_bounds_what_is_on_its_way(void) {
   cluster_same(c, "t");
 }
 
+/* What a thread asks that must not wait. */
+static void how_much_there_is_to_do(void) {
+  cluster *c = tuned(2, T, &(replic_config){.slice_bytes = 300, .window_bytes = 1000});
+  peer *p = &c->peers[0], *q = &c->peers[1];
+  CHECK_INT(replic_is_calm(p->r), 1);
+  int w = wire_open(c, 0, 1);
+  cluster_deliver(c);
+  put_many(p, 0, 3);
+  CHECK_INT(replic_is_calm(p->r), 1); /* all of it is on its way */
+  wire_swap(c, w, 1, 0, 1);
+  wire_deliver(c, w, 1, 0);
+  CHECK_INT(replic_is_calm(q->r), 0); /* one waits for the one before it */
+  put_many(p, 3, 60);
+  CHECK_INT(replic_is_calm(p->r), 0); /* the rest has to be read from the log */
+  cluster_deliver(c);
+  CHECK_INT(replic_is_calm(p->r), 1);
+  CHECK_INT(replic_is_calm(q->r), 1);
+  const uint8_t ack[] = {1, ACK}, patches[] = {1, PATCHES}, jump[] = {1, JUMP};
+  CHECK_INT(replic_frame_takes(ack, 2), REPLIC_TAKES_MEMORY);
+  CHECK_INT(replic_frame_takes(ack, 0), REPLIC_TAKES_MEMORY); /* a sign of life */
+  CHECK_INT(replic_frame_takes(patches, 2), REPLIC_TAKES_WRITE_LOCK);
+  CHECK_INT(replic_frame_takes(jump, 2), REPLIC_TAKES_LONGER);
+  CHECK_INT(replic_frame_takes(ack, 1), REPLIC_TAKES_LONGER);
+}
+
 static void a_slow_peer_does_not_slow_the_others(void) {
   cluster *c = tuned(
       3, T, &(replic_config){.slice_bytes = 300, .window_bytes = 1000, .link_timeout_ms = 1000000});
@@ -1138,6 +1163,7 @@ int main(int argc, char **argv) {
       TEST(heavy_loss_is_repaired),
       TEST(a_slow_link_causes_no_repetition),
       TEST(the_window_bounds_what_is_on_its_way),
+      TEST(how_much_there_is_to_do),
       TEST(a_slow_peer_does_not_slow_the_others),
       TEST(a_group_larger_than_every_buffer),
       TEST(early_frames_are_bounded),

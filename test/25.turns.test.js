@@ -1,0 +1,158 @@
+// Where calls run: a few small ones on the thread of the caller, after its turn of the event loop; the rest on another.
+
+import { AsyncLocalStorage } from 'node:async_hooks'
+import { execFileSync } from 'node:child_process'
+import { closeSync, constants, open, openSync } from 'node:fs'
+import { join } from 'node:path'
+import { setImmediate as turn } from 'node:timers/promises'
+import { promisify } from 'node:util'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { eventOf, link, openReplica, startProcess, synced, tempDir } from './helpers.js'
+
+const THREADS = Number(process.env.UV_THREADPOOL_SIZE ?? 4)
+// Another program, until its input ends.
+const HOLD_THE_LOCK = `
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1], isolation_level=None)
+db.execute('BEGIN IMMEDIATE')
+print('held', flush=True)
+sys.stdin.read()
+db.execute('COMMIT')`
+const NORMAL = { durability: 'normal', peerId: 7, heartbeatMs: 60_000 }
+
+/** All threads of the pool wait, for somebody who writes to a pipe; the function that is returned lets them go. */
+async function occupyThePool() {
+  const pipe = join(tempDir(), 'pipe')
+  execFileSync('mkfifo', [pipe])
+  const opened = Promise.all(
+    Array.from({ length: THREADS }, () => promisify(open)(pipe, constants.O_RDONLY)),
+  )
+  let released = false
+  const release = async () => {
+    if (released) return
+    released = true
+    const writer = openSync(pipe, constants.O_RDWR)
+    for (const reader of await opened) closeSync(reader)
+    closeSync(writer)
+  }
+  onTestFinished(release)
+  return release
+}
+
+/** How far a promise has come after some turns of the event loop. */
+async function seen(promise) {
+  let state = 'pending'
+  promise.then(
+    () => (state = 'settled'),
+    () => (state = 'rejected'),
+  )
+  for (let i = 0; i < 10; i++) await turn()
+  return state
+}
+
+describe('calls that no other thread is needed for', () => {
+  it('a small write and what it tells other peers, durability normal', async () => {
+    const [db, other] = [await openReplica(NORMAL), await openReplica({ ...NORMAL, peerId: 8 })]
+    await link(db, other)
+    await db.upsert('note', { id: 0 })
+    await synced(db, other)
+    await Promise.all([db.explain('note'), other.explain('note')]) // what came with the link is done
+    const arrived = eventOf(other, 'change')
+    const release = await occupyThePool()
+    expect(await db.upsert('note', { id: 1, text: 'a' })).toBe('7.2')
+    await arrived
+    expect(other.getSync('SELECT text FROM note WHERE id = 1')).toEqual({ text: 'a' })
+    await release()
+  })
+
+  it('but with many calls, a large one, SQL of the application, or where the disk is waited for', async () => {
+    const db = await openReplica(NORMAL)
+    const full = await openReplica({ ...NORMAL, durability: 'full' })
+    const release = await occupyThePool()
+    const calls = [full.upsert('note', { id: 1 })]
+    expect(await seen(calls[0])).toBe('pending')
+    calls.push(...Array.from({ length: 5 }, (_, id) => db.upsert('note', { id })))
+    expect(await seen(calls[5])).toBe('pending')
+    await release()
+    await Promise.all(calls)
+    for (const call of [
+      () => db.upsert('note', { id: 9, text: 'x'.repeat(20_000) }),
+      () => db.run('CREATE TABLE own (n)'),
+      () =>
+        db.batch((tx) =>
+          tx.upsert(
+            'note',
+            Array.from({ length: 200 }, (_, id) => ({ id })),
+          ),
+        ),
+    ]) {
+      const again = await occupyThePool()
+      const called = call()
+      expect([String(call), await seen(called)]).toEqual([String(call), 'pending'])
+      await again()
+      await called
+    }
+  })
+
+  it('calls in a row, each awaited, leave the event loop its turns', async () => {
+    const db = await openReplica(NORMAL)
+    let turns = 0
+    let counting = true
+    const count = () => {
+      turns++
+      if (counting) setImmediate(count)
+    }
+    setImmediate(count)
+    for (let id = 0; id < 100; id++) await db.upsert('note', { id })
+    counting = false
+    expect(turns).toBeGreaterThanOrEqual(99)
+  })
+
+  it('who cannot have the write lock waits on another thread', async () => {
+    const path = join(tempDir(), 'a.db')
+    const db = await openReplica({ ...NORMAL, path })
+    await db.upsert('note', { id: 1 })
+    const other = startProcess('python3', ['-c', HOLD_THE_LOCK, path])
+    expect(await other.line()).toBe('held')
+    const written = db.upsert('note', { id: 2 })
+    expect(await seen(written)).toBe('pending') // and this thread goes on
+    other.end()
+    expect(await written).toBe('7.2')
+    expect(await db.upsert('note', { id: 3 })).toBe('7.3')
+  })
+
+  it('one that fails rejects, alone', async () => {
+    const db = await openReplica(NORMAL)
+    const results = await Promise.allSettled([
+      db.upsert('note', { id: 1, size: -1 }),
+      db.upsert('note', { id: 2, size: 2 }),
+      db.upsert('note', { id: 3, size: -1 }),
+    ])
+    expect(results.map(({ value, reason }) => value ?? reason.code)).toEqual([
+      'SQLITE_CONSTRAINT_CHECK',
+      '7.1',
+      'SQLITE_CONSTRAINT_CHECK',
+    ])
+    expect(await db.all('SELECT id FROM note')).toEqual([{ id: 2 }])
+  })
+
+  it('an event is not part of what the caller was doing', async () => {
+    const store = new AsyncLocalStorage()
+    const db = await openReplica(NORMAL)
+    const listened = new Promise((resolve) =>
+      db.once('change', () => resolve(store.getStore() ?? 'nothing')),
+    )
+    await store.run('a request', () => db.upsert('note', { id: 1 }))
+    expect(await listened).toBe('nothing')
+  })
+
+  it('what was called before close() is done', async () => {
+    const path = join(tempDir(), 'a.db')
+    const db = await openReplica({ ...NORMAL, path })
+    const written = db.upsert('note', { id: 1, text: 'last' })
+    await db.close()
+    expect(await written).toBe('7.1')
+    const again = await openReplica({ ...NORMAL, path, ddl: '' })
+    expect(await again.all('SELECT text FROM note WHERE id = 1')).toEqual([{ text: 'last' }])
+  })
+})
