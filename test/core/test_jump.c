@@ -773,6 +773,35 @@ static void pieces_may_overlap(void) {
   check_settled(c);
 }
 
+/* The source has sent as much as the window takes, and all of it is staged; then it is told so by a
+ * TAKE 1, as when one comes twice. Nothing is on its way any more, and it goes on. */
+static void all_that_fills_the_window_is_staged(void) {
+  cluster *c = small_pieces(1, T);
+  peer *p = &c->peers[0];
+  enum { WINDOW = 60 };
+  p->r->config.window_bytes = WINDOW;
+  put_rows(p, 0, 10, 3);
+  prune(p);
+  int w = wire_open_test(c, 0), rounds = 0;
+  play(c, w, hello_frame(900, c->now_ms, NULL, 0));
+  CHECK_INT(take_frames(c, w, JUMP), 1);
+  replic_position at = {101, 0, 0, 0};
+  for (play(c, w, staged_frame(true, NULL, 0)); at.sequence < 30; rounds++) {
+    int64_t before = at.sequence;
+    for (size_t i = 0; i < c->wires[w].to[1].n; i++) {
+      const uint8_t *frame = c->wires[w].to[1].packets[i].data; /* age, origin, after, upTo */
+      if (frame[1] == STAGE) at.sequence = frame[5];
+    }
+    CHECK(at.sequence > before);
+    CHECK_INT(info_of(p, 0).unacked_bytes >= WINDOW, at.sequence < 30);
+    take_frames(c, w, 0);
+    play(c, w, staged_frame(true, &at, 1));
+  }
+  CHECK(rounds > 2);
+  CHECK_INT(take_frames(c, w, JUMP), 1); /* after the last piece */
+  CHECK_INT(info_of(p, 0).unacked_bytes, 0);
+}
+
 /* Within one history the clocks never fall: where those of the pieces do, after what has come
  * another way meanwhile, there are two, and nothing is joined. */
 static void pieces_stamped_before_what_is_known(void) {
@@ -1184,6 +1213,7 @@ int main(int argc, char **argv) {
       TEST(pieces_of_two_sources_are_not_mixed),
       TEST(pieces_come_in_order),
       TEST(pieces_may_overlap),
+      TEST(all_that_fills_the_window_is_staged),
       TEST(pieces_stamped_before_what_is_known),
       TEST(what_is_known_is_skipped),
       TEST(huge_sums_are_no_danger),
