@@ -259,6 +259,7 @@ struct replic {
   char *path;
   uint32_t peer_id;
   int is_new_peer;
+  int yields; /* with a peerId that the application has changed on purpose (fork.c) */
   int64_t now_ms;
   int in_batch;
   int is_together; /* local writes share one savepoint, which is: */

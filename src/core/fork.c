@@ -12,18 +12,31 @@
  *      B: 1 2 3 4 | 5b 6b 7b        FORK of B:  6b 5b 4 3 …
  *
  * as (sequence, _patchedAt, epoch): the last ones, then ones at distances that double; and how many it
- * has. One patch has one clock and one epoch (epoch.c).
+ * has. One patch has one clock and one epoch (epoch.c); of a pruned one only the epoch is known.
  *
  * The greatest of them that both have is `common`, a lower bound of where the histories part, and
- * the least that differs is `parted`; they are kept in _replic_forks. Then both refuse the link
- * (REPLIC_FORK). Nothing else happens until somebody opens one of the two files with a new peerId
- * of the application's. (A file that goes on as a new peer by itself, because it was moved, does
- * not: the histories may have been settled long ago.) That file then takes everything of the forked
- * origin beyond `common` out of its log and issues it anew as its own: with its clocks, so that
- * each value stands where it stood among all others, and where it was common after all, is the same
- * patch twice. The vector goes back to `common`, and what the other history has beyond it comes
- * from the peers. The patch at `parted` is remembered in _replic_dropped: whoever still brings that
- * history is refused, and so learns of it. */
+ * the least that differs is `parted`: the other history has not that patch, nor any after it. They
+ * are kept in _replic_forks. Then both refuse the link (REPLIC_FORK). Nothing else happens until
+ * somebody opens one of the two files with a new peerId of the application's. (A file that was moved
+ * or restored does not count: the histories may have been settled long ago.) That file *yields*: it
+ * takes everything of the forked origin beyond `common` out of its log and issues it anew as its
+ * own: with its clocks, so that each value stands where it stood among all others, and where it was
+ * common after all, is the same patch twice. The vector goes back to `common`, and what the other
+ * history has beyond it comes from the peers. The patch at `parted` is remembered in
+ * _replic_dropped: whoever still brings that history is refused, and so learns of it.
+ *
+ * Where a file was copied more than once, or a copy again, there are more than two histories:
+ *
+ *      A: 1 … 10 | 11a … 20a | 21a         To A and C, which part at 20, B parts at 10. Whoever has
+ *      B: 1 … 10 | 11b                     met both notes the greatest `common` and the greatest
+ *      C: 1 … 10 | 11a … 20a | 21c         `parted`: 20 and 21.
+ *
+ * What is at the greatest `parted` is in none of the histories met: so no file refuses one that may
+ * be kept. If B's is kept, C parts from it still when it has gone back to 20; it is refused again,
+ * and yields again. Notes are not told when a fork has ended, so a file may yield what everybody
+ * else keeps; then it refuses all of them, until it yields once more: in that it forgets what it
+ * refused before. (test/model/heals.py shows that every order of this ends, and which rules it
+ * needs.) */
 /* clang-format on */
 #include <string.h>
 
@@ -59,9 +72,7 @@ void replic__send_fork(replic *r, link *l) {
     top = at->announced; /* it has no more than that */
   for (int64_t distance = 0; distance < top && n < PROBES;
        distance = distance < DENSE ? distance + 1 : 2 * distance)
-    if (take_probe(r, l->fork_origin, top - distance, &probes[n]) == REPLIC_OK &&
-        probes[n].patched_at)
-      n++;
+    if (take_probe(r, l->fork_origin, top - distance, &probes[n]) == REPLIC_OK) n++;
   replic__writer w;
   replic__put_frame(&w, FRAME_FORK);
   replic__put_varint(&w, l->fork_origin);
@@ -88,6 +99,8 @@ void replic__fork_found(replic *r, link *l, int code) {
 
 /* ---- being told ---- */
 
+/* Of several notes the greatest counts, of each. Both are of the history here, so that the greater
+ * `common` has the later clock. */
 static int note(replic *r, uint32_t origin, const probe *common, int64_t parted) {
   replic__savepoint save;
   sqlite3_stmt *stmt = NULL;
@@ -95,8 +108,8 @@ static int note(replic *r, uint32_t origin, const probe *common, int64_t parted)
   if (rc != REPLIC_OK) return rc;
   rc = replic__prepare(r,
                        "INSERT INTO main._replic_forks(origin, common, patchedAt, parted) "
-                       "VALUES(?1, ?2, ?3, ?4) ON CONFLICT(origin) DO UPDATE SET common = ?2, "
-                       "patchedAt = ?3, parted = ?4 WHERE ?2 < common",
+                       "VALUES(?1, ?2, ?3, ?4) ON CONFLICT(origin) DO UPDATE SET common = "
+                       "max(common, ?2), patchedAt = max(patchedAt, ?3), parted = max(parted, ?4)",
                        &stmt);
   if (rc == REPLIC_OK) {
     sqlite3_bind_int64(stmt, 1, origin);
@@ -109,10 +122,16 @@ static int note(replic *r, uint32_t origin, const probe *common, int64_t parted)
   return replic__savepoint_end(r, &save, rc);
 }
 
+static int has_dropped(const replic *r, uint32_t origin) {
+  for (size_t i = 0; i < r->sync->n_dropped; i++)
+    if (r->sync->dropped[i].origin == origin) return 1;
+  return 0;
+}
+
 int replic__on_fork(replic *r, link *l, replic__reader *in) {
   uint32_t origin = replic__get_peer(in);
-  int64_t theirs_last = replic__get_sequence(in);
-  if (!in->failed && !replic__vector_sequence(r, origin)) { /* nothing of it here */
+  int64_t theirs_last = replic__get_sequence(in), mine_last = replic__vector_sequence(r, origin);
+  if (!in->failed && !mine_last && !has_dropped(r, origin)) { /* nothing of it here */
     if (l->fork_text) replic__refuse(r, l, l->fork_code, l->fork_text);
     return REPLIC_OK;
   }
@@ -127,16 +146,17 @@ int replic__on_fork(replic *r, link *l, replic__reader *in) {
     last = theirs.sequence;
     int rc = take_probe(r, origin, theirs.sequence, &mine);
     if (rc != REPLIC_OK) return rc;
-    if (!mine.patched_at) continue;
-    if (mine.patched_at == theirs.patched_at && mine.epoch == theirs.epoch) {
+    int known = mine.patched_at && theirs.patched_at;
+    if (theirs.sequence > mine_last) continue;
+    if (mine.epoch != theirs.epoch || (known && mine.patched_at != theirs.patched_at)) {
+      if (!parted) parted = theirs.sequence;
+    } else if (known) {
       common = theirs;
       parted = 0;
-    } else if (!parted) {
-      parted = theirs.sequence;
     }
   }
   if (in->failed || in->at != in->end) return replic__malformed(r, l, "FORK");
-  if (!parted && theirs_last < replic__vector_sequence(r, origin)) parted = theirs_last + 1;
+  if (!parted && theirs_last < mine_last) parted = theirs_last + 1;
   int rc = note(r, origin, &common, parted);
   if (rc != REPLIC_OK) return rc;
   if (!l->fork_text) {
@@ -270,14 +290,29 @@ static int count_patch(void *ctx, const replic__patch *p) {
   return REPLIC_OK;
 }
 
-static int drop(replic *r, uint32_t origin, int64_t parted) {
-  probe at;
-  int rc = take_probe(r, origin, parted, &at);
-  if (rc != REPLIC_OK || !at.patched_at)
-    return rc; /* not known, or pruned: it cannot be told apart */
-  char *sql = sqlite3_mprintf("INSERT OR IGNORE INTO main._replic_dropped(origin, sequence, "
-                              "patchedAt, epoch) VALUES(%u, %lld, %lld, %u)",
-                              origin, parted, at.patched_at, at.epoch);
+static int take_first(void *ctx, const replic__patch *p) {
+  probe *first = ctx;
+  first->sequence = p->sequence;
+  first->patched_at = p->patched_at;
+  return SQLITE_DONE;
+}
+
+/* What it has refused so far may be what everybody else keeps. From now on it is the history that
+ * is given up here: the first patch of it that the others have not, and that is not pruned. */
+static int drop(replic *r, const history *one) {
+  uint32_t origin = one->origin;
+  probe at = {one->last, replic__vector_entry(r, origin)->now.patched_at, 0};
+  char *sql = sqlite3_mprintf("DELETE FROM main._replic_dropped WHERE origin = %u", origin);
+  int rc = sql ? replic__exec(r, sql) : SQLITE_NOMEM;
+  sqlite3_free(sql);
+  if (rc != REPLIC_OK || one->parted <= one->common.sequence || one->parted > one->last) return rc;
+  rc = replic__log_read(r, origin, one->parted - 1, one->last, take_first, &at);
+  if (rc == REPLIC_OK || rc == SQLITE_DONE)
+    rc = replic__epoch_at(r, origin, at.sequence, &at.epoch);
+  if (rc != REPLIC_OK) return rc;
+  sql = sqlite3_mprintf("INSERT INTO main._replic_dropped(origin, sequence, patchedAt, epoch) "
+                        "VALUES(%u, %lld, %lld, %u)",
+                        origin, at.sequence, at.patched_at, at.epoch);
   rc = sql ? replic__exec(r, sql) : SQLITE_NOMEM;
   sqlite3_free(sql);
   return rc;
@@ -286,6 +321,7 @@ static int drop(replic *r, uint32_t origin, int64_t parted) {
 /* The vector goes back to what is common. */
 static int set_back(replic *r, const history *one) {
   int64_t kept = 0, common = one->common.sequence;
+  if (one->last <= common) return REPLIC_OK;
   int rc = replic__log_read(r, one->origin, 0, common, count_patch, &kept);
   if (rc != REPLIC_OK) return rc;
   replic__entry *entry = replic__vector_entry(r, one->origin);
@@ -304,13 +340,11 @@ static int read_histories(healing *h) {
   int rc = replic__prepare(
       r, "SELECT origin, common, patchedAt, parted FROM main._replic_forks ORDER BY origin", &stmt);
   while (rc == REPLIC_OK && (rc = sqlite3_step(stmt)) == SQLITE_ROW) {
-    rc = REPLIC_OK;
     history one = {.origin = (uint32_t)sqlite3_column_int64(stmt, 0),
                    .common = {sqlite3_column_int64(stmt, 1), sqlite3_column_int64(stmt, 2), 0},
                    .parted = sqlite3_column_int64(stmt, 3)};
     one.issued = one.common.sequence;
     one.last = replic__vector_sequence(r, one.origin);
-    if (one.last <= one.issued) continue;
     history *grown = sqlite3_realloc64(h->histories, (h->n + 1) * sizeof *grown);
     rc = grown ? REPLIC_OK : SQLITE_NOMEM;
     if (!grown) break;
@@ -342,8 +376,7 @@ int replic__fork_heal(replic *r) {
   int rc = replic__merge_mode(r, 1);
   if (rc == REPLIC_OK) rc = find_pruned(&h);
   if (rc == REPLIC_OK) rc = read_histories(&h);
-  for (size_t i = 0; rc == REPLIC_OK && i < h.n; i++)
-    rc = drop(r, h.histories[i].origin, h.histories[i].parted);
+  for (size_t i = 0; rc == REPLIC_OK && i < h.n; i++) rc = drop(r, &h.histories[i]);
   if (rc == REPLIC_OK) rc = issue_all(&h);
   for (size_t i = 0; rc == REPLIC_OK && i < h.n; i++) rc = set_back(r, &h.histories[i]);
   sqlite3_free(h.histories);
@@ -354,6 +387,7 @@ int replic__fork_heal(replic *r) {
   if (rc != REPLIC_OK) return rc;
   self->now.sequence = h.to.sequence;
   self->now.patched_at = h.to.patched_at;
-  rc = replic__exec(r, "DELETE FROM main._replic_forks");
+  /* what was staged follows what was given up */
+  rc = replic__exec(r, "DELETE FROM main._replic_forks; DELETE FROM main._replic_staged");
   return rc == REPLIC_OK ? replic__vector_store(r) : rc;
 }

@@ -114,6 +114,10 @@ int replic__identity_settle(replic *r) {
                         r->path, wanted, stored);
   r->peer_id = wanted ? wanted : stored && !restored && !copied ? stored : r->config.new_peer_id;
   r->is_new_peer = stored && r->peer_id != stored;
+  /* a crash may have left the witness of the new peerId beside the database of the old one */
+  int moved = id->peer_id != stored && id->peer_id != wanted;
+  int behind = id->peer_id == stored && id->sequence > replic__vector_sequence(r, stored);
+  r->yields = r->is_new_peer && wanted && !moved && !behind;
   if (!r->peer_id)
     return replic__fail(r, REPLIC_EUSAGE, "a new peerId is needed, and none was given");
   if (!replic__vector_entry(r, r->peer_id)) return SQLITE_NOMEM;

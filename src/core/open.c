@@ -206,7 +206,7 @@ static int set_up(replic *r) {
   if (rc == REPLIC_OK) rc = replic__reload_schema(r);
   if (rc == REPLIC_OK) rc = replic__pending_load(r);
   if (rc == REPLIC_OK) rc = replic__jump_load(r);
-  if (rc == REPLIC_OK && r->is_new_peer && r->config.peer_id) rc = replic__fork_heal(r);
+  if (rc == REPLIC_OK && r->yields) rc = replic__fork_heal(r);
   if (rc == REPLIC_OK) rc = replic__fork_load(r);
   /* first: a crash in between must not make this file look copied */
   if (rc == REPLIC_OK) rc = replic__identity_witness(r);

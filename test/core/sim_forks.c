@@ -1,10 +1,11 @@
-/* sim_forks.c - a peer's database and its -replic are copied together, both copies go on under one
- * peerId, and others hear of the one history or of the other.
+/* sim_forks.c - a peer's database and its -replic are copied together, up to three times, copies
+ * too; all go on under one peerId, and others hear of the one history or of another.
  *
- * Then somebody does what the error says: one copy keeps the peerId, and every file with the other
- * history is opened with a new one. Nothing that was written at any of them may be lost: each cell
- * must be what the patch with the greatest clock has set, by whomever it was written. This model
- * knows no origins: where two patches have one clock, either may have won, but everywhere the same.
+ * Then somebody does what the error says: one file keeps the peerId, and every file with another
+ * history is opened with a new one. Later, somebody may open a file with a new one for another
+ * reason. Nothing that was written at any of them may be lost: each cell must be what the patch
+ * with the greatest clock has set, by whomever it was written. This model knows no origins: where
+ * two patches have one clock, either may have won, but everywhere the same.
  *
  * Retention rests while histories differ: what it has pruned, cannot be compared
  * (docs/protocol.md). */
@@ -13,7 +14,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { N_ROWS = 10, N_COLUMNS = 3, MAX_WRITES = 4000, MAX_ROUNDS = 20 };
+enum { N_ROWS = 10, N_COLUMNS = 3, MAX_WRITES = 8000, MAX_ROUNDS = 20, MAX_FILES = 4 };
 
 static const char DDL[] =
     "CREATE TABLE t(id INTEGER PRIMARY KEY, a, b, c);"
@@ -24,6 +25,7 @@ static const char *const COLUMNS[] = {"id", "a", "b", "c"};
 typedef struct forks {
   sim *s;
   world_report *report;
+  uint32_t origin;   /* whose file was copied */
   int64_t n_written; /* the value of each cell is its number */
   int64_t stamp[MAX_WRITES];
   int row[MAX_WRITES], column[MAX_WRITES];
@@ -132,17 +134,26 @@ static sim_peer *copy_peer(forks *f, sim_peer *p) {
   return copy;
 }
 
-/* Has it another history of the peerId than the one that keeps it? */
-static bool differs(sim_peer *kept, sim_peer *p) {
+/* Has it another history of the origin than the one that is kept, or refuses it that one? */
+static bool differs(const forks *f, sim_peer *kept, sim_peer *p) {
+  unsigned origin = (unsigned)f->origin;
   if (p == kept) return false;
-  if (p->id == kept->id || sim_at(p, kept->id) > sim_at(kept, kept->id)) return true;
+  if (kept->id == f->origin &&
+      (p->id == f->origin || sim_at(p, f->origin) > sim_at(kept, f->origin)))
+    return true;
   sqlite3 *db = sim_sql(kept);
   sql_exec(db, test_format("ATTACH '%s' AS other", p->path));
   bool found = sql_int(db, test_format("SELECT count(*) FROM t_patches a JOIN other.t_patches b "
                                        "USING (_peerId, _sequenceId) WHERE _peerId = %u AND "
                                        "(a._patchedAt, a.id, a.a, a.b, a.c) IS NOT "
                                        "(b._patchedAt, b.id, b.a, b.b, b.c)",
-                                       (unsigned)kept->id)) > 0;
+                                       origin)) > 0;
+  found |= sql_int(db, test_format("SELECT count(*) FROM other._replic_dropped d JOIN "
+                                   "_replic_vector v USING (origin) WHERE origin = %u AND "
+                                   "d.sequence <= v.sequence AND d.epoch = (SELECT epoch FROM "
+                                   "_replic_epochs e WHERE e.origin = d.origin AND e.sequence <= "
+                                   "d.sequence ORDER BY e.sequence DESC LIMIT 1)",
+                                   origin)) > 0;
   sql_exec(db, "DETACH other");
   return found;
 }
@@ -160,21 +171,25 @@ static bool is_settled(const sim *s) {
   return true;
 }
 
-/* The peers with the other history are closed, and opened one at a time, each under a new peerId:
+static void open_anew(forks *f, sim_peer *p) {
+  p->config.peer_id = f->s->next_id;
+  start(p);
+}
+
+/* The peers with another history are closed, and opened one at a time, each under a new peerId:
  * one that has been refused before issues anew what it holds, one that has not is refused now, and
  * comes back in the next round. */
 static int heal_once(forks *f, sim_peer *kept) {
   sim *s = f->s;
   int n = 0;
   for (int i = 0; i < s->n_peers; i++)
-    if (s->peers[i]->r && differs(kept, s->peers[i])) sim_stop(s->peers[i], SIM_CLOSE, false);
+    if (s->peers[i]->r && differs(f, kept, s->peers[i])) sim_stop(s->peers[i], SIM_CLOSE, false);
   for (int i = 0; i < s->n_peers; i++) {
     sim_peer *p = s->peers[i];
     if (p->r) continue;
-    p->config.peer_id = s->next_id;
-    start(p);
+    open_anew(f, p);
     sim_run_until(s, s->now_ms + 15000);
-    if (!differs(kept, p)) continue;
+    if (!differs(f, kept, p)) continue;
     sim_stop(p, SIM_CLOSE, false);
     n++;
   }
@@ -189,6 +204,16 @@ static void heal(forks *f, sim_peer *kept) {
   sim_run_until(s, s->now_ms + 20000);
   for (int round = 0; round < MAX_ROUNDS && n > 0; round++) n = heal_once(f, kept);
   CHECK_INT(n, 0);
+}
+
+/* What is noted there may be of the fork that has been settled. */
+static void open_for_another_reason(forks *f) {
+  sim *s = f->s;
+  uint32_t n = (uint32_t)s->n_peers, i = rng_below(&s->g, n);
+  sim_stop(s->peers[i], SIM_CLOSE, false);
+  open_anew(f, s->peers[i]);
+  live(f, (int)rng_below(&s->g, 10), false);
+  heal(f, s->peers[(i + 1 + rng_below(&s->g, n - 1)) % n]);
 }
 
 static void check_end(forks *f) {
@@ -226,9 +251,16 @@ void forks_run(uint64_t seed, bool trace, world_report *report) {
   f->report = report;
   for (int n = 2 + (int)rng_below(&s->g, 4); n > 0; n--) add(f);
   live(f, (int)rng_below(&s->g, 30), true);
-  sim_peer *p = s->peers[rng_below(&s->g, (uint32_t)s->n_peers)], *copy = copy_peer(f, p);
-  live(f, (int)rng_below(&s->g, 60), false);
-  heal(f, rng_chance(&s->g, 50) ? p : copy);
+  sim_peer *files[MAX_FILES] = {s->peers[rng_below(&s->g, (uint32_t)s->n_peers)]};
+  uint32_t n_files = 1;
+  f->origin = files[0]->id;
+  do {
+    sim_peer *copy = copy_peer(f, files[rng_below(&s->g, n_files)]);
+    files[n_files++] = copy;
+    live(f, (int)rng_below(&s->g, 60), false);
+  } while (n_files < MAX_FILES && rng_chance(&s->g, 40));
+  heal(f, files[rng_below(&s->g, n_files)]);
+  if (rng_chance(&s->g, 40)) open_for_another_reason(f);
   live(f, (int)rng_below(&s->g, 30), true);
   check_end(f);
   report->trace_hash = s->trace_hash;

@@ -596,14 +596,15 @@ static void stamped_in_the_same_millisecond(void) {
   }
 }
 
-/* Of all that is said about one origin the lowest common sequence counts. */
-static void the_least_that_is_common_is_noted(void) {
+/* Of all that is said about one origin the greatest bounds count: what is at the greatest `parted`
+ * is in no other history. */
+static void the_most_that_is_common_is_noted(void) {
   cluster *c = cluster_start(1, T);
   peer *p = &c->peers[0];
   put_many(p, 0, 5, 0);
-  static const int COMMON[] = {3, 2, 4, 0, 1};
-  static const char *const NOTED[] = {"101: 3, 4", "101: 2, 3", "101: 2, 3", "101: 0, 1",
-                                      "101: 0, 1"};
+  static const int COMMON[] = {1, 0, 3, 2, 4};
+  static const char *const NOTED[] = {"101: 1, 2", "101: 1, 2", "101: 3, 4", "101: 3, 4",
+                                      "101: 4, 5"};
   for (size_t i = 0; i < COUNT(COMMON); i++) {
     int w = wire_open_test(c, 0);
     play(c, w, hello_frame(900, c->now_ms, NULL, 0));
@@ -618,7 +619,245 @@ static void the_least_that_is_common_is_noted(void) {
   play(c, w, hello_frame(900, c->now_ms, NULL, 0));
   play(c, w, fork_frame(777, 5, &(replic_position){0, 1, 1, 0}, 1));
   CHECK(c->wires[w].open[0]);
-  CHECK_TEXT(noted(p), "101: 0, 1");
+  CHECK_TEXT(noted(p), "101: 4, 5");
+}
+
+/* ---- more than two histories ---- */
+
+/* Are they refused when they are linked? */
+static bool meet(cluster *c, peer *a, peer *b) {
+  int w = wire_open(c, a->index, b->index);
+  cluster_deliver(c);
+  cluster_beat(c, 1);
+  bool refused = !c->wires[w].open[0];
+  if (!refused) wire_cut(c, w);
+  return refused;
+}
+
+/* What somebody does who has chosen the history to keep: every file that is refused where it is, is
+ * opened with a new peerId. How often that was. */
+static int yield_to(cluster *c, peer *kept, peer *p, uint32_t *next_id) {
+  int n = 0;
+  while (meet(c, kept, p)) {
+    CHECK(n++ < 3);
+    open_as(p, (*next_id)++);
+  }
+  return n;
+}
+
+/* A is copied to B at 3, and at 6 to C; or B is copied to C when it has gone on alone. X, Y and Z
+ * hold the history of one each. Whichever is kept, whoever has met whom before, and in whatever
+ * order the others yield: nothing is lost, all have the same, and nobody is opened more than twice.
+ */
+static void three_histories_of_one_file(void) {
+  static const int MEETINGS[][3][2] = {
+      {{0, 1}, {0, 2}, {1, 2}}, {{0, 1}, {0, 1}, {0, 1}}, {{3, 4}, {4, 5}, {3, 5}}};
+  for (int n = 0; n < 2 * 3 * (int)COUNT(MEETINGS); n++) {
+    int of_fork = n % 2, keep = n / 2 % 3, met = n / 6, below = (keep + met) % 2;
+    test_note("case %d: C is of %s, %d is kept, meetings %d", n, of_fork ? "B" : "A", keep, met);
+    cluster *c = cluster_start(4, T);
+    peer *all[6] = {&c->peers[0], NULL, NULL, &c->peers[1], &c->peers[2], &c->peers[3]};
+    uint32_t next_id = below ? 40 : 400;
+    put_many(all[0], 0, 3, 0);
+    all[1] = fork_peer(all[0]);
+    put_many(all[0], 3, 3, 1);
+    put_many(all[1], 10, 3, 2);
+    all[2] = fork_peer(all[of_fork ? 1 : 0]);
+    put(all[2], 20, "a", 3);
+    put(all[0], 3, "b", 4);
+    put(all[1], 10, "b", 5);
+    for (int i = 0; i < 3; i++) {
+      CHECK(!meet(c, all[i], all[3 + i]));
+      put(all[i], 30, "a", i);
+      put(all[3 + i], 40 + i, "a", i);
+    }
+    for (int i = 0; i < 3; i++) CHECK(meet(c, all[MEETINGS[met][i][0]], all[MEETINGS[met][i][1]]));
+    for (int i = 0; i < 6; i++) {
+      peer *p = all[met % 4 < 2 ? i : 5 - i];
+      if (p != all[keep]) CHECK(yield_to(c, all[keep], p, &next_id) <= 2);
+    }
+    for (int i = 0; i < 6; i++) /* what came last goes round */
+      if (i != keep) CHECK(!meet(c, all[keep], all[i]));
+    check_same(c);
+    for (int i = 0; i < 6; i++)
+      if (i != keep) wire_open(c, all[keep]->index, all[i]->index);
+    check_same(c);
+    CHECK_TEXT(peer_dump(all[0], "t"),
+               "i0|i0|n\ni10|i2|i5\ni11|i2|n\ni12|i2|n\ni1|i0|n\ni20|i3|n\ni2|i0|n\ni30|i2|n\n"
+               "i3|i1|i4\ni40|i0|n\ni41|i1|n\ni42|i2|n\ni4|i1|n\ni5|i1|n\n");
+    test_release();
+  }
+}
+
+/* C has met A and B, which part from it at 6 and at 3; A is kept. So C must not refuse what it has
+ * in common with A. */
+static void what_is_in_the_history_kept_is_not_given_up(void) {
+  cluster *c = cluster_start(1, T);
+  peer *a = &c->peers[0];
+  put_many(a, 0, 3, 0);
+  peer *b = fork_peer(a);
+  put_many(b, 10, 2, 2);
+  put_many(a, 3, 3, 1);
+  peer *copy = fork_peer(a);
+  put_many(a, 6, 2, 1);
+  put_many(copy, 20, 2, 3);
+  CHECK(meet(c, copy, a));
+  CHECK(meet(c, copy, b));
+  CHECK_TEXT(noted(copy), "101: 6, 7");
+  open_as(copy, 300);
+  CHECK_INT(peer_at(copy, 101), 6); /* what A has too, is not issued anew */
+  CHECK_INT(peer_at(copy, 300), 2);
+  CHECK(!meet(c, copy, a));
+  CHECK_INT(peer_at(copy, 101), 8);
+  CHECK(meet(c, copy, b));
+  open_as(b, 301);
+  CHECK(!meet(c, copy, b));
+  CHECK(!meet(c, copy, a));
+  check_same(c);
+}
+
+/* What is noted outlives the fork: with a new peerId for another reason, a file gives up what
+ * everybody keeps, and refuses them all; opened anew once more, it forgets that. */
+static void a_note_outlives_its_fork(void) {
+  for (int common = 0; common < 4; common += 3) { /* also where nothing is left of it */
+    cluster *c = cluster_start(3, T);
+    peer *p = &c->peers[0], *x = &c->peers[1], *y = &c->peers[2];
+    put_many(p, 0, common, 0);
+    peer *copy = fork_peer(p);
+    put_many(p, 3, 2, 1);
+    put_many(copy, 5, 2, 2);
+    CHECK(!meet(c, p, x));
+    CHECK(!meet(c, p, y));
+    CHECK(meet(c, copy, x));
+    open_as(copy, 300);
+    CHECK(!meet(c, copy, x)); /* healed */
+    CHECK_TEXT(noted(x), test_format("101: %d, %d", common, common + 1));
+    open_as(x, 301);
+    CHECK_INT(peer_at(x, 301), 2);
+    CHECK(meet(c, x, p));
+    CHECK(meet(c, x, y));
+    check_refused(x, REPLIC_EFORK);
+    CHECK_CONTAINS(event_last(x, REPLIC_EVENT_LINK_CLOSE)->text, "was given up");
+    CHECK_INT(peer_at(x, 101), common);
+    open_as(x, 302);
+    CHECK_INT(peer_at(x, 302), 0); /* nothing is issued once more */
+    CHECK(!meet(c, x, p));
+    CHECK(!meet(c, x, y));
+    peer_stop(x);
+    peer_start(x);
+    CHECK(!meet(c, x, copy));
+    check_same(c);
+    CHECK_INT(sql_int(peer_sql(x), "SELECT count(*) FROM t"), common + 4);
+    test_release();
+  }
+}
+
+/* A file that was put back gets a new peerId because of that, and not to yield. */
+static void a_file_that_was_restored_does_not_yield(void) {
+  for (int how = 0; how < 2; how++) {
+    test_note("case %d", how);
+    cluster *c = cluster_start(2, T);
+    peer *p = &c->peers[0], *other = &c->peers[1];
+    put_many(p, 0, 3, 0);
+    peer *copy = fork_peer(p);
+    put_many(p, 3, 2, 1);
+    put_many(copy, 5, 2, 2);
+    CHECK(meet(c, p, copy));
+    open_as(copy, 300);
+    CHECK(!meet(c, p, copy));
+    CHECK(!meet(c, p, other));
+    CHECK_TEXT(noted(p), "101: 3, 4");
+    peer_stop(p);
+    copy_file(p->config.path, test_path("backup"));
+    copy_file(test_format("%s-wal", p->config.path), test_path("backup-wal"));
+    peer_start(p);
+    put_many(p, 8, 2, 3);
+    CHECK(!meet(c, p, other));
+    peer_stop(p);
+    copy_file(test_path("backup"), p->config.path);
+    copy_file(test_path("backup-wal"), test_format("%s-wal", p->config.path));
+    if (how) remove(test_format("%s-replic", p->config.path));
+    p->config.peer_id = 101;
+    CHECK_INT(peer_try_start(p), REPLIC_ERESTORED);
+    replic_close(p->r);
+    p->r = NULL;
+    open_as(p, 301);
+    CHECK_INT(peer_at(p, 101), 5);
+    CHECK_INT(peer_at(p, 301), 0);
+    CHECK(!meet(c, p, other));
+    CHECK_INT(peer_at(p, 101), 7);
+    CHECK(!meet(c, p, copy));
+    check_same(c);
+    test_release();
+  }
+}
+
+/* All that the two have beyond the fork is pruned at one of them. Its epochs tell where they part,
+ * so that the one which yields refuses the history, and who else holds it hears of it. */
+static void pruned_where_they_part(void) {
+  cluster *c = cluster_start(3, T);
+  peer *p = &c->peers[0], *x = &c->peers[1], *y = &c->peers[2];
+  put_many(p, 0, 3, 0);
+  peer *copy = fork_peer(p);
+  put(p, 7, "a", 1);
+  put(copy, 8, "a", 2);
+  CHECK(!meet(c, copy, x));
+  CHECK(!meet(c, copy, y));
+  put(p, 7, "a", 3);
+  put(p, 7, "a", 4);
+  CHECK_INT(peer_compact(p, c->now_ms, ALL).removed, 2);
+  CHECK(meet(c, p, x));
+  CHECK_TEXT(noted(x), "101: 3, 4");
+  CHECK_TEXT(noted(p), "101: 3, 4");
+  open_as(x, 300);
+  CHECK_INT(peer_at(x, 101), 3);
+  CHECK(meet(c, x, y)); /* which has met nobody else */
+  CHECK_INT(peer_at(x, 101), 3);
+  open_as(y, 301);
+  CHECK(!meet(c, x, y));
+  CHECK(!meet(c, p, x));
+  CHECK(!meet(c, x, y));
+  CHECK(meet(c, p, copy));
+  open_as(copy, 302);
+  CHECK(!meet(c, p, copy));
+  CHECK(!meet(c, p, x));
+  CHECK(!meet(c, p, y));
+  CHECK(!meet(c, p, copy));
+  check_same(c);
+  CHECK_TEXT(peer_dump(y, "t"), "i0|i0|n\ni1|i0|n\ni2|i0|n\ni7|i4|n\ni8|i2|n\n");
+}
+
+/* Pieces of a jump follow what was given up since: they are let go. */
+static void what_was_staged_is_let_go(void) {
+  cluster *c = cluster_start(2, T);
+  peer *p = &c->peers[0], *x = &c->peers[1];
+  put_many(p, 0, 3, 0);
+  peer *copy = fork_peer(p);
+  put_many(p, 3, 3, 1);
+  CHECK(!meet(c, p, x));
+  put_many(copy, 10, 2, 2);
+  for (int i = 0; i < 5; i++) put_many(p, 7, 2, i);
+  CHECK(peer_compact(p, c->now_ms, ALL).removed > 0);
+  p->r->config.slice_bytes = 1; /* more than one piece */
+  int w = wire_open(c, 0, 1);
+  for (int i = 0; !sql_int(peer_sql(x), "SELECT count(*) FROM _replic_staged"); i++) {
+    CHECK(i < 100);
+    if (c->wires[w].to[i % 2].n > 0) wire_deliver(c, w, i % 2, 0);
+  }
+  wire_cut(c, w);
+  CHECK_INT(peer_at(x, 101), 6);
+  CHECK(meet(c, copy, x));
+  open_as(x, 300);
+  CHECK_INT(sql_int(peer_sql(x), "SELECT count(*) FROM _replic_staged"), 0);
+  CHECK_INT(peer_at(x, 101), 3);
+  CHECK(meet(c, p, x)); /* whose history it has given up */
+  CHECK_INT(peer_at(x, 101), 3);
+  CHECK(!meet(c, copy, x));
+  CHECK(meet(c, copy, p));
+  open_as(p, 301);
+  CHECK(!meet(c, copy, p));
+  CHECK(!meet(c, copy, x));
+  check_same(c);
 }
 
 /* ---- two that live ---- */
@@ -768,7 +1007,13 @@ int main(int argc, char **argv) {
       TEST(others_that_hold_one_history_each),
       TEST(what_was_given_up_is_not_taken_again),
       TEST(stamped_in_the_same_millisecond),
-      TEST(the_least_that_is_common_is_noted),
+      TEST(the_most_that_is_common_is_noted),
+      TEST(three_histories_of_one_file),
+      TEST(what_is_in_the_history_kept_is_not_given_up),
+      TEST(a_note_outlives_its_fork),
+      TEST(a_file_that_was_restored_does_not_yield),
+      TEST(pruned_where_they_part),
+      TEST(what_was_staged_is_let_go),
       TEST(two_live_peers_with_one_id),
       TEST(a_restart_is_no_second_process),
       TEST(two_links_of_one_process),

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # run.sh [PREFIX]
-# Runs the models: of the protocol, which must converge, and of how histories are told apart; neither
-# may hold when one of its rules is left out. The rule of the age is needed in few schedules: its first seed is 2858.
+# Runs the models: of the protocol, which must converge, of how histories are told apart, and of how they
+# become one again; none may hold when one of its rules is left out. The rule of the age is needed in few schedules: its first seed is 2858.
 set -uo pipefail
 cd "$(dirname "$0")"
 
@@ -32,5 +32,9 @@ check forks_are_told_apart 1 forks.py 3000
 check forks_need_epochs 0 forks.py 200 --without epoch
 check forks_need_changes 0 forks.py 200 --without changes
 check forks_need_pruned_epochs 0 forks.py 200 --without pruned
+check heals_end 1 heals.py 3000
+check heals_need_later 0 heals.py 200 --without later
+check heals_need_forget 0 heals.py 200 --without forget
+check heals_need_refuse 0 heals.py 200 --without refuse
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ] && [ "$passed" != 0 ]
