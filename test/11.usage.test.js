@@ -3,7 +3,7 @@
 import { execFileSync } from 'node:child_process'
 import { chmodSync, copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { describe, expect, it, onTestFinished } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import { Replica } from '../lib/index.js'
 import { connect, listen } from '../lib/transport/tcp.js'
 import {
@@ -357,7 +357,8 @@ describe('the receiver', () => {
     expect(methods.length).toBeGreaterThanOrEqual(20)
   })
 
-  it.each([...methods, Symbol.asyncDispose])('is checked by %s', async (name) => {
+  it.each([...methods, 'asyncDispose'])('is checked by %s', async (method) => {
+    const name = method === 'asyncDispose' ? Symbol.asyncDispose : method
     await expect((async () => Replica.prototype[name].call({}))()).rejects.toThrow(TypeError)
   })
 
@@ -455,8 +456,8 @@ describe('open', () => {
     const { dir } = dirs()
     const readOnly = join(dir, 'ro')
     mkdirSync(readOnly)
-    makeReadOnly(readOnly)
-    await rejects(Replica.open(join(readOnly, 'a.db')), 'SQLITE_CANTOPEN', readOnly)
+    const undo = makeReadOnly(readOnly)
+    await rejects(Replica.open(join(readOnly, 'a.db')), 'SQLITE_CANTOPEN', readOnly).finally(undo)
   })
 
   it('a database in a read-only directory', async () => {
@@ -467,8 +468,9 @@ describe('open', () => {
     const readOnly = join(dir, 'ro')
     mkdirSync(readOnly)
     for (const file of ['a.db', 'a.db-replic']) copyFileSync(join(dir, file), join(readOnly, file))
-    makeReadOnly(readOnly)
+    const undo = makeReadOnly(readOnly)
     const error = await Replica.open(join(readOnly, 'a.db')).catch((reason) => reason)
+    undo()
     expect(error.code).toMatch(/^SQLITE_(CANTOPEN|READONLY)/)
     expect(error.message).toContain(readOnly)
   })
@@ -492,10 +494,9 @@ describe('open', () => {
 function makeReadOnly(dir) {
   if (process.getuid() !== 0) {
     chmodSync(dir, 0o555)
-    onTestFinished(() => chmodSync(dir, 0o755))
-    return
+    return () => chmodSync(dir, 0o755)
   }
   execFileSync('mount', ['--bind', dir, dir])
-  onTestFinished(() => execFileSync('umount', [dir]))
   execFileSync('mount', ['-o', 'remount,bind,ro', dir])
+  return () => execFileSync('umount', [dir])
 }

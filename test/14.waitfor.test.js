@@ -134,9 +134,10 @@ describe('Waiters', () => {
     const one = (timeoutMs) =>
       waiters.wait([[1, 1]], { timeoutMs }, () => timeoutMs).catch((reason) => order.push(reason))
     const all = Promise.all([9, 2, 5, 1, 7, 3].map(one))
-    await vi.advanceTimersByTimeAsync(4)
+    vi.advanceTimersByTime(4)
+    await Promise.allSettled([]) // what they have settled is heard of
     expect(order).toEqual([1, 2, 3])
-    await vi.advanceTimersByTimeAsync(5)
+    vi.advanceTimersByTime(5)
     await all
     expect(order).toEqual([1, 2, 3, 5, 7, 9])
   })

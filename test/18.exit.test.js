@@ -27,10 +27,16 @@ async function runOn(runtime, program, ...args) {
 }
 const ended = { code: 0, signal: null, stderr: '' }
 
-describe.each([
-  ['Node', execPath],
-  ['Bun', bunProgram()],
-])('on %s', (_, runtime) => {
+// test/83 runs this on each runtime, for its own sake only.
+const RUNTIMES =
+  process.env.REPLIC_RUNTIME === 'own'
+    ? [['this one', execPath]]
+    : [
+        ['Node', execPath],
+        ['Bun', bunProgram()],
+      ]
+
+describe.each(RUNTIMES)('on %s', (_, runtime) => {
   const run = (...args) => runOn(runtime, ...args)
 
   describe('a process ends by itself', () => {

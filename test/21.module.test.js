@@ -33,5 +33,6 @@ it('shows nothing else', async () => {
       try { require('replic-sqlite/' + path) } catch (error) { console.log(error.code) }
     }`
   const result = await runProcess(execPath, ['-e', source], { cwd })
-  expect(result.stdout).toBe('ERR_PACKAGE_PATH_NOT_EXPORTED\n'.repeat(2))
+  const code = process.versions.bun ? 'MODULE_NOT_FOUND' : 'ERR_PACKAGE_PATH_NOT_EXPORTED'
+  expect(result.stdout).toBe(`${code}\n`.repeat(2))
 })

@@ -222,7 +222,10 @@ describe('replicas', () => {
     }
   })
 
-  it.each([SECRET, undefined])('with authorize() that permits, secret %s', async (secret) => {
+  it.each([
+    ['a secret', SECRET],
+    ['no secret', undefined],
+  ])('with authorize() that permits, and %s', async (_, secret) => {
     const asked = []
     const authorize = async (peerId, info) => {
       asked.push([peerId, info.transport, info.isAccepted])

@@ -1,7 +1,7 @@
 // What goes wrong in the first hour: every message says what, where, and what to do.
 
 import { spawnSync } from 'node:child_process'
-import { cpSync, mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { cpSync, existsSync, mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { execPath } from 'node:process'
 import { fileURLToPath, pathToFileURL } from 'node:url'
@@ -12,6 +12,7 @@ import { connect as dialHttp } from '../lib/transport/http.js'
 import { connect, listen } from '../lib/transport/tcp.js'
 import { bind } from '../lib/transport/udp.js'
 import { connect as dialWebSocket } from '../lib/transport/websocket.js'
+import { isTested } from './chaos/play.js'
 import { eventOf, openReplica, tempDir } from './helpers.js'
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url))
@@ -121,6 +122,29 @@ describe('opening', () => {
     expect(placeWarning(join(path, 'none'))).toBe(undefined)
   })
 
+  // A real one: files behind an SFTP server, mounted where nobody else sees it. All ends with the shell.
+  const sftp = '/usr/lib/openssh/sftp-server'
+  const unshare = ['--mount', '--pid', '--fork', '--kill-child']
+  it.skipIf(!isTested('a mount of SSHFS', whyNoMount(sftp, unshare)))('a real one', () => {
+    const dir = tempDir()
+    for (const name of ['far', 'near']) mkdirSync(join(dir, name))
+    writeFileSync(join(dir, 'ssh'), `#!/bin/sh\nexec ${sftp}\n`, { mode: 0o755 })
+    const program = `import { Replica } from 'replic-sqlite'
+      const db = await Replica.open(${JSON.stringify(join(dir, 'near', 'a.db'))})
+      console.log(db.status().state)
+      await db.close()`
+    writeFileSync(join(dir, 'program.mjs'), program)
+    mkdirSync(join(dir, 'node_modules'))
+    symlinkSync(ROOT, join(dir, 'node_modules', 'replic-sqlite'))
+    const script = `sshfs -o ssh_command='${dir}/ssh' host:'${dir}/far' '${dir}/near' &&
+      '${execPath}' '${dir}/program.mjs'; status=$?; umount '${dir}/near'; exit $status`
+    const result = spawnSync('unshare', [...unshare, 'sh', '-c', script], { encoding: 'utf8' })
+    expect(result).toMatchObject({ status: 0, stdout: 'open\n' })
+    expect(existsSync(join(dir, 'far', 'a.db'))).toBe(true) // it was there that it was written
+    for (const word of ['ReplicWarning', join(dir, 'near', 'a.db'), '(SSHFS)', 'use a local disk'])
+      expect(result.stderr).toContain(word)
+  })
+
   it('a copied file under a peerId that is taken', async () => {
     const path = join(tempDir(), 'a.db')
     const db = await Replica.open(path, { peerId: 1 })
@@ -137,6 +161,15 @@ describe('opening', () => {
     }
   })
 })
+
+function whyNoMount(sftp, unshare) {
+  if (spawnSync('sshfs', ['--version']).error || !existsSync(sftp)) {
+    return { why: 'install sshfs and openssh-sftp-server', isFixable: true }
+  }
+  if (!existsSync('/dev/fuse')) return { why: 'the kernel has no FUSE' }
+  const { status } = spawnSync('unshare', [...unshare, 'true'])
+  return status === 0 ? undefined : { why: 'only root may mount' }
+}
 
 function textIn(dir) {
   const path = join(dir, 'text.db')

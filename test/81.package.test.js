@@ -6,9 +6,18 @@ import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { execPath } from 'node:process'
-import { afterAll, beforeAll, expect, it, vi } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { bunProgram, runProcess, tempDir } from './helpers.js'
-import { installInto, lend, pack, ROOT, readmeBlocks, sizeOf, TARGET } from './packed.js'
+import {
+  installInto,
+  lend,
+  npmInstall,
+  pack,
+  ROOT,
+  readmeBlocks,
+  sizeOf,
+  TARGET,
+} from './packed.js'
 
 vi.setConfig({ testTimeout: 600_000, hookTimeout: 600_000 }) // compilers run here
 
@@ -19,14 +28,43 @@ let env
 
 beforeAll(async () => {
   mkdirSync(base)
-  tarball = await pack(join(base, 'package'))
-  env = installInto(project, tarball)
+  tarball = await pack()
+  env = npmInstall(project, tarball)
+  lend(project, 'express')
 })
 afterAll(() => rmSync(base, { recursive: true, force: true }))
 
 const ended = { code: 0, signal: null, stderr: '' }
-const [first] = readmeBlocks('js')
+const [first, readYourWrite] = readmeBlocks('js')
+const [ddl] = readmeBlocks('sql')
 const [printed] = readmeBlocks('text')
+
+// The README's line for Express, on the README's tables, in as much of a server as it needs.
+const server = `import express from 'express'
+import { Replica } from 'replic-sqlite'
+
+const db = await Replica.open('server.db')
+await db.migrate([{ up: ${JSON.stringify(ddl)} }])
+const app = express()
+${readYourWrite}
+app.post('/', async (_request, response) => {
+  response.end(await db.upsert('myTable', { id: 1, tenantId: 7, name: null }))
+})
+const server = app.listen(0, '127.0.0.1', async () => {
+  const address = server.address()
+  const port = typeof address === 'object' ? address?.port : undefined
+  const answer = await fetch('http://127.0.0.1:' + port, { method: 'POST' })
+  console.log(answer.headers.get('x-replic-token') === (await answer.text()))
+  server.close()
+  server.closeAllConnections()
+  await db.close()
+})
+`
+/** All that the README shows: [name, program, what it prints]. test/40 counts its blocks. */
+const EXAMPLES = [
+  ['first', first, printed],
+  ['server', server, 'true\n'],
+]
 
 /** Runs a program of the project's, in files of its own. */
 async function runIn(folder, name, source, { command = execPath, args = [] } = {}) {
@@ -40,7 +78,7 @@ async function runIn(folder, name, source, { command = execPath, args = [] } = {
 
 /** A program of ESM as CommonJS. */
 const asCommonJs = (source) =>
-  `${source.replaceAll(/^import (\{.*?\}) from ('.*?')$/gm, 'const $1 = require($2)').replace(/^const (?!\{)/m, ';(async () => {\nconst ')}\n})()\n`
+  `${source.replaceAll(/^import (\{.*?\}|\w+) from ('.*?')$/gm, 'const $1 = require($2)').replace(/^const (?!\{)/m, ';(async () => {\nconst ')}\n})()\n`
 
 // ---- what is in it ----
 
@@ -65,10 +103,9 @@ it('has no script that npm would run, and nothing to be installed with it', () =
   for (const field of ['scripts', 'dependencies', 'devDependencies', 'optionalDependencies']) {
     expect(manifest).not.toHaveProperty(field)
   }
-  const installed = readdirSync(join(project, 'node_modules')).filter(
-    (name) => !name.startsWith('.'),
-  )
-  expect(installed).toEqual(['replic-sqlite'])
+  const lock = readFileSync(join(project, 'node_modules', '.package-lock.json'))
+  const installed = Object.keys(JSON.parse(lock).packages)
+  expect(installed).toEqual(['node_modules/replic-sqlite'])
 })
 
 it('holds nothing of the machine it was packed on', () => {
@@ -89,14 +126,28 @@ it('is about as large as docs/packaging.md says', () => {
 
 // ---- how it is used ----
 
-it('runs the first example as ESM', async () => {
-  expect(await runIn(project, 'first.mjs', first)).toEqual({ ...ended, stdout: printed })
-})
+describe.each(EXAMPLES)('README, %s', (name, source, stdout) => {
+  it('runs as ESM', async () => {
+    expect(await runIn(project, `${name}.mjs`, source)).toEqual({ ...ended, stdout })
+  })
 
-it('runs it as CommonJS', async () => {
-  const source = asCommonJs(first)
-  expect(source).not.toMatch(/^import /m)
-  expect(await runIn(project, 'first.cjs', source)).toEqual({ ...ended, stdout: printed })
+  it('runs as CommonJS', async () => {
+    const script = asCommonJs(source)
+    expect(script).not.toMatch(/^import /m)
+    expect(await runIn(project, `${name}.cjs`, script)).toEqual({ ...ended, stdout })
+  })
+
+  it('runs on Bun, as ESM, CommonJS and TypeScript', async () => {
+    const options = { command: bunProgram() }
+    for (const [ending, text] of [
+      ['mjs', source],
+      ['cjs', asCommonJs(source)],
+      ['ts', source],
+    ]) {
+      const result = await runIn(project, `${name}-bun.${ending}`, text, options)
+      expect(result).toMatchObject({ code: 0, stderr: '' })
+    }
+  })
 })
 
 it('is one module for import and require', async () => {
@@ -107,53 +158,54 @@ it('is one module for import and require', async () => {
   expect(await runIn(project, 'same.cjs', source)).toEqual({ ...ended, stdout: 'true true\n' })
 })
 
-it('runs it on Bun, as ESM and as CommonJS', async () => {
-  const options = { command: bunProgram() }
-  expect(await runIn(project, 'bun.mjs', first, options)).toMatchObject({ code: 0, stderr: '' })
-  expect(await runIn(project, 'bun.cjs', asCommonJs(first), options)).toMatchObject({
-    code: 0,
-    stderr: '',
-  })
-  expect(await runIn(project, 'bun.ts', first, options)).toMatchObject({ code: 0, stderr: '' })
-})
+// Express brings no types: of it, what the example calls.
+const EXPRESS = `declare module 'express' {
+  import type { IncomingMessage, Server, ServerResponse } from 'node:http'
+  type Handler = (request: IncomingMessage, response: ServerResponse, next: (error?: unknown) => void) => void
+  interface Application {
+    use(handler: Handler): void
+    post(path: string, handler: Handler): void
+    listen(port: number, host: string, ready: () => void): Server
+  }
+  export default function express(): Application
+}
+`
 
-it.each([
-  ['module', 'nodenext', 'first.ts'],
-  ['commonjs', 'nodenext', 'first.ts'],
-])(
-  'is compiled from TypeScript, strictly: type %s, resolution %s',
-  async (type, resolution, name) => {
-    const folder = join(base, `ts-${type}-${resolution}`)
-    installInto(folder, tarball, { type })
-    lend(folder, '@types/node')
-    lend(folder, 'undici-types')
-    const compilerOptions = {
-      strict: true,
-      target: 'es2022',
-      module: resolution,
-      moduleResolution: resolution,
-      outDir: 'out',
-      types: ['node'],
-      skipLibCheck: false,
-      preserveSymlinks: true,
+it('README, as TypeScript, strictly: ESM and CommonJS', async () => {
+  const folder = join(base, 'typescript')
+  installInto(folder, tarball)
+  for (const name of ['@types/node', 'undici-types', 'express']) lend(folder, name)
+  const compilerOptions = {
+    strict: true,
+    target: 'es2022',
+    module: 'nodenext',
+    moduleResolution: 'nodenext',
+    outDir: 'out',
+    types: ['node'],
+    skipLibCheck: false,
+    preserveSymlinks: true,
+  }
+  writeFileSync(join(folder, 'tsconfig.json'), JSON.stringify({ compilerOptions }))
+  writeFileSync(join(folder, 'express.d.ts'), EXPRESS)
+  const data = tempDir()
+  for (const [name, source] of EXAMPLES) {
+    const body = source.replaceAll(/'(\w+\.db)'/g, (_, file) => JSON.stringify(join(data, file)))
+    const main = body.replace(/^const (?!\{)/m, 'async function main() {\nconst ')
+    writeFileSync(join(folder, `${name}.mts`), body)
+    writeFileSync(join(folder, `${name}.cts`), `${main}\n}\nvoid main()\n`)
+  }
+  const tsc = createRequire(import.meta.url).resolve('typescript/bin/tsc')
+  const compiled = await runProcess(execPath, [tsc, '-p', folder], { cwd: folder })
+  expect(compiled).toEqual({ ...ended, stdout: '' })
+  for (const [name, , stdout] of EXAMPLES) {
+    for (const ending of ['mjs', 'cjs']) {
+      const script = join(folder, 'out', `${name}.${ending}`)
+      const result = await runProcess(execPath, [script], { cwd: folder, env })
+      // From CommonJS, some versions of Node warn that an ES module is required.
+      expect(result).toMatchObject({ code: 0, signal: null, stdout })
     }
-    writeFileSync(join(folder, 'tsconfig.json'), JSON.stringify({ compilerOptions, files: [name] }))
-    const data = tempDir()
-    const typed = first
-      .replaceAll(/'(\w+\.db)'/g, (_, file) => JSON.stringify(join(data, file)))
-      .replace('.address()', '.address()!') // null once it is closed
-    const isCommonJs = type === 'commonjs'
-    const body = isCommonJs
-      ? typed.replace(/^const (?!\{)/m, 'async function main() {\nconst ')
-      : typed
-    writeFileSync(join(folder, name), isCommonJs ? `${body}\n}\nvoid main()\n` : body)
-    const tsc = createRequire(import.meta.url).resolve('typescript/bin/tsc')
-    const compiled = await runProcess(execPath, [tsc, '-p', folder], { cwd: folder })
-    expect(compiled).toMatchObject({ ...ended, stdout: '' })
-    const result = await runProcess(execPath, [join(folder, 'out', 'first.js')], { cwd: folder })
-    expect(result).toMatchObject({ code: 0, stdout: printed })
-  },
-)
+  }
+})
 
 it('has the command', async () => {
   const command = join(project, 'node_modules', '.bin', 'replic-sqlite')

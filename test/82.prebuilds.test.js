@@ -8,17 +8,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { execPath } from 'node:process'
 import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest'
-import {
-  buildTarget,
-  compareVersions,
-  GLIBC,
-  neededBy,
-  symbolsOf,
-  TARGETS,
-} from '../src/release/build.js'
-import { makePackage } from '../src/release/package.js'
+import { compareVersions, GLIBC, neededBy, symbolsOf, TARGETS } from '../src/release/build.js'
 import { runProcess, tempDir } from './helpers.js'
-import { isThere, layOutTests, ROOT, runtime, TARGET } from './packed.js'
+import { isThere, layOutTests, pack, ROOT, runtime, TARGET } from './packed.js'
 
 vi.setConfig({ testTimeout: 600_000, hookTimeout: 1_200_000 }) // compilers run here
 
@@ -39,8 +31,7 @@ const built = canBuild ? Object.keys(TARGETS) : []
 beforeAll(async () => {
   if (!canBuild) return
   mkdirSync(base)
-  for (const name of built) await buildTarget(name)
-  layOutTests(project, makePackage(join(base, 'package')))
+  layOutTests(project, await pack(built))
 })
 afterAll(() => rmSync(base, { recursive: true, force: true }))
 

@@ -16,7 +16,7 @@ const project = join(base, 'project')
 
 beforeAll(async () => {
   mkdirSync(base)
-  installInto(project, await pack(join(base, 'package')), { type: 'module' })
+  installInto(project, await pack(), { type: 'module' })
   symlinkSync(join(ROOT, 'node_modules', 'vitest'), join(project, 'node_modules', 'vitest'))
   cpSync(join(ROOT, 'examples', 'vitest'), project, { recursive: true })
 })

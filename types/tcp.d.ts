@@ -40,8 +40,8 @@ export interface ListenOptions {
 
 /** What listen() resolves with. */
 export interface Listener {
-  /** Where it listens; null once closed. */
-  address(): { address: string; family: string; port: number } | null
+  /** Where it listens; still the same once closed. */
+  address(): { address: string; family: string; port: number }
   /** Accepts no more, and ends what was accepted. */
   close(): Promise<void>
   /**

@@ -90,8 +90,8 @@ export interface UdpStatus {
 
 /** What bind() resolves with. */
 export interface Endpoint {
-  /** Where it is bound; null once closed. */
-  address(): { address: string; family: string; port: number } | null
+  /** Where it is bound; still the same once closed. */
+  address(): { address: string; family: string; port: number }
   /** How it is. */
   status(): UdpStatus
   /** Leaves the group, accepts no more, and ends all its sessions. */

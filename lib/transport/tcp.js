@@ -113,6 +113,7 @@ class Listener {
   #server
   #tls
   #transport
+  #address // kept: the server forgets it when it is closed
   #accepted = new Set()
   #handshakes = new Map() // address -> socket: of those whose TLS handshake is under way
 
@@ -164,6 +165,7 @@ class Listener {
         this.#server.on('error', reject)
         this.#server.listen(port, host, resolve)
       })
+      this.#address = this.#server.address()
     } catch (error) {
       this.#links.removeEndpoint(this)
       throw explained(error)
@@ -188,7 +190,7 @@ class Listener {
   }
 
   address() {
-    return this.#server.address()
+    return this.#address
   }
 
   /** Later connections get another certificate. Throws REPLIC_USAGE. */

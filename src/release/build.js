@@ -295,6 +295,8 @@ export async function buildTarget(name) {
     headers,
     runtime: true,
   })
+  const file = join(ROOT, 'prebuilds', name, ADDON)
+  if (modified(file) > Math.max(newest(HERE), ...objects.map(modified))) return file
   const link = (to, ...more) =>
     run('clang', [
       `--target=${target.triple}`,
@@ -308,7 +310,6 @@ export async function buildTarget(name) {
     .filter((symbol) => !symbol.isDefined && !isNodeApi(symbol.name))
     .map((symbol) => symbol.name)
   const libraries = await stubs(target, out, open)
-  const file = join(ROOT, 'prebuilds', name, ADDON)
   mkdirSync(dirname(file), { recursive: true })
   await link(file, ...libraries)
   return file

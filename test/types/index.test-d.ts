@@ -151,7 +151,7 @@ export async function linking(
   connect(db, { port: 1, tls: { requestCert: true } })
   // @ts-expect-error no such option
   await listen(db, { tls: { requestCerts: true } })
-  const connection = connect(db, { port: listener.address()?.port ?? 0, peerId: 7 })
+  const connection = connect(db, { port: listener.address().port, peerId: 7 })
   same<typeof connection, Connection>(true)
   // @ts-expect-error the port is required
   connect(db, {})

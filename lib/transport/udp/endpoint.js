@@ -46,6 +46,7 @@ export function bindSocket(socket, port, address) {
 export class Endpoint {
   #links
   #socket
+  #address
   #accepts
   #isLasting // it goes on without sessions
   #cookies = new Cookies()
@@ -87,6 +88,7 @@ export class Endpoint {
     await bindSocket(socket, port, address)
     if (this.#closed) return socket.close()
     this.#socket = socket
+    this.#address = socket.address() // kept: a closed socket has none
     for (const set of ['setRecvBufferSize', 'setSendBufferSize']) {
       try {
         socket[set](BUFFER_BYTES)
@@ -109,7 +111,7 @@ export class Endpoint {
   }
 
   address() {
-    return this.#closed ? null : this.#socket.address()
+    return this.#address
   }
 
   /** A session that may dial. */

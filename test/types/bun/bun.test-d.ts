@@ -34,7 +34,7 @@ export async function serving() {
 }
 
 export async function dialing(db: Replica) {
-  const { close } = connect(db, { port: (await listen(db)).address()?.port ?? 1 })
+  const { close } = connect(db, { port: (await listen(db)).address().port })
   dialWebSocket(db, 'wss://example.com/replic', { headers: { authorization: 'Bearer x' } })
   db.addRemotePeer(7, new WebSocket('ws://127.0.0.1:1'))
   await close()

@@ -26,7 +26,7 @@ export async function serving(db: Replica) {
   server.on('request', (request, response) => void peers(request, response))
   const sockets = attach(db, new WebSocketServer({ server }), { path: '/replic' })
   const listener = await listen(db, { port: 1, tls: { key: Buffer.from(''), cert: '' } })
-  const port: number | undefined = listener.address()?.port
+  const port: number = listener.address().port
   await Promise.all([peers.close(), sockets.close(), listener.close()])
   return port
 }
