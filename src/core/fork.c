@@ -206,11 +206,26 @@ int replic__brings_dropped(const replic *r, const replic__patches *p) {
   return replic__was_dropped(r, &patch);
 }
 
+/* Has this peer come past it in another history, that one tells who brings it. */
+static int is_refused(const replic *r, const replic_position *dropped, uint32_t origin) {
+  return dropped->origin == origin && dropped->sequence > replic__vector_sequence(r, origin);
+}
+
 int replic__was_dropped(const replic *r, const replic_position *patch) {
   for (size_t i = 0; i < r->sync->n_dropped; i++) {
     const replic_position *dropped = &r->sync->dropped[i];
-    if (dropped->origin == patch->origin && dropped->sequence == patch->sequence &&
+    if (is_refused(r, dropped, patch->origin) && dropped->sequence == patch->sequence &&
         dropped->patched_at == patch->patched_at && dropped->epoch == patch->epoch)
+      return 1;
+  }
+  return 0;
+}
+
+int replic__skips_dropped(const replic *r, const replic__patches *p, int64_t from, int64_t to) {
+  for (size_t i = 0; i < r->sync->n_dropped; i++) {
+    const replic_position *dropped = &r->sync->dropped[i];
+    if (is_refused(r, dropped, p->origin) && dropped->sequence > from && dropped->sequence < to &&
+        dropped->epoch && dropped->epoch == replic__epoch_in(p, dropped->sequence))
       return 1;
   }
   return 0;

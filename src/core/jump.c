@@ -95,7 +95,8 @@ static int examine(replic *r, link *l, replic__patches p, unsigned char *used, i
                    char **skewed, int64_t *n) {
   int64_t limit = r->now_ms + r->config.max_clock_skew_ms;
   if (replic__parts(r, &p)) return replic__forked(r, l, p.origin, p.after, ISSUED_TWICE);
-  while (replic__next_patch(&p)) {
+  int64_t last = p.after;
+  for (; replic__next_patch(&p); last = p.sequence) {
     size_t i = 0;
     while (i < l->n_tables && l->tables[i]->id != p.table_id) i++;
     *undefined = i == l->n_tables;
@@ -106,10 +107,14 @@ static int examine(replic *r, link *l, replic__patches p, unsigned char *used, i
     if (rc != REPLIC_OK) return rc;
     replic__get_fields(&p, t->n_keys, t->n_fields, r->sync->values);
     if (p.clock > limit && !*skewed) *skewed = replic__skew_text(r, p.origin, p.sequence, p.clock);
-    if (replic__brings_dropped(r, &p)) return replic__forked(r, l, p.origin, p.sequence, GIVEN_UP);
+    if (replic__brings_dropped(r, &p) || replic__skips_dropped(r, &p, last, p.sequence))
+      return replic__forked(r, l, p.origin, p.sequence, GIVEN_UP);
     ++*n;
   }
-  return p.in.failed ? replic__malformed(r, l, "STAGE") : REPLIC_OK;
+  if (p.in.failed) return replic__malformed(r, l, "STAGE");
+  return replic__skips_dropped(r, &p, last, p.up_to + 1)
+             ? replic__forked(r, l, p.origin, p.up_to, GIVEN_UP)
+             : REPLIC_OK;
 }
 
 static int stage(replic *r, link *l, const replic__patches *p, const uint8_t *body, size_t len,

@@ -206,6 +206,8 @@ int replic__on_fork(replic *r, link *l, replic__reader *in);
 int replic__was_dropped(const replic *r, const replic_position *patch);
 /* The same of the patch that `p` stands on. */
 int replic__brings_dropped(const replic *r, const replic__patches *p);
+/* It is one that is pruned at the sender, between `from` and `to`, as the epochs tell. */
+int replic__skips_dropped(const replic *r, const replic__patches *p, int64_t from, int64_t to);
 void replic__tick_fork(replic *r, link *l);
 
 /* ---- jump.c ---- */

@@ -792,39 +792,44 @@ static void a_file_that_was_restored_does_not_yield(void) {
   }
 }
 
-/* All that the two have beyond the fork is pruned at one of them. Its epochs tell where they part,
- * so that the one which yields refuses the history, and who else holds it hears of it. */
+/* All that is beyond the fork is pruned at one of the two. Its epochs tell where they part, so that
+ * the one which yields refuses the history, and who else holds it hears of it; also one that has
+ * pruned just the patch by which it is known. */
 static void pruned_where_they_part(void) {
-  cluster *c = cluster_start(3, T);
-  peer *p = &c->peers[0], *x = &c->peers[1], *y = &c->peers[2];
-  put_many(p, 0, 3, 0);
-  peer *copy = fork_peer(p);
-  put(p, 7, "a", 1);
-  put(copy, 8, "a", 2);
-  CHECK(!meet(c, copy, x));
-  CHECK(!meet(c, copy, y));
-  put(p, 7, "a", 3);
-  put(p, 7, "a", 4);
-  CHECK_INT(peer_compact(p, c->now_ms, ALL).removed, 2);
-  CHECK(meet(c, p, x));
-  CHECK_TEXT(noted(x), "101: 3, 4");
-  CHECK_TEXT(noted(p), "101: 3, 4");
-  open_as(x, 300);
-  CHECK_INT(peer_at(x, 101), 3);
-  CHECK(meet(c, x, y)); /* which has met nobody else */
-  CHECK_INT(peer_at(x, 101), 3);
-  open_as(y, 301);
-  CHECK(!meet(c, x, y));
-  CHECK(!meet(c, p, x));
-  CHECK(!meet(c, x, y));
-  CHECK(meet(c, p, copy));
-  open_as(copy, 302);
-  CHECK(!meet(c, p, copy));
-  CHECK(!meet(c, p, x));
-  CHECK(!meet(c, p, y));
-  CHECK(!meet(c, p, copy));
-  check_same(c);
-  CHECK_TEXT(peer_dump(y, "t"), "i0|i0|n\ni1|i0|n\ni2|i0|n\ni7|i4|n\ni8|i2|n\n");
+  for (int prunes = 0; prunes < 2; prunes++) {
+    test_note("case %d", prunes);
+    cluster *c = cluster_start(3, T);
+    peer *p = &c->peers[0], *x = &c->peers[1], *y = &c->peers[2];
+    put_many(p, 0, 3, 0);
+    peer *copy = fork_peer(p);
+    put(p, 7, "a", 1);
+    for (int i = 0; i < 3; i++) put(copy, 8, "a", i);
+    CHECK(!meet(c, copy, x));
+    CHECK(!meet(c, copy, y));
+    put(p, 7, "a", 3);
+    put(p, 7, "a", 4);
+    CHECK_INT(peer_compact(p, c->now_ms, ALL).removed, 2);
+    if (prunes) CHECK_INT(peer_compact(y, c->now_ms, ALL).removed, 2);
+    CHECK(meet(c, p, x));
+    CHECK_TEXT(noted(x), "101: 3, 4");
+    CHECK_TEXT(noted(p), "101: 3, 4");
+    open_as(x, 300);
+    CHECK_INT(peer_at(x, 101), 3);
+    CHECK(meet(c, x, y)); /* which has met nobody else */
+    CHECK_INT(peer_at(x, 101), 3);
+    open_as(y, 301);
+    CHECK(!meet(c, x, y));
+    CHECK(!meet(c, p, x));
+    CHECK(!meet(c, x, y));
+    CHECK(meet(c, p, copy));
+    open_as(copy, 302);
+    for (int i = 1; i < 4; i++) CHECK(!meet(c, p, &c->peers[i]));
+    CHECK(!meet(c, p, x));
+    for (int i = 1; i < 4; i++) wire_open(c, 0, i);
+    check_same(c);
+    CHECK_TEXT(peer_dump(y, "t"), "i0|i0|n\ni1|i0|n\ni2|i0|n\ni7|i4|n\ni8|i2|n\n");
+    test_release();
+  }
 }
 
 /* Pieces of a jump follow what was given up since: they are let go. */
