@@ -21,9 +21,9 @@
 #endif
 #endif
 #ifdef SLOW
-enum { FIRST_SEED = 1000001, N_SEEDS = 100, N_FORKS = 25, N_SCHEMAS = 15 };
+enum { FIRST_SEED = 1000001, N_SEEDS = 100, N_FORKS = 15, N_SCHEMAS = 15 };
 #else
-enum { FIRST_SEED = 1, N_SEEDS = 2000, N_FORKS = 600, N_SCHEMAS = 300 };
+enum { FIRST_SEED = 1, N_SEEDS = 2000, N_FORKS = 400, N_SCHEMAS = 300 };
 #endif
 
 static world_options options; /* of the command line */

@@ -32,7 +32,7 @@ check forks_are_told_apart 1 forks.py 3000
 check forks_need_epochs 0 forks.py 200 --without epoch
 check forks_need_changes 0 forks.py 200 --without changes
 check forks_need_pruned_epochs 0 forks.py 200 --without pruned
-check heals_end 1 heals.py 3000
+check heals_end 1 heals.py 1000
 check heals_need_later 0 heals.py 200 --without later
 check heals_need_forget 0 heals.py 200 --without forget
 check heals_need_refuse 0 heals.py 200 --without refuse
