@@ -1,23 +1,34 @@
 // The tarball, installed into empty projects where there is no compiler, no Python and no network.
 
 import { execFileSync } from 'node:child_process'
-import { mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import {
+  copyFileSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { execPath } from 'node:process'
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
-import { bunProgram, runProcess, tempDir } from './helpers.js'
+import { bunProgram, runProcess, startProcess, tempDir } from './helpers.js'
 import {
+  bareEnvironment,
+  blocksOf,
   installInto,
   lend,
   npmInstall,
   pack,
   ROOT,
-  readmeBlocks,
+  runtime,
   sizeOf,
   TARGET,
 } from './packed.js'
+import { freePort } from './servers.js'
 
 vi.setConfig({ testTimeout: 600_000, hookTimeout: 600_000 }) // compilers run here
 
@@ -35,9 +46,9 @@ beforeAll(async () => {
 afterAll(() => rmSync(base, { recursive: true, force: true }))
 
 const ended = { code: 0, signal: null, stderr: '' }
-const [first, readYourWrite] = readmeBlocks('js')
-const [ddl] = readmeBlocks('sql')
-const [printed] = readmeBlocks('text')
+const [first, readYourWrite] = blocksOf('README.md', 'js')
+const [ddl] = blocksOf('README.md', 'sql')
+const [printed] = blocksOf('README.md', 'text')
 
 // The README's line for Express, on the README's tables, in as much of a server as it needs.
 const server = `import express from 'express'
@@ -288,4 +299,100 @@ it('is the same module by its name and by its sub-path', async () => {
     console.log(fixed.Replica === Replica, Object.keys(fixed).length > 3)`
   expect(await runIn(project, 'fixed.mjs', source)).toEqual({ ...ended, stdout: 'true true\n' })
   expect(dirname(project)).toBe(base)
+})
+
+// ---- deployment ----
+
+/** The instructions of docs/deployment.md's Dockerfile: [name, arguments] each. */
+const instructions = () =>
+  blocksOf('docs/deployment.md', 'dockerfile')[0]
+    .trim()
+    .split('\n')
+    .map((line) => /^([A-Z]+) (.*)$/.exec(line).slice(1))
+
+/**
+ * Does what they say, with `root` for the root of the file system and `context` for the build's folder. Gives what
+ * starts the container's process, and the signal that ends it.
+ */
+function build(root, context) {
+  const image = { env: {}, folder: root }
+  const steps = {
+    FROM(name) {
+      const [, version] = /^node:(\d+)-slim$/.exec(name)
+      image.env = bareEnvironment(root, runtime(`node-${version}`))
+    },
+    WORKDIR(path) {
+      image.folder = join(root, path)
+      mkdirSync(image.folder, { recursive: true })
+    },
+    COPY(args) {
+      const [glob, to] = args.split(' ')
+      expect(to).toBe('./')
+      const pattern = new RegExp(`^${glob.replaceAll('.', '\\.').replaceAll('*', '.*')}$`)
+      const names = readdirSync(context).filter((name) => pattern.test(name))
+      expect(names.length).toBeGreaterThan(0)
+      for (const name of names) copyFileSync(join(context, name), join(image.folder, name))
+    },
+    RUN(command) {
+      const { folder: cwd, env } = image
+      execFileSync('/bin/sh', ['-c', command], { cwd, env, stdio: 'pipe' })
+    },
+    ENV(settings) {
+      for (const setting of settings.split(' ')) {
+        const [name, value] = setting.split('=')
+        image.env[name] = value.startsWith('/') ? join(root, value) : value
+      }
+    },
+    VOLUME: (path) => mkdirSync(join(root, path)),
+    STOPSIGNAL(signal) {
+      image.signal = signal
+    },
+    CMD(list) {
+      image.command = JSON.parse(list)
+    },
+  }
+  for (const [name, args] of instructions()) steps[name](args)
+  return image
+}
+
+it('is deployed by the Dockerfile of docs/deployment.md, run as a script', async () => {
+  const [root, context] = ['container', 'context'].map((name) => join(base, name))
+  for (const folder of [root, context]) mkdirSync(folder)
+  const [source] = blocksOf('docs/deployment.md', 'js')
+  expect(source).toMatch(/^\/\/ server\.mjs/)
+  writeFileSync(join(context, 'server.mjs'), source)
+  const manifest = { private: true, dependencies: { 'replic-sqlite': `file:${tarball}` } }
+  writeFileSync(join(context, 'package.json'), JSON.stringify(manifest))
+  const npm = join(project, 'bin', 'npm')
+  execFileSync(npm, ['install', '--package-lock-only'], { cwd: context, env, stdio: 'pipe' })
+
+  const image = build(root, context)
+  const ports = { HTTP_PORT: await freePort(), REPLIC_PORT: await freePort() }
+  const url = `http://127.0.0.1:${ports.HTTP_PORT}`
+  const start = async () => {
+    const [command, ...args] = image.command
+    const program = join(image.env.PATH, command)
+    const options = { cwd: image.folder, env: { ...image.env, ...ports } }
+    const container = startProcess(program, args, options)
+    for (let line = ''; line !== 'ready'; line = await container.line()) {
+      if (line === null) expect.fail((await container.ended).stderr)
+    }
+    return container
+  }
+  const stop = async (container) => {
+    container.kill(image.signal)
+    expect(await container.ended).toMatchObject(ended)
+  }
+  const peer = async () => {
+    const metrics = await (await fetch(`${url}/metrics`)).text()
+    return /^replic_replica_info\{.*\} 1$/m.exec(metrics)[0]
+  }
+  const first = await start()
+  await fetch(url, { method: 'POST', body: 'kept' })
+  const before = await peer()
+  await stop(first)
+  const second = await start()
+  expect(await (await fetch(url)).json()).toEqual([{ text: 'kept' }])
+  expect(await peer()).toBe(before)
+  await stop(second)
 })

@@ -89,12 +89,12 @@ const npmCli = () => {
  * An environment without compilers, Python or a network: in PATH there are Node and npm only, and npm
  * takes nothing that is not in the folder `cache`.
  */
-function bareEnvironment(folder) {
+export function bareEnvironment(folder, node = execPath) {
   const bin = join(folder, 'bin')
   mkdirSync(bin, { recursive: true })
-  symlinkSync(execPath, join(bin, 'node'))
+  symlinkSync(node, join(bin, 'node'))
   symlinkSync('/bin/sh', join(bin, 'sh'))
-  writeFileSync(join(bin, 'npm'), `#!/bin/sh\nexec '${execPath}' '${npmCli()}' "$@"\n`, {
+  writeFileSync(join(bin, 'npm'), `#!/bin/sh\nexec '${node}' '${npmCli()}' "$@"\n`, {
     mode: 0o755,
   })
   return {
@@ -137,9 +137,9 @@ export function lend(folder, name) {
   symlinkSync(from, to)
 }
 
-/** The code blocks of the README in that language. */
-export const readmeBlocks = (language) => {
-  const text = readFileSync(join(ROOT, 'README.md'), 'utf8')
+/** The code blocks of a page in that language. */
+export const blocksOf = (page, language) => {
+  const text = readFileSync(join(ROOT, page), 'utf8')
   const pattern = new RegExp(`^\`\`\`${language}\\n(.*?)^\`\`\``, 'gms')
   return [...text.matchAll(pattern)].map(([, body]) => body)
 }
