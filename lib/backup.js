@@ -4,7 +4,7 @@
 import { chmod, stat } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import { ReplicError, usage } from './errors.js'
-import { text } from './options.js'
+import { show, text } from './options.js'
 
 const SLICE_PAGES = 1024 // then others have their turn on the thread
 
@@ -14,7 +14,9 @@ const SLICE_PAGES = 1024 // then others have their turn on the thread
  */
 export async function backup(native, source, path, { progress, signal }) {
   if (!text.accepts(path) || path.includes('\0') || path === ':memory:') {
-    throw usage('backup: path must be the path of a file, or where one can be created')
+    throw usage(
+      `backup: path must be the path of a file, or where one can be created, not ${show(path)}`,
+    )
   }
   signal?.throwIfAborted()
   const target = resolve(path)

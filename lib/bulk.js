@@ -57,7 +57,8 @@ export async function load(rows, store, { progress, signal, maxBytes }) {
     await Promise.allSettled(underWay)
     if (signal?.aborted) throw signal.reason
     const code = error instanceof ReplicError ? error.code : 'REPLIC_USAGE'
-    const message = `load: ${error?.message ?? error}; ${stored} rows are stored`
+    const reason = `${error?.message ?? error}`.replace(/^load: /, '')
+    const message = `load: ${reason}; ${stored} rows are stored`
     throw new ReplicError(code, message, { cause: error })
   }
 }

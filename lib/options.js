@@ -54,6 +54,10 @@ export const text = {
   accepts: (value) => typeof value === 'string' && value !== '',
   wants: 'a string that is not empty',
 }
+export const host = {
+  accepts: (value) => text.accepts(value) && !/[/\s]/.test(value) && !/^[^:]*:\d+$/.test(value),
+  wants: 'the name or the IP address of a machine; the port is an option of its own',
+}
 export const subject = {
   accepts: (value) => typeof value === 'string' && /^[\w:-]+(\.[\w:-]+)*$/.test(value),
   wants: "letters, digits, '_', '-' and ':', in parts joined by '.'",
@@ -120,11 +124,16 @@ export const openOptions = (given) => readOptions('open', given, DEFAULTS, CHECK
  */
 export function readOptions(where, given, defaults, checks) {
   if (given === undefined) return { ...defaults }
-  if (!isPlain(given)) throw usage(`${where}: options must be an object, not ${kindOf(given)}`)
+  if (!isPlain(given)) {
+    const [first] = Object.keys(defaults)
+    throw usage(`${where}: options must be an object, as { ${first}: … }, not ${kindOf(given)}`)
+  }
   const options = { ...defaults }
   for (const [name, value] of Object.entries(given)) {
     if (!Object.hasOwn(defaults, name)) {
-      throw usage(`${where}: unknown option '${name}'${nearest(name, Object.keys(defaults))}`)
+      const names = Object.keys(defaults)
+      const hint = nearest(name, names) || `; there are ${names.join(', ')}`
+      throw usage(`${where}: unknown option '${name}'${hint}`)
     }
     if (value === undefined) continue
     if (!checks[name].accepts(value)) {
@@ -148,6 +157,7 @@ export function kindOf(value) {
   if (typeof value !== 'object') return typeof value
   if (Array.isArray(value)) return 'an array'
   const name = value.constructor?.name || 'Object'
+  if (name === 'Promise') return 'a Promise: await it'
   return name === 'Object' ? 'an object' : `a ${name}`
 }
 

@@ -1,5 +1,6 @@
 // patchesTable(): the DDL of the T_patches table that belongs to a table. The core knows the rules.
 
+import { ReplicError } from './errors.js'
 import { addon } from './load.js'
 import { checkSql } from './rows.js'
 
@@ -10,5 +11,15 @@ import { checkSql } from './rows.js'
  */
 export function patchesTable(createTable) {
   checkSql('patchesTable', createTable)
-  return addon().patchesTable(createTable)
+  try {
+    return addon().patchesTable(createTable)
+  } catch (error) {
+    const { code, message } = error
+    if (code !== 'SQLITE_ERROR' && code !== 'REPLIC_USAGE') throw error
+    // SQLite keeps a table of its own for it, which is then one too many.
+    const hint = /\bAUTOINCREMENT\b/i.test(createTable)
+      ? 'leave AUTOINCREMENT out: the values of a key always come from you'
+      : "give the text of one, as in 'CREATE TABLE todo (id TEXT NOT NULL PRIMARY KEY, title TEXT)'"
+    throw new ReplicError(code, `${message}; ${hint}`, { cause: error })
+  }
 }

@@ -340,6 +340,7 @@ export class Replica extends EventEmitter {
   async run(sql, params, options) {
     this.#checkWriting('run')
     checkSql('run', sql)
+    refuseVacuum(sql)
     checkParams('run', params)
     const { unsafe } = read('run', options, UNSAFE)
     return this.#schemaCall(this.#native.run(sql, params, unsafe))
@@ -348,6 +349,7 @@ export class Replica extends EventEmitter {
   async exec(sql, options) {
     this.#checkWriting('exec')
     checkSql('exec', sql)
+    refuseVacuum(sql)
     const { unsafe } = read('exec', options, UNSAFE)
     return this.#schemaCall(this.#native.exec(sql, unsafe))
   }
@@ -807,12 +809,26 @@ function checkPath(path) {
 
 // What SQLite only calls "unable to open".
 function explainOpen(error, path) {
+  if (/^SQLITE_/.test(error.code) && isSpecial(path)) {
+    const why = 'it is no regular file: give the path of one, or where one can be created'
+    return new ReplicError(error.code, `open: ${path}: ${why}`, { cause: error })
+  }
   if (!/^SQLITE_CANTOPEN/.test(error.code)) return error
   const folder = dirname(path)
   const why = isFolder(path)
     ? 'it is a folder: give the path of a file'
     : !isFolder(folder) && `the folder ${folder} does not exist: create it first`
   return why ? new ReplicError(error.code, `open: ${path}: ${why}`, { cause: error }) : error
+}
+
+// A device, a pipe or a socket.
+function isSpecial(path) {
+  try {
+    const found = statSync(path)
+    return !found.isFile() && !found.isDirectory()
+  } catch {
+    return false
+  }
 }
 
 function isFolder(path) {
@@ -832,8 +848,14 @@ const listed = (names) => {
 
 const howToReplicate = (names) =>
   names.length === 0
-    ? 'no table is replicated yet: create it and its _patches table with migrate()'
+    ? 'no table is replicated yet: create it and its _patches table with migrate(), and await that'
     : `replicated are ${listed(names)}. It needs a _patches table, whose DDL patchesTable() gives; a table that stays local is written with run()`
+
+function refuseVacuum(sql) {
+  if (!/^\s*VACUUM\b/i.test(sql)) return
+  const why = 'it cannot run in a transaction, and the engine owns those; leave it out'
+  throw new ReplicError('REPLIC_TRANSACTION', `VACUUM: ${why}: free pages are used again`)
+}
 
 function checkTable(where, table) {
   if (typeof table === 'string') return

@@ -1,11 +1,13 @@
 // What goes wrong in the first hour: every message says what, where, and what to do.
 
 import { spawnSync } from 'node:child_process'
+import { once } from 'node:events'
 import { cpSync, existsSync, mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:http'
 import { join } from 'node:path'
 import { execPath } from 'node:process'
 import { fileURLToPath, pathToFileURL } from 'node:url'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, onTestFinished } from 'vitest'
 import { placeWarning } from '../lib/file-system.js'
 import { patchesTable, Replica } from '../lib/index.js'
 import { connect as dialHttp } from '../lib/transport/http.js'
@@ -49,6 +51,8 @@ describe('opening', () => {
       '/no does not exist',
       'create it',
     ],
+    ['a device', () => Replica.open('/dev/null'), '/dev/null', 'no regular file', 'give the path'],
+    ['options as text', (dir) => Replica.open(join(dir, 'a.db'), 'x'), 'REPLIC_USAGE', '{ peerId:'],
     [
       'a folder',
       (dir) => Replica.open(dir),
@@ -235,6 +239,31 @@ describe('tables', () => {
     ],
     ['a step that was edited', up(TODO), 'REPLIC_MIGRATION', 'migration 1', 'append a new one'],
     [
+      'patchesTable of a name',
+      () => patchesTable('todo'),
+      'SQLITE_ERROR',
+      'patchesTable',
+      "'CREATE TABLE todo (",
+    ],
+    [
+      'patchesTable of two',
+      () => patchesTable(`${TODO}; ${TODO.replace('todo', 'other')}`),
+      'exactly one CREATE TABLE',
+      'give the text of one',
+    ],
+    [
+      'AUTOINCREMENT',
+      () => patchesTable('CREATE TABLE a (id INTEGER PRIMARY KEY AUTOINCREMENT)'),
+      'REPLIC_USAGE',
+      'leave AUTOINCREMENT out',
+    ],
+    [
+      'a misspelt step',
+      (db) => db.migrate([{ pu: TODO }]),
+      'REPLIC_USAGE',
+      "step 1: unknown option 'pu'; did you mean 'up'?",
+    ],
+    [
       'patchesTable without a key',
       () => patchesTable('CREATE TABLE a (b)'),
       'REPLIC_SCHEMA',
@@ -254,7 +283,7 @@ describe('tables', () => {
       'REPLIC_UNKNOWN_TABLE',
       "'todo'",
       'no table is replicated yet',
-      'migrate()',
+      'migrate(), and await that',
     ]) {
       expect(text).toContain(word)
     }
@@ -355,6 +384,8 @@ describe('calls', () => {
     ],
     ['DROP TABLE', (db) => db.exec('DROP TABLE todo'), 'REPLIC_DIRECT_WRITE', 'todo', 'migrate'],
     ['BEGIN', (db) => db.exec('BEGIN'), 'REPLIC_TRANSACTION', 'batch()'],
+    ['VACUUM', (db) => db.exec('VACUUM'), 'REPLIC_TRANSACTION', 'VACUUM', 'leave it out'],
+    ['ATTACH', (db) => db.exec("ATTACH 'b.db' AS b"), 'REPLIC_TRANSACTION', 'open the other one'],
     [
       'a PRAGMA',
       (db) => db.run('PRAGMA journal_mode = DELETE'),
@@ -379,6 +410,20 @@ describe('calls', () => {
       "did you mean 'change'",
     ],
     ['no token', (db) => db.waitFor('hello'), 'REPLIC_TOKEN', "'<peerId>.<sequence>'", 'hello'],
+    [
+      'a token that was not awaited',
+      (db) => db.waitFor(db.upsert('todo', { id: '1', title: 'x' })),
+      'REPLIC_TOKEN',
+      'not a Promise: await it',
+    ],
+    [
+      'a row of another kind among those loaded',
+      (db) => db.load('todo', [{ id: '1', title: 'x' }, 5]),
+      'REPLIC_USAGE: load: a row must be an object',
+      'rows are stored',
+    ],
+    ['another option', (db) => db.compact({ max: 1 }), 'there are maxPatchRetentionMs, signal'],
+    ['backup to no path', (db) => db.backup(), 'REPLIC_USAGE', 'path of a file', 'not undefined'],
     [
       'a token of nobody',
       (db) => db.waitFor('99.1', 1),
@@ -420,6 +465,26 @@ describe('links', () => {
   each([
     ['no port', (db) => connect(db, {}), 'REPLIC_USAGE', 'port is missing'],
     ['a port as text', (db) => connect(db, { port: '7000' }), 'REPLIC_USAGE', 'port', "not '7000'"],
+    ['a port instead of options', (db) => connect(db, 7000), 'as { port: … }', 'not number'],
+    [
+      'a host with a port',
+      (db) => connect(db, { host: 'localhost:7000', port: 7000 }),
+      'REPLIC_USAGE',
+      'the port is an option of its own',
+      "'localhost:7000'",
+    ],
+    ['a host as a URL', (db) => connect(db, { host: 'tcp://a', port: 1 }), 'REPLIC_USAGE', 'name'],
+    [
+      'open was not awaited',
+      (db) => connect(Promise.resolve(db), { port: 1 }),
+      'a Replica is needed, not a Promise: await it',
+    ],
+    [
+      'a ws port',
+      (db) => dialWebSocket(db, 7000),
+      'REPLIC_USAGE',
+      "'ws://host:8080/path', not 7000",
+    ],
     ['no replica', () => connect(undefined, { port: 1 }), 'REPLIC_USAGE', 'a Replica is needed'],
     ['an http URL', (db) => dialWebSocket(db, 'http://x'), 'REPLIC_USAGE', 'ws: or wss:'],
     ['a ws URL', (db) => dialHttp(db, { url: 'ws://x' }), 'REPLIC_USAGE', 'http: or https:'],
@@ -437,6 +502,28 @@ describe('links', () => {
     for (const word of words) expect(text).toContain(word)
   })
 
+  it('something else listens there', async () => {
+    const db = await openReplica()
+    const listener = await listen(await openReplica())
+    const server = createServer((_, response) => response.end('hello')).listen(0, '127.0.0.1')
+    onTestFinished(() => server.close())
+    await once(server, 'listening')
+    const [tcp, http] = [listener, server].map((each) => each.address().port)
+    const cases = [
+      [() => connect(db, { port: http }), 'REPLIC_PROTOCOL', 'is this another service, or TLS?'],
+      [() => dialHttp(db, { url: at(http) }), 'REPLIC_PROTOCOL', `${at(http)}`, 'mounted there'],
+      [() => dialHttp(db, { url: at(tcp) }), 'ECONNRESET', `${at(tcp)}`, 'does it speak HTTP?'],
+    ]
+    for (const [dial, code, ...words] of cases) {
+      const event = eventOf(db, 'link', ({ state }) => state === 'down')
+      const connection = dial()
+      const { code: found, reason } = await event
+      expect([found, reason]).toEqual([code, expect.any(String)])
+      for (const word of words) expect(reason).toContain(word)
+      await connection.close()
+    }
+  })
+
   it('a port in use, TCP and UDP', async () => {
     const [a, b] = [await openReplica(), await openReplica()]
     const { port } = (await listen(a)).address()
@@ -451,6 +538,7 @@ describe('links', () => {
     }
   })
 
+  const at = (port) => `http://127.0.0.1:${port}/`
   const down = (db) => eventOf(db, 'link', ({ state }) => state === 'down')
 
   it('nobody listens, at an address or a name', async () => {

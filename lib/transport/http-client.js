@@ -146,7 +146,10 @@ export class ClientSession extends Session {
       })
       this.#requests.add(request)
       if (extra['replic-poll']) this.#poll = request
-      request.on('error', reject)
+      request.on('error', (error) => {
+        if (error.message === 'socket hang up') reject(cutOff(this.#options.url))
+        else reject(error)
+      })
       request.on('close', () => {
         this.#requests.delete(request)
         if (!isAnswered) reject(cutOff(this.#options.url))
@@ -162,7 +165,8 @@ export class ClientSession extends Session {
     if (status !== 200) throw refused(url, status, headers, await firstText(response))
     const type = headers['content-type']
     if (type !== CONTENT_TYPE || headers['content-encoding']) {
-      throw notOurs(url, `answers with ${headers['content-encoding'] ?? ''} ${type}`)
+      const kinds = [headers['content-encoding'], type].filter(Boolean)
+      throw notOurs(url, `answers with ${kinds.join(' ') || 'what has no content-type'}`)
     }
     const reader = this.reader()
     for await (const chunk of response) reader.take(chunk)
@@ -198,9 +202,12 @@ async function firstText(response) {
 
 const where = ({ origin, pathname }) => `${origin}${pathname}`
 const cutOff = (url) =>
-  Object.assign(new Error(`the connection to ${where(url)} ended before its response`), {
-    code: 'ECONNRESET',
-  })
+  Object.assign(
+    new Error(`the connection to ${where(url)} ended before its response: does it speak HTTP?`),
+    {
+      code: 'ECONNRESET',
+    },
+  )
 const notOurs = (url, does) =>
   new ReplicError(
     'REPLIC_PROTOCOL',

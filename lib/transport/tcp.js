@@ -5,7 +5,7 @@ import { EventEmitter } from 'node:events'
 import { createServer, isIPv6, connect as netConnect } from 'node:net'
 import { createServer as createTlsServer, connect as tlsConnect } from 'node:tls'
 import { explained, ReplicError, usage } from '../errors.js'
-import { boolean, integer, milliseconds, peerId, readOptions, text } from '../options.js'
+import { boolean, host, integer, milliseconds, peerId, readOptions } from '../options.js'
 import { linksOf } from '../replica.js'
 import {
   connectTls,
@@ -31,7 +31,7 @@ const LISTEN_DEFAULTS = Object.freeze({
 })
 const LISTEN_CHECKS = {
   port: integer(0, 65535),
-  host: text,
+  host,
   maxConnections: integer(1, 1_000_000),
   tls: tlsObject,
 }
@@ -47,7 +47,7 @@ const CONNECT_DEFAULTS = Object.freeze({
 })
 const CONNECT_CHECKS = {
   port: integer(1, 65535),
-  host: text,
+  host,
   tls: tlsObject,
   peerId,
   retryMinMs: milliseconds(1),

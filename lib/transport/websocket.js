@@ -3,7 +3,16 @@
 
 import { createRequire } from 'node:module'
 import { usage } from '../errors.js'
-import { boolean, callback, kindOf, milliseconds, peerId, readOptions, text } from '../options.js'
+import {
+  boolean,
+  callback,
+  kindOf,
+  milliseconds,
+  peerId,
+  readOptions,
+  show,
+  text,
+} from '../options.js'
 import { linksOf } from '../replica.js'
 import { refused } from './http-client.js'
 import { FrameSocket, kindOfSocket, LEAST_PAYLOAD, maxFrame } from './websocket-frames.js'
@@ -183,7 +192,9 @@ function parseUrl(value) {
   try {
     url = new URL(value)
   } catch {
-    throw usage('connect: a ws: or wss: URL is needed')
+    throw usage(
+      `connect: a ws: or wss: URL is needed, as 'ws://host:8080/path', not ${show(value)}`,
+    )
   }
   if (!['ws:', 'wss:'].includes(url.protocol)) {
     throw usage(`connect: a ws: or wss: URL is needed, not ${url.protocol}`)
