@@ -149,7 +149,12 @@ describe('compact()', () => {
       "mean 'maxPatchRetentionMs'",
     )
     await rejects(db.compact({ signal: true }), 'REPLIC_USAGE', 'signal', 'AbortSignal')
-    await rejects(db.compact(0), 'REPLIC_USAGE', 'compact: options must be an object, not number')
+    await rejects(
+      db.compact(0),
+      'REPLIC_USAGE',
+      'compact: options must be an object, as {',
+      'not number',
+    )
   })
 })
 
