@@ -64,6 +64,7 @@
         'src/core/sql.c',
         'src/core/sync.c',
         'src/core/vector.c',
+        'src/core/wal_file.c',
         'src/core/wire.c',
       ],
       'include_dirs=': ['src/core'],

@@ -93,7 +93,7 @@ static int trace_sql(unsigned type, void *ctx, void *stmt, void *text) {
 static int open_database(replic *r) {
   int flags =
       SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE;
-  int rc = sqlite3_open_v2(r->path, &r->db, flags, NULL);
+  int rc = sqlite3_open_v2(r->path, &r->db, flags, replic__wal_vfs());
   if (rc != SQLITE_OK)
     return replic__fail(r, rc, "%s: %s. The folder must exist and be writable", r->path,
                         r->db ? sqlite3_errmsg(r->db) : "no memory");
