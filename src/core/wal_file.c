@@ -154,7 +154,7 @@ static int open_file(sqlite3_vfs *vfs, const char *name, sqlite3_file *file, int
   *f = (wal_file){.inner = (sqlite3_file *)(void *)(f + 1)};
   int rc = default_vfs->xOpen(default_vfs, name, f->inner, flags, out);
   f->base.pMethods = f->inner->pMethods ? &METHODS : NULL;
-  if (rc != SQLITE_OK) return rc; /* if there are methods, SQLite closes it */
+  if (rc != SQLITE_OK || !f->inner->pMethods) return rc; /* SQLite closes what has methods */
   /* Without this property SQLite parts the writes at the ends of sectors, headers and all. */
   if (wal_device(file) & SQLITE_IOCAP_POWERSAFE_OVERWRITE) f->buffer = sqlite3_malloc64(BUFFER);
   return SQLITE_OK;
