@@ -338,9 +338,12 @@ static void on_committed(sim_peer *p, int rc) {
     w->report->failed_commits++;
     if (mine->open.n) mine->uncertain = mine->open;
   } else {
-    if (mine->open.n) note_batch(w, &mine->open, vector_entry(p, p->id)->patched_at);
-    /* the next transaction overwrites what a failed one has left in the WAL */
-    if (counters.commits != mine->counters.commits) mine->uncertain.n = 0;
+    if (mine->open.n) {
+      note_batch(w, &mine->open, vector_entry(p, p->id)->patched_at);
+      /* What a failed transaction has left in the WAL is overwritten. (Another one that counts as a
+       * commit may have written nothing, as its only write was undone.) */
+      mine->uncertain.n = 0;
+    }
     check_vector(p);
   }
   mine->open.n = 0;
