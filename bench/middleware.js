@@ -174,6 +174,7 @@ async function load({ child, served }, kind, path, amount) {
     headers: { [HEADER]: token }, // the bare route gets it as well
     connections: CONNECTIONS,
     amount,
+    sampleInt: 50, // ms; it ends with one
   })
   if (non2xx || errors) throw new Error(`${path}: ${non2xx} answers, ${errors} errors`)
   return ((await asked(child, {})) - before) / requests.total
