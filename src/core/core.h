@@ -373,10 +373,9 @@ void replic__identity_close(replic *r);
 
 /* checkpoint.c: SQLite makes no checkpoints of its own in the commits from here on. */
 void replic__checkpoint_by_caller(replic *r);
-
-/* ---- wal_file.c ---- */
-
+/* wal_file.c: the VFS to open the writing connection with. NULL: SQLite's default. Any thread. */
 const char *replic__wal_vfs(void);
+
 /* For other programs that have the file open; another Replica cannot. */
 enum { REPLIC__BUSY_TIMEOUT_MS = 5000 };
 

@@ -160,7 +160,6 @@ static int open_file(sqlite3_vfs *vfs, const char *name, sqlite3_file *file, int
   return SQLITE_OK;
 }
 
-/* Its name; NULL: the default one shall do. Any thread. */
 const char *replic__wal_vfs(void) {
   if (sqlite3_initialize() != SQLITE_OK) return NULL;
   sqlite3_mutex *mutex = sqlite3_mutex_alloc(SQLITE_MUTEX_STATIC_APP1);
