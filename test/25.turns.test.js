@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { setImmediate as turn } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { openReplica, startProcess, tempDir } from './helpers.js'
+import { linkHeld, openReplica, startProcess, synced, tempDir } from './helpers.js'
 
 const THREADS = Number(process.env.UV_THREADPOOL_SIZE ?? 4)
 // Another program, until its input ends.
@@ -58,6 +58,20 @@ describe('calls that no other thread is needed for', () => {
     expect(await db.upsert('note', { id: 1, text: 'a' })).toBe('7.1')
     expect(await Promise.all([2, 3].map((id) => db.upsert('note', { id })))).toEqual(['7.2', '7.3'])
     expect(db.getSync('SELECT count(*) AS n FROM note')).toEqual({ n: 3 })
+    await release()
+  })
+
+  it('what a linked peer has written, and its acknowledgement', async () => {
+    const [db, other] = [await openReplica(NORMAL), await openReplica({ ...NORMAL, peerId: 8 })]
+    await linkHeld(db, other)
+    await Promise.all([db, other].map((one) => one.upsert('note', { id: one === db ? 10 : 11 })))
+    await synced(db, other)
+    // Each runs alone, after what has come: so what follows the link and the writes is over.
+    for (let i = 0; i < 10; i++) await Promise.all([db.explain('note'), other.explain('note')])
+    const release = await occupyThePool()
+    expect(await db.upsert('note', { id: 1, text: 'a' })).toBe('7.2')
+    expect(await seen(other.waitFor('7.2', 60_000))).toBe('settled')
+    expect(other.getSync('SELECT text FROM note WHERE id = 1')).toEqual({ text: 'a' })
     await release()
   })
 
