@@ -546,7 +546,8 @@ export class Replica extends EventEmitter {
 
   // ---- what a batch of the core leaves ----
 
-  #onBatch({ vector, sends, events, links, pending, tables, frameBytes }) {
+  #onBatch({ vector, sends, events, links, pending, tables, frameBytes, unsettled }) {
+    if (unsettled) this.#soon()
     if (vector) this.#advance(vector)
     if (!sends) return // a query has seen the commit of a batch that has not finished yet
     if (tables) this.#setTables(tables)
@@ -609,7 +610,7 @@ export class Replica extends EventEmitter {
   // What listeners do then is not the doing of whoever made the first call.
   #turn = AsyncResource.bind(() => {
     this.#turnComes = false
-    this.#native.turn()
+    if (this.#native.turn()) this.#soon()
   }, 'replic-sqlite')
 
   // As #call() does, and with as few promises as can be.

@@ -57,25 +57,30 @@ const TEXT = 4
 
 const FEW = 32 // values: fewer are not worth packing
 const LONG = 4096 // characters: a longer text is not worth copying once more
-const MOST = 16 * 1024 * 1024 // characters in one text
+const PIECE = 16 * 1024 // characters: a longer one gets memory of its own from the system each time
 
 /**
  * Values as the addon takes them: as they are, or packed where they are many, since each one that it has to ask
- * for costs a crossing. Texts go as one, a NUL behind each so that no two halves of a pair meet.
+ * for costs a crossing. Texts go many in one, a NUL behind each so that no two halves of a pair meet.
  */
 export function pack(values) {
   if (values.length < FEW) return values
   const kinds = new Uint8Array(values.length)
   const numbers = new Float64Array(values.length)
   const listed = []
+  const texts = []
   let text = ''
   for (let i = 0; i < values.length; i++) {
     const value = values[i]
-    if (typeof value === 'string' && value.length < LONG && text.length < MOST) {
+    if (typeof value === 'string' && value.length < LONG) {
       kinds[i] = TEXT
       numbers[i] = value.length
       text += value
       text += '\0'
+      if (text.length >= PIECE) {
+        texts.push(text)
+        text = ''
+      }
     } else if (typeof value === 'number') {
       kinds[i] = NUMBER
       numbers[i] = value
@@ -86,7 +91,8 @@ export function pack(values) {
       listed.push(value)
     }
   }
-  return { kinds, numbers, text, listed }
+  if (text) texts.push(text)
+  return { kinds, numbers, texts, listed }
 }
 
 export const FIRST_VALUE = 2 // of what the addon gives as rows: [columns, done, value, ...]

@@ -54,17 +54,18 @@ const values = [
 
 const plain = (value) => (value instanceof Uint8Array ? new Uint8Array(value) : value)
 
-// So many the addon takes packed: the texts of all rows as one, in which each has to be found again.
+// So many the addon takes packed: many texts as one, of 16,384 characters, in which each has to be found again.
 describe('many rows in one call', () => {
   const long = '🙂'.repeat(5000)
   const wide = ['', 'a\uD83D', '\uDE42b', '🙂', 'é', '\0\0', 'a\0b', '漢字', long, 'z'.repeat(4095)]
-  const texts = [...wide, ...wide, ...wide, ...wide]
+  const texts = Array.from({ length: 12 }, () => wide).flat()
   const rowsOf = (list, first) => list.map((v, i) => ({ id: first + i, v }))
 
   it.each([
     ['of every kind', values.map(([, written]) => written)],
     ['of ASCII alone', Array.from({ length: 100 }, (_, i) => `text ${i}`)],
     ['of all widths', texts],
+    ['which fill what is packed as one', Array(33).fill('z'.repeat(4095))],
   ])('%s: as if they came one by one', async (_, list) => {
     const db = await openReplica({ ddl: column(['v']) })
     await db.upsert('t', rowsOf(list, 1))
@@ -86,7 +87,11 @@ describe('many rows in one call', () => {
       [{}, 'REPLIC_USAGE'],
       [2n ** 63n, 'REPLIC_OUT_OF_RANGE'],
     ]) {
-      await rejects(db.upsert('t', rowsOf([...texts, wrong, 'after it'], 1)), code, 't.v in row 40')
+      await rejects(
+        db.upsert('t', rowsOf([...texts, wrong, 'after it'], 1)),
+        code,
+        't.v in row 120',
+      )
     }
     expect(await db.all('SELECT * FROM t')).toEqual([])
   })

@@ -118,6 +118,41 @@ describe('calls that no other thread is needed for', () => {
     expect(turns).toBeGreaterThanOrEqual(99)
   })
 
+  it('many calls at once, too: what is done when each has ended', async () => {
+    const db = await openReplica(NORMAL)
+    let [ended, most] = [0, 0]
+    let counting = true
+    const count = () => {
+      most = Math.max(most, ended)
+      ended = 0
+      if (counting) setImmediate(count)
+    }
+    setImmediate(count)
+    const calls = Array.from({ length: 2000 }, (_, id) => db.upsert('note', { id }))
+    const sequences = []
+    for (const call of calls)
+      call.then((token) => {
+        ended++
+        sequences.push(Number(token.split('.')[1]))
+      })
+    await Promise.all(calls)
+    counting = false
+    expect(most).toBeGreaterThan(0)
+    expect(most).toBeLessThanOrEqual(256)
+    expect(sequences).toEqual(Array.from({ length: 2000 }, (_, i) => i + 1))
+  })
+
+  it('close() ends all of them first', async () => {
+    const db = await openReplica(NORMAL)
+    const ended = []
+    const calls = Array.from({ length: 1000 }, (_, id) =>
+      db.upsert('note', { id }).then(() => ended.push(id)),
+    )
+    await db.close()
+    expect(ended).toHaveLength(1000)
+    await Promise.all(calls)
+  })
+
   it('who cannot have the write lock waits on another thread', async () => {
     const path = join(tempDir(), 'a.db')
     const db = await openReplica({ ...NORMAL, path })

@@ -12,14 +12,20 @@
  * commit to other connections, which is after its last write and its sync, all of it is in the
  * file, and no failure is told late. What is in the buffer belongs to an open transaction, so
  * nobody else reads it; it goes into the file before this connection reads, syncs, measures or cuts
- * that. */
+ * that.
+ *
+ * And where each commit is synced, a small one that makes the file longer makes it longer by some
+ * more, with zeros: a sync that has to note another size of the file takes half as long again.
+ * Behind the last commit there is nothing that anybody reads, and zeros are no frame of a WAL, as
+ * its salts are not. */
 #include <string.h>
 
 #include "core.h"
 
 #define VFS_NAME "replic"
 
-enum { HEADER = 24, ENDS_COMMIT = 4, BUFFER = 64 * 1024 };
+enum { HEADER = 24, ENDS_COMMIT = 4, BUFFER = 64 * 1024, SPARE = 4 * BUFFER };
+enum { ALWAYS = 2 }; /* without FULL it is synced when it begins anew, and then not for long */
 
 typedef struct wal_file {
   sqlite3_file base;
@@ -27,7 +33,11 @@ typedef struct wal_file {
   uint8_t *buffer;     /* BUFFER bytes; NULL: everything goes through */
   sqlite3_int64 at;    /* where in the file its first byte belongs */
   int n;
-  int through; /* a commit ends */
+  int through;         /* a commit ends */
+  int is_synced;       /* the one before, before this one began */
+  int synced;          /* so many in a row, up to ALWAYS */
+  sqlite3_int64 since; /* bytes written since the one before */
+  sqlite3_int64 size;  /* of the file, at least */
 } wal_file;
 
 static wal_file *wal_of(sqlite3_file *file) {
@@ -41,10 +51,18 @@ static int flush(wal_file *f) {
   return n ? f->inner->pMethods->xWrite(f->inner, f->buffer, n, f->at) : SQLITE_OK;
 }
 
-/* SQLite writes pages of an open transaction again in their place, so what lies within the buffer
- * changes nothing of what is behind it. */
-static int wal_write(sqlite3_file *file, const void *bytes, int n, sqlite3_int64 at) {
-  wal_file *f = wal_of(file);
+/* Behind the commit that ends at `end`. What fails here is left to the writes to come. */
+static void grow(wal_file *f, sqlite3_int64 end) {
+  static const uint8_t ZEROS[BUFFER];
+  if (f->inner->pMethods->xFileSize(f->inner, &f->size) != SQLITE_OK || f->size > end) return;
+  f->size = end;
+  for (int rc = SQLITE_OK; rc == SQLITE_OK && f->size < end + SPARE;) {
+    rc = f->inner->pMethods->xWrite(f->inner, ZEROS, BUFFER, f->size);
+    if (rc == SQLITE_OK) f->size += BUFFER;
+  }
+}
+
+static int write_buffered(wal_file *f, const void *bytes, int n, sqlite3_int64 at) {
   static const uint8_t GOES_ON[4];
   if (n == HEADER)
     f->through = memcmp((const uint8_t *)bytes + ENDS_COMMIT, GOES_ON, sizeof GOES_ON) != 0;
@@ -61,6 +79,18 @@ static int wal_write(sqlite3_file *file, const void *bytes, int n, sqlite3_int64
   memcpy(f->buffer + from, bytes, (size_t)n);
   if (f->n < from + n) f->n = from + n;
   return f->through ? flush(f) : SQLITE_OK;
+}
+
+static int wal_write(sqlite3_file *file, const void *bytes, int n, sqlite3_int64 at) {
+  wal_file *f = wal_of(file);
+  int rc = write_buffered(f, bytes, n, at);
+  f->since += n;
+  if (rc != SQLITE_OK || !f->buffer || !f->through || n == HEADER) return rc;
+  f->synced = !f->is_synced ? 0 : f->synced < ALWAYS ? f->synced + 1 : ALWAYS;
+  if (f->synced == ALWAYS && f->since <= BUFFER && at + n > f->size) grow(f, at + n);
+  f->is_synced = 0;
+  f->since = 0;
+  return SQLITE_OK;
 }
 
 static int wal_close(sqlite3_file *file) {
@@ -80,12 +110,14 @@ static int wal_read(sqlite3_file *file, void *out, int n, sqlite3_int64 at) {
 static int wal_truncate(sqlite3_file *file, sqlite3_int64 size) {
   wal_file *f = wal_of(file);
   int rc = flush(f);
+  f->size = 0;
   return rc == SQLITE_OK ? f->inner->pMethods->xTruncate(f->inner, size) : rc;
 }
 
 static int wal_sync(sqlite3_file *file, int flags) {
   wal_file *f = wal_of(file);
   int rc = flush(f);
+  f->is_synced = 1;
   return rc == SQLITE_OK ? f->inner->pMethods->xSync(f->inner, flags) : rc;
 }
 

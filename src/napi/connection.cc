@@ -317,6 +317,5 @@ Napi::Value Connection::tick(const Napi::CallbackInfo &info) {
 
 // In a turn of the event loop of its own, after those of the calls above that have been made.
 Napi::Value Connection::turn(const Napi::CallbackInfo &info) {
-  state_->turn();
-  return info.Env().Undefined();
+  return Napi::Boolean::New(info.Env(), state_->turn());
 }

@@ -9,6 +9,7 @@
 // share their batch, and shall not wait for all that a fast peer has sent.
 static const size_t BATCH_CALLS = 512, BATCH_BYTES = 8 << 20, BATCH_FRAME_BYTES = 256 << 10;
 // What the main thread runs itself: a tenth of a millisecond or so.
+static const size_t SETTLED_AT_ONCE = 128; // promises in a turn of the event loop
 static const size_t LITTLE_CALLS = 4, LITTLE_BYTES = 4 << 10;
 static const auto INTERRUPT_AGAIN = std::chrono::milliseconds(20);
 
@@ -195,11 +196,12 @@ void Batch::finish(napi_env env) {
   state->pump();
   while (WriteJob *job = jobs.pop()) {
     job->done(*state);
-    if (!settle(env, job)) state->die();
+    state->over.push(job);
   }
-  if (state->on_batch && report.worth_telling()) {
+  state->settle_some();
+  if (state->on_batch && (report.worth_telling() || state->over.first())) {
     Napi::HandleScope scope(env);
-    state->tell(report.to_js(env, state->frames.bytes()));
+    state->tell(report.to_js(env, state->frames.bytes(), state->over.first()));
   }
   spent = state->spent;
   state->spent = this;
@@ -366,7 +368,19 @@ bool State::is_little() const {
   return is_light(writes, most) && is_light(frames, most);
 }
 
-void State::turn() {
+void State::settle_some() {
+  bool all = phase == Phase::closed || !limits.calls_turn;
+  for (size_t n = 0; over.first() && (all || n < SETTLED_AT_ONCE); n++)
+    if (!settle(env, over.pop())) die();
+}
+
+bool State::turn() {
+  settle_some();
+  start_turn();
+  return over.first();
+}
+
+void State::start_turn() {
   if (dying || batch) return; // its end starts what waits
   bool here = is_little() && replic_is_calm(core) && !checkpoints.has_rest();
   Batch *next = here ? next_batch() : nullptr;
@@ -442,6 +456,7 @@ void State::dispose() {
   writes.clear();
   frames.clear();
   steps.clear();
+  over.clear();
   reads.discard();
   checkpoints.discard(*this);
   close_core();

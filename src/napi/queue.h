@@ -13,8 +13,9 @@
 // at once, but when lib says that this turn of the event loop has made its calls: turn().
 //
 // At most one Batch is under way. Its finish() starts the next one before it settles anything, so
-// that the disk works while JavaScript does. Reads go the same way, over a few connections of their
-// own: reader.h. So do checkpoints: checkpoints.h.
+// that the disk works while JavaScript does. It settles some promises, and each turn() some more:
+// what the application does then shall not keep the event loop. Reads go the same way, over a few
+// connections of their own: reader.h. So do checkpoints: checkpoints.h.
 //
 // Nothing is locked on these ways: a Batch and its jobs belong to one thread at a time. The mutex
 // is for the one who may come in between, the end of the environment: teardown() waits until no
@@ -149,6 +150,7 @@ struct State {
   JobList<WriteJob> frames; // what links bring: received frames, their coming and going, heartbeats
   JobList<WriteJob> steps;  // calls of the migration under way
   bool migrating = false;   // from the start of its first job to the end of its last: step_jobs.h
+  JobList<WriteJob> over;   // their promises are to be settled, in this order
   Batch *batch = nullptr;   // under way
   Batch *spent = nullptr;   // finished, their outboxes not freed yet
   bool tick_waits = false;
@@ -172,7 +174,10 @@ struct State {
   // The same for what has no promise and is never refused.
   void push(WriteJob *job);
   void pump(); // starts whatever can be started
-  void turn(); // starts what waited for the end of this turn of the event loop, or runs it here
+  // Starts what waited for the end of this turn of the event loop, or runs it here. True: call it
+  // once more after the next turn.
+  bool turn();
+  void settle_some(); // of `over`; all of it where turn() will not be called again
 
   // ---- the Work that runs; the main thread when none does
   replic *core = nullptr;  // set under the mutex
@@ -198,6 +203,7 @@ private:
   void dispose();
   void added(); // a call; starts it, unless it may wait for turn()
   bool is_little() const;
+  void start_turn();
   Batch *next_batch(); // nullptr: none can begin
   void start_batch();
   bool check_room(size_t calls, size_t bytes, size_t more, Failure &failure) const;

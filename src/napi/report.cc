@@ -353,7 +353,7 @@ static Napi::Object link_to_js(Napi::Env env, const replic_link_info &info) {
   return link;
 }
 
-Napi::Value Report::to_js(Napi::Env env, size_t frame_bytes) const {
+Napi::Value Report::to_js(Napi::Env env, size_t frame_bytes, bool unsettled) const {
   Napi::Object result = Napi::Object::New(env);
   Napi::Array events = Napi::Array::New(env), vector = Napi::Array::New(env);
   for (size_t i = 0; i < outbox_.n_events; i++) {
@@ -376,5 +376,6 @@ Napi::Value Report::to_js(Napi::Env env, size_t frame_bytes) const {
   if (pending_) result.Set("pending", pending_.to_js(env));
   if (tables_changed) result.Set("tables", tables_.to_js(env));
   result.Set("frameBytes", static_cast<double>(frame_bytes));
+  if (unsettled) result.Set("unsettled", true);
   return result;
 }

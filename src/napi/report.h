@@ -90,7 +90,8 @@ public:
 
   // ---- main thread
   bool worth_telling() const;
-  Napi::Value to_js(Napi::Env env, size_t frame_bytes) const;
+  // frame_bytes: received and waiting. unsettled: turn() is to be called, for promises that wait.
+  Napi::Value to_js(Napi::Env env, size_t frame_bytes, bool unsettled) const;
 
 private:
   void collect_links(replic *core);

@@ -201,10 +201,10 @@ Reading read_value(napi_env env, napi_value value, Arena &arena, replic_value *o
 // As in lib/rows.js.
 enum Kind : uint8_t { KIND_LISTED, KIND_UNSET, KIND_NULL, KIND_NUMBER, KIND_TEXT };
 
-bool ValueList::open(napi_env env, napi_value list, Arena &arena, Failure &failure) {
+bool ValueList::open(napi_env env, napi_value list) {
   bool is_array = false;
   napi_is_array(env, list, &is_array);
-  if (!is_array) return open_packed(env, list, arena, failure);
+  if (!is_array) return open_packed(env, list);
   list_ = list;
   return napi_get_array_length(env, list, &count_) == napi_ok;
 }
@@ -214,31 +214,26 @@ static bool not_packed(napi_env env) {
   return false;
 }
 
-// { kinds, numbers, text, listed }: a Uint8Array and a Float64Array with an entry per value, all
-// texts in one, a NUL behind each, and an Array of what is neither. What of numbers belongs to a
-// text is its length in units of UTF-16, which are bytes where all is ASCII.
-bool ValueList::open_packed(napi_env env, napi_value packed, Arena &arena, Failure &failure) {
-  napi_value kinds, numbers, text;
+// { kinds, numbers, texts, listed }: a Uint8Array and a Float64Array with an entry per value, an
+// Array of strings that have many texts each, a NUL behind each, and an Array of what is neither.
+// What of numbers belongs to a text is its length in units of UTF-16, which are bytes where all is
+// ASCII.
+bool ValueList::open_packed(napi_env env, napi_value packed) {
+  napi_value kinds, numbers;
   napi_typedarray_type type_of_kinds, type_of_numbers;
-  size_t n_kinds, n_numbers, units, len;
+  size_t n_kinds, n_numbers;
   void *data_of_kinds, *data_of_numbers;
   if (napi_get_named_property(env, packed, "kinds", &kinds) != napi_ok ||
       napi_get_named_property(env, packed, "numbers", &numbers) != napi_ok ||
-      napi_get_named_property(env, packed, "text", &text) != napi_ok ||
+      napi_get_named_property(env, packed, "texts", &texts_) != napi_ok ||
       napi_get_named_property(env, packed, "listed", &list_) != napi_ok ||
       napi_get_typedarray_info(env, kinds, &type_of_kinds, &n_kinds, &data_of_kinds, nullptr,
                                nullptr) != napi_ok ||
       napi_get_typedarray_info(env, numbers, &type_of_numbers, &n_numbers, &data_of_numbers,
                                nullptr, nullptr) != napi_ok ||
       type_of_kinds != napi_uint8_array || type_of_numbers != napi_float64_array ||
-      n_kinds != n_numbers || n_kinds > UINT32_MAX ||
-      napi_get_value_string_utf16(env, text, nullptr, 0, &units) != napi_ok)
+      n_kinds != n_numbers || n_kinds > UINT32_MAX)
     return not_packed(env);
-  const size_t beyond = 8; // what Arena::string() wants to see free behind a text
-  text_ = arena.reserve(units + beyond) ? arena.string(env, text, &len) : nullptr;
-  if (!text_) return failure.set_no_memory();
-  text_end_ = text_ + len;
-  is_ascii_ = len == units;
   count_ = static_cast<uint32_t>(n_kinds);
   kinds_ = static_cast<const uint8_t *>(data_of_kinds);
   numbers_ = static_cast<const double *>(data_of_numbers);
@@ -257,7 +252,25 @@ static const char *skip_units(const char *at, const char *end, size_t units) {
   return at;
 }
 
-Reading ValueList::next_text(double number, replic_value *out) {
+Reading ValueList::next_texts(napi_env env, Arena &arena) {
+  napi_value texts;
+  size_t units, len;
+  const size_t beyond = 8; // what Arena::string() wants to see free behind a text
+  if (napi_get_element(env, texts_, n_texts_++, &texts) != napi_ok ||
+      napi_get_value_string_utf16(env, texts, nullptr, 0, &units) != napi_ok)
+    return Reading::wrong_type;
+  text_ = arena.reserve(units + beyond) ? arena.string(env, texts, &len) : nullptr;
+  if (!text_) return Reading::no_memory;
+  text_end_ = text_ + len;
+  is_ascii_ = len == units;
+  return Reading::ok;
+}
+
+Reading ValueList::next_text(napi_env env, Arena &arena, double number, replic_value *out) {
+  if (text_ == text_end_) {
+    Reading reading = next_texts(env, arena);
+    if (reading != Reading::ok) return reading;
+  }
   size_t left = static_cast<size_t>(text_end_ - text_);
   if (!(number >= 0 && number < static_cast<double>(left))) return Reading::wrong_type;
   size_t units = static_cast<size_t>(number);
@@ -277,7 +290,7 @@ Reading ValueList::next(napi_env env, Arena &arena, replic_value *out, napi_valu
   case KIND_UNSET: out->type = REPLIC_UNSET; return Reading::ok;
   case KIND_NULL: out->type = REPLIC_NULL; return Reading::ok;
   case KIND_NUMBER: read_number(numbers_[at], out); return Reading::ok;
-  case KIND_TEXT: *value = list_; return next_text(numbers_[at], out);
+  case KIND_TEXT: *value = list_; return next_text(env, arena, numbers_[at], out);
   default: break;
   }
   if (napi_get_element(env, list_, listed_++, value) != napi_ok) {

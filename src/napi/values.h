@@ -51,20 +51,24 @@ Reading read_value(napi_env env, napi_value value, Arena &arena, replic_value *o
 // third of the time, since each crossing into the engine costs as much as a value.
 class ValueList {
 public:
-  // False: an exception is pending, or `failure` is set. `arena` outlives what is read.
-  bool open(napi_env env, napi_value list, Arena &arena, Failure &failure);
+  // False: an exception is pending.
+  bool open(napi_env env, napi_value list);
   uint32_t count() const {
     return count_;
   }
-  // The next one, as read_value reads it; `*value` is it where it is not ok.
+  // The next one, as read_value reads it, into the same `arena` each time, which outlives what is
+  // read; `*value` is it where it is not ok.
   Reading next(napi_env env, Arena &arena, replic_value *out, napi_value *value);
 
 private:
-  bool open_packed(napi_env env, napi_value packed, Arena &arena, Failure &failure);
-  Reading next_text(double units, replic_value *out);
+  bool open_packed(napi_env env, napi_value packed);
+  Reading next_texts(napi_env env, Arena &arena);
+  Reading next_text(napi_env env, Arena &arena, double units, replic_value *out);
   napi_value list_ = nullptr;       // of all, or of those that are not packed
   uint32_t count_ = 0, listed_ = 0; // taken from it
   uint32_t at_ = 0;
+  napi_value texts_ = nullptr;     // of the packed ones, many in one
+  uint32_t n_texts_ = 0;           // taken from it
   const uint8_t *kinds_ = nullptr; // nullptr: nothing is packed
   const double *numbers_ = nullptr;
   const char *text_ = nullptr, *text_end_ = nullptr;

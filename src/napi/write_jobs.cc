@@ -136,7 +136,7 @@ bool ChangeJob::split_columns(napi_env env, napi_value columns, replic_change *c
 
 bool ChangeJob::read_rows(napi_env env, napi_value list, replic_change *change) {
   ValueList values;
-  if (!values.open(env, list, arena, failure)) return false;
+  if (!values.open(env, list)) return false;
   uint32_t count = values.count(), n_columns = static_cast<uint32_t>(change->n_columns);
   if (count % n_columns) return throw_type_error(env, "a change must have whole rows");
   replic_value *out = arena.array<replic_value>(count);

@@ -135,10 +135,71 @@ static void a_commit_is_two_writes(void) {
   sqlite3_close(writer);
 }
 
+/* How often the disk got larger, with as many commits of a row. */
+static int growths(sqlite3 *writer, int commits, int bytes) {
+  int count = 0;
+  for (int i = 0; i < commits; i++) {
+    int64_t before = memvfs_size(1);
+    sql_exec(writer, test_format("REPLACE INTO t VALUES(1, zeroblob(%d))", bytes));
+    count += memvfs_size(1) > before;
+    check_copy(sql_dump(writer, CONTENT));
+  }
+  return count;
+}
+
+static void synced_commits_find_room(void) {
+  sqlite3 *writer = open_writer(2);
+  sql_exec(writer, "PRAGMA wal_autocheckpoint = 0");
+  growths(writer, 3, 100); /* before the first syncs, and after */
+  CHECK_INT(growths(writer, 50, 100), 0);
+  int64_t before = memvfs_size(1);
+  CHECK_INT(growths(writer, 1000, 100), 2); /* of at most three pages each */
+  CHECK(memvfs_size(1) - before < 1024 * 1024);
+  sql_exec(writer, "PRAGMA wal_checkpoint(TRUNCATE)");
+  CHECK(memvfs_size(1) < 100 * 1024);
+  CHECK(growths(writer, 100, 100) < 3);
+  sqlite3_close(writer);
+}
+
+/* What a large commit makes longer is about as long as itself. */
+static void no_room_for_large_commits_and_unsynced_ones(void) {
+  sqlite3 *writer = open_writer(2);
+  sql_exec(writer, "PRAGMA wal_autocheckpoint = 0");
+  int64_t before = memvfs_size(1);
+  growths(writer, 1, 100 * 1024);
+  CHECK(memvfs_size(1) - before < 150 * 1024);
+  sqlite3_close(writer);
+  writer = open_writer(1);
+  sql_exec(writer, "PRAGMA wal_autocheckpoint = 0");
+  CHECK_INT(growths(writer, 50, 100), 50);
+  sqlite3_close(writer);
+}
+
+static void room_that_cannot_be_had_is_no_failure(void) {
+  int64_t failures = 0;
+  for (int64_t n = 1;; n++) {
+    sqlite3 *writer = open_writer(2);
+    memvfs_arm(1, n, false);
+    int rc = sqlite3_exec(writer, "REPLACE INTO t VALUES(1, 'new')", NULL, NULL, NULL);
+    bool has_failed = memvfs_has_failed(1);
+    memvfs_arm(1, 0, false);
+    failures += has_failed && rc == SQLITE_OK;
+    if (rc == SQLITE_OK) CHECK_TEXT(sql_text(writer, "SELECT v FROM t"), "new");
+    growths(writer, 20, 100);
+    sqlite3_close(writer);
+    test_release();
+    if (!has_failed) break;
+  }
+  CHECK_INT(failures, 4);
+}
+
 int main(int argc, char **argv) {
   static const test TESTS[] = {TEST(others_see_what_was_committed),
                                TEST(a_write_that_fails_undoes_the_transaction),
-                               TEST(a_commit_is_two_writes)};
+                               TEST(a_commit_is_two_writes),
+                               TEST(synced_commits_find_room),
+                               TEST(no_room_for_large_commits_and_unsynced_ones),
+                               TEST(room_that_cannot_be_had_is_no_failure)};
   memvfs_install();
   return run_tests(argc, argv, TESTS, COUNT(TESTS));
 }
