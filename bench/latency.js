@@ -1,6 +1,6 @@
 // From the call of upsert() until another process sees the row by SELECT, over TCP on this machine; against half a
-// round trip of as many bytes between two processes that do nothing else. Both processes read the same monotonic
-// clock. Microseconds.
+// round trip of as many bytes between two processes that do nothing else, as many a second (both have to be woken then,
+// with caches that are cold) or one after another. Both processes read the same monotonic clock. Microseconds.
 // What lies between is two transactions, each of which is made by a thread of its own. So two more rows: to such a thread
 // and back with next to nothing to do there, and with a row to write. The latency cannot be less than half the round trip
 // and two of the former; half the round trip and two of the latter is what there is to expect.
@@ -18,7 +18,8 @@ import { openReplic } from './replic.js'
 const PEER = fileURLToPath(new URL('latency-peer.js', import.meta.url))
 const PINGS = 2000
 const HOPS = 1000
-const BARE = 'half a bare round trip'
+const BARE = 'half a bare round trip, as often'
+const IN_A_ROW = 'the same, one after another'
 
 const now = () => Number(process.hrtime.bigint() / 1000n)
 
@@ -75,7 +76,8 @@ const throughReplicas = (mode, perSecond, count) => () =>
     }),
   )
 
-async function bare() {
+/** `pauseMs`: before each; null: none. */
+const bare = (pauseMs, count) => async () => {
   const server = createServer().listen(0, '127.0.0.1')
   await once(server, 'listening')
   const connected = once(server, 'connection')
@@ -84,7 +86,8 @@ async function bare() {
     socket.setNoDelay(true)
     const bytes = Buffer.alloc(200)
     const halves = []
-    for (let i = 0; i < PINGS; i++) {
+    for (let i = 0; i < count; i++) {
+      if (pauseMs !== null) await delay(pauseMs)
       const began = now()
       socket.write(bytes)
       for (let got = 0; got < bytes.length; ) got += (await once(socket, 'data'))[0].length
@@ -112,13 +115,17 @@ const oneByOne = (mode, call) => () =>
     return percentiles(times)
   })
 
+// A timer of 0 is one of a millisecond.
+const pauseOf = (perSecond) => (perSecond > 1000 ? null : perSecond === 1000 ? 0 : 1000 / perSecond)
+
 const latency = (mode, perSecond, count, reach) => ({
   name: `latency-${perSecond}-${mode}`,
   title: `until another process sees a row, ${perSecond.toLocaleString('en-US')} a second, ${mode}`,
   unit: 'µs',
   sides: {
     'replic-sqlite': throughReplicas(mode, perSecond, count),
-    [BARE]: bare,
+    [BARE]: bare(pauseOf(perSecond), Math.min(count, PINGS)),
+    [IN_A_ROW]: bare(null, PINGS),
     "get('SELECT 1'), awaited": oneByOne(mode, (db) => db.get('SELECT 1')),
     'upsert of one row, awaited': oneByOne(mode, (db, row) => db.upsert('item', row)),
   },

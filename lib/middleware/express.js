@@ -33,14 +33,17 @@ function refuse(res, { status, headers, text }) {
 
 // Express gives each request and response a prototype of its own, and V8 then takes microseconds for every
 // property that is added to one: more than all the rest of a visit. So what belongs to a request of Express stands
-// in a map, and what looks it up in the prototypes that all of them have, express.request and express.response.
+// in the object of its headers, where nobody who copies or prints them sees it, and what looks it up in the prototypes
+// that all of them have, express.request and express.response. (A WeakMap costs more than both: each time V8 collects
+// its young objects.)
 
 const READY = Symbol('readYourWrite') // of those prototypes: that it does so
-const heads = new WeakMap() // request -> Head; of several replicas that of the last
+const HEAD = Symbol('readYourWrite') // of headers: the Head of the request; of several replicas that of the last
+const headOf = (req) => req?.headers[HEAD]
 
 function noted(req, header, visit) {
-  const head = new Head(header, visit, heads.get(req))
-  heads.set(req, head)
+  const head = new Head(header, visit, headOf(req))
+  Object.defineProperty(req.headers, HEAD, { value: head, configurable: true })
   return head
 }
 
@@ -66,7 +69,7 @@ function prepareRequests(request) {
   request[READY] = true
   Object.defineProperty(request, 'replic', {
     get() {
-      return heads.get(this)?.visit.state
+      return headOf(this)?.visit.state
     },
     set(value) {
       const own = { value, writable: true, enumerable: true, configurable: true }
@@ -81,7 +84,7 @@ function prepareResponses(response) {
   response[READY] = true
   const own = Object.hasOwn(response, 'writeHead') ? response.writeHead : null
   response.writeHead = function (...args) {
-    for (let head = heads.get(this.req); head; head = head.before) head.add(this, args)
+    for (let head = headOf(this.req); head; head = head.before) head.add(this, args)
     return (own ?? ServerResponse.prototype.writeHead).apply(this, args)
   }
 }

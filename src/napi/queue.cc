@@ -4,12 +4,12 @@
 
 #include <sqlite3.h>
 
-// A batch ends with the call that reaches one of these: more calls would save little, and settling
-// their promises would keep the event loop. Received frames have a bound of their own: local writes
-// share their batch, and shall not wait for all that a fast peer has sent.
+// A batch ends with the call that reaches one of these: more calls would save little. Received
+// frames have a bound of their own: local writes share their batch, and shall not wait for all that
+// a fast peer has sent.
 static const size_t BATCH_CALLS = 512, BATCH_BYTES = 8 << 20, BATCH_FRAME_BYTES = 256 << 10;
-// What the main thread runs itself: a tenth of a millisecond or so.
 static const size_t SETTLED_AT_ONCE = 128; // promises in a turn of the event loop
+// What the main thread runs itself: a tenth of a millisecond or so.
 static const size_t LITTLE_CALLS = 4, LITTLE_BYTES = 4 << 10;
 static const auto INTERRUPT_AGAIN = std::chrono::milliseconds(20);
 
