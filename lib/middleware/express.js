@@ -9,20 +9,20 @@ export function readYourWrite(db, header, options) {
   const given = typeof options === 'number' ? { timeoutMs: options } : options
   const named = header === undefined ? given : { ...given, header }
   const visits = new Visits('readYourWrite', db, named)
+  const go = (visit, head, res, next) => {
+    if (visit.refusal) return refuse(res, visit.refusal)
+    if (head) head.begin()
+    else new Head(visits.header, visit).hook(res)
+    visit.run(next)
+  }
   return (req, res, next) => {
     const { headers } = req
     const visit = visits.begin(visits.header && headers[visits.header], headers.cookie)
-    const head = isOfExpress(req, res) ? noted(req, visits.header, visit) : null
+    const head = isOfExpress(req, res) ? noted(headers, visits.header, visit) : null
     if (!head) req.replic = visit.state
-    const go = () => {
-      if (visit.refusal) return refuse(res, visit.refusal)
-      if (head) head.begin()
-      else new Head(visits.header, visit).hook(res)
-      visit.run(next)
-    }
-    const waiting = visit.enter(() => signalOf(res))
-    if (waiting) waiting.then((isThere) => isThere && go()).catch(next)
-    else go()
+    const waiting = visit.enter(signalOf, res)
+    if (!waiting) return go(visit, head, res, next)
+    waiting.then((isThere) => isThere && go(visit, head, res, next)).catch(next)
   }
 }
 
@@ -41,9 +41,9 @@ const READY = Symbol('readYourWrite') // of those prototypes: that it does so
 const HEAD = Symbol('readYourWrite') // of headers: the Head of the request; of several replicas that of the last
 const headOf = (req) => req?.headers[HEAD]
 
-function noted(req, header, visit) {
-  const head = new Head(header, visit, headOf(req))
-  Object.defineProperty(req.headers, HEAD, { value: head, configurable: true })
+function noted(headers, header, visit) {
+  const head = new Head(header, visit, headers[HEAD])
+  Object.defineProperty(headers, HEAD, { value: head, configurable: true })
   return head
 }
 

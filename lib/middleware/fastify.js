@@ -20,7 +20,7 @@ export async function readYourWrite(app, { db, ...options }) {
       new Head(visits.header, visit).hook(reply.raw)
       visit.run(done)
     }
-    const waiting = visit.enter(() => signalOf(reply.raw))
+    const waiting = visit.enter(signalOf, reply.raw)
     if (waiting) waiting.then((isThere) => (isThere ? go() : reply.hijack())).catch(done)
     else go()
   })

@@ -6,6 +6,8 @@ import { Visits } from './visit.js'
 
 const ON_ERROR = { defaults: { onError: answerError }, checks: { onError: callback } }
 
+const signalOf = ({ signal }) => signal
+
 /** The handler with the token around it; see types/fetch.d.ts. */
 export function readYourWrite(db, handler, options) {
   if (typeof handler !== 'function') {
@@ -16,7 +18,7 @@ export function readYourWrite(db, handler, options) {
     const { headers } = request
     const visit = visits.begin(visits.header && headers.get(visits.header), headers.get('cookie'))
     request.replic = visit.state
-    await visit.enter(() => request.signal) // who has gone away gets an answer as well: it costs nothing
+    await visit.enter(signalOf, request) // who has gone away gets an answer as well: it costs nothing
     if (visit.refusal) return refuse(visit.refusal)
     let response
     try {

@@ -81,12 +81,12 @@ class Visit {
 
   /**
    * null: there is nothing to wait for. Else a promise of whether somebody still waits for the answer, which
-   * never rejects: `signal()` makes the signal of the one that goes away.
+   * never rejects: `signalOf(of)` gives the signal of the one that goes away.
    */
-  enter(signal) {
+  enter(signalOf, of) {
     if (this.#seen === null) return null
     const lacking = this.#visits.progress.lacks(this.#seen)
-    return lacking.length === 0 ? null : this.#wait(lacking, signal())
+    return lacking.length === 0 ? null : this.#wait(lacking, signalOf(of))
   }
 
   async #wait(lacking, signal) {
