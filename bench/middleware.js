@@ -3,11 +3,11 @@
 // header: the least that anything can cost there.
 //
 // Counted is the processor time that the serving process takes for a request, in two ways. `autocannon`: with everything,
-// over HTTP. There one process has the servers of all kinds: two processes with the same server differ by more than what
-// is looked for (how their memory lies, what was compiled when). `direct`: without a network, in a process for each kind,
-// so that what one does to the framework's objects is not paid by the others, in many short rounds. Whatever else the
-// machine does can only add to it: so of the rounds the tenth that was least disturbed counts, and beside it stand the
-// medians. `more` is microseconds above the bare route, `of bare` the quotient.
+// over HTTP. `direct`: the same requests handed to the framework without a network. Each kind has processes of its own, so
+// that what one does to the framework's objects is not paid by the others, and several of them, since two processes with the
+// same server differ (how their memory lies, what was compiled when). Whatever else the machine does can only add to it: so
+// of the rounds of a process the tenth that was least disturbed counts, and of the processes the median. `of bare` is the
+// quotient to that of the bare route, and beside it that of each process.
 //   npm run bench:middleware [-- rounds [framework]]
 
 import { fork } from 'node:child_process'
@@ -36,6 +36,7 @@ const CONNECTIONS = 32
 const REQUESTS = 1000 // of a round of autocannon
 const DIRECT_REQUESTS = 200
 const DIRECT_ROUNDS = 2 // to one of autocannon
+const PROCESSES = 5 // of each kind
 const WARM = 5000
 
 const bare = {}
@@ -124,12 +125,11 @@ const cpuMicroseconds = () => {
   return user + system
 }
 
-/** Serves `kinds`, until the parent is gone. */
-async function serve(framework, kinds) {
-  const served = {}
+/** Serves a kind, until the parent is gone. */
+async function serve(framework, kind) {
   const socket = new Writable({ write: (_bytes, _encoding, done) => done() })
   socket.setTimeout = () => {}
-  const start = async ([kind, ...others], path) => {
+  await withFile(async (path) => {
     const { tokenSecret, ...given } = KINDS[framework][kind]
     const db = await Replica.open(path, { peerId: 1, tokenSecret })
     await db.migrate([{ up: DDL }])
@@ -139,28 +139,18 @@ async function serve(framework, kinds) {
       Array.from({ length: 100 }, (_, id) => ({ id, text })),
     )
     const server = await FRAMEWORKS[framework](db, given)
-    served[kind] = { server, port: server.address().port, token: db.token() }
-    if (others.length) await withFile((next) => start(others, next))
-    else await answerParent()
-    await db.close()
-  }
-  const answerParent = async () => {
-    process.on('message', async ({ kind, direct, url }) => {
+    process.on('message', async ({ direct, url }) => {
       const began = cpuMicroseconds()
       for (let i = 0; i < direct; i++) {
-        await answer(served[kind].server, socket, url, served[kind].token)
+        await answer(server, socket, url, db.token())
         if (i % 50 === 0) await new Promise(setImmediate)
       }
       process.send(direct ? cpuMicroseconds() - began : began)
     })
-    process.send(
-      Object.fromEntries(
-        Object.entries(served).map(([kind, { port, token }]) => [kind, { port, token }]),
-      ),
-    )
+    process.send({ port: server.address().port, token: db.token() })
     await once(process, 'disconnect')
-  }
-  await withFile((path) => start(kinds, path))
+    await db.close()
+  })
   process.exit()
 }
 
@@ -170,12 +160,10 @@ async function asked(child, message) {
 }
 
 /** Microseconds of processor time per request. */
-const direct = async ({ child }, kind, url, count) =>
-  (await asked(child, { kind, direct: count, url })) / count
+const direct = async ({ child }, url, count) => (await asked(child, { direct: count, url })) / count
 
 /** The same, with network and all. */
-async function load({ child, served }, kind, path, amount) {
-  const { port, token } = served[kind]
+async function load({ child, port, token }, path, amount) {
   const before = await asked(child, {})
   const { non2xx, errors, requests } = await autocannon({
     url: `http://127.0.0.1:${port}${path}`,
@@ -190,64 +178,66 @@ async function load({ child, served }, kind, path, amount) {
 
 const least = (list) => [...list].sort((x, y) => x - y)[Math.floor(list.length / 10)]
 
-async function start(framework, kinds) {
-  const child = fork(fileURLToPath(import.meta.url), ['serve', framework, ...kinds])
-  const [served] = await once(child, 'message')
-  return { child, served }
+async function start(framework, kind) {
+  const child = fork(fileURLToPath(import.meta.url), ['serve', framework, kind])
+  const [{ port, token }] = await once(child, 'message')
+  return { kind, child, port, token }
 }
 
-/** `figure(kind)` of all kinds, `times`, each time beginning with another one: kind -> figures. */
-async function inTurns(kinds, times, figure) {
-  const figures = Object.fromEntries(kinds.map((kind) => [kind, []]))
+/** `figure(server)` of all servers, `times`, each time beginning with another one: kind -> the least of each server. */
+async function inTurns(servers, times, figure) {
+  const figures = new Map(servers.map((server) => [server, []]))
   for (let round = 0; round < times; round++) {
-    for (let i = 0; i < kinds.length; i++) {
-      const kind = kinds[(round + i) % kinds.length]
-      figures[kind].push(await figure(kind))
+    for (let i = 0; i < servers.length; i++) {
+      const server = servers[(round + i) % servers.length]
+      figures.get(server).push(await figure(server))
     }
   }
-  return figures
+  const byKind = {}
+  for (const [{ kind }, list] of figures) {
+    byKind[kind] ??= []
+    byKind[kind].push(least(list))
+  }
+  return byKind
 }
 
 async function measure(framework, rounds) {
   const kinds = Object.keys(KINDS[framework])
-  const together = await start(framework, kinds)
-  const apart = {}
-  for (const kind of kinds) apart[kind] = await start(framework, [kind])
+  const servers = []
+  for (let i = 0; i < PROCESSES; i++)
+    for (const kind of kinds) servers.push(await start(framework, kind))
   const rows = []
   for (const [title, path] of Object.entries(ROUTES)) {
-    const whole = (count) => (kind) => load(together, kind, path, count)
-    const part = (count) => (kind) => direct(apart[kind], kind, path, count)
-    await inTurns(kinds, 1, whole(WARM))
-    const overHttp = await inTurns(kinds, rounds, whole(REQUESTS))
+    const whole = (count) => (server) => load(server, path, count)
+    const part = (count) => (server) => direct(server, path, count)
+    await inTurns(servers, 1, whole(WARM))
+    const overHttp = await inTurns(servers, rounds, whole(REQUESTS))
     let without
     if (path === DIRECT) {
-      await inTurns(kinds, 1, part(WARM))
-      without = await inTurns(kinds, rounds * DIRECT_ROUNDS, part(DIRECT_REQUESTS))
+      await inTurns(servers, 1, part(WARM))
+      without = await inTurns(servers, rounds * DIRECT_ROUNDS, part(DIRECT_REQUESTS))
     }
+    const bareRoute = median(overHttp.bare)
     for (const kind of kinds) {
-      const cpu = overHttp[kind]
-      const ratios = cpu.map((each, i) => each / overHttp.bare[i]).sort((x, y) => x - y)
-      const quartiles = [ratios[ratios.length >> 2], ratios[(3 * ratios.length) >> 2]]
+      const ratios = overHttp[kind].map((cpu) => cpu / bareRoute).sort((x, y) => x - y)
       rows.push([
-        ...[`${framework}: ${title}`, kind, without ? least(without[kind]).toFixed(1) : ''],
-        without ? (least(without[kind]) - least(without.bare)).toFixed(1) : '',
-        ...[least(cpu).toFixed(0), (least(cpu) / least(overHttp.bare)).toFixed(3)],
-        ...[median(cpu).toFixed(0), (median(cpu) / median(overHttp.bare)).toFixed(3)],
-        quartiles.map((ratio) => ratio.toFixed(2)).join(' - '),
+        ...[`${framework}: ${title}`, kind, without ? median(without[kind]).toFixed(1) : ''],
+        without ? (median(without[kind]) - median(without.bare)).toFixed(1) : '',
+        ...[median(overHttp[kind]).toFixed(1), median(ratios).toFixed(3)],
+        ratios.map((ratio) => ratio.toFixed(2)).join(' '),
       ])
     }
   }
-  for (const { child } of [together, ...Object.values(apart)]) child.disconnect()
+  for (const { child } of servers) child.disconnect()
   return rows
 }
 
-if (argv[2] === 'serve') await serve(argv[3], argv.slice(4))
+if (argv[2] === 'serve') await serve(argv[3], argv[4])
 else {
   const frameworks = argv[3] ? [argv[3]] : Object.keys(KINDS)
-  const http = ['autocannon, us', 'of bare', 'median', 'of bare', 'quartiles']
-  const head = ['', 'with', 'direct, us', 'more', ...http]
+  const head = ['', 'with', 'direct, us', 'more', 'autocannon, us', 'of bare', 'each process']
   for (const framework of frameworks) {
-    const rows = await measure(framework, Number(argv[2] ?? 50))
+    const rows = await measure(framework, Number(argv[2] ?? 12))
     for (const line of table([head, ...rows], [0, 1])) console.log(line)
   }
 }

@@ -1,7 +1,8 @@
 // npm run bench [-- NAME ...]: all benchmarks, or those whose names begin so. README.md tells how to read
 // the output. Leaves every round's figures in build/bench.json, and a chart of the ratios in build/bench.svg.
 
-import { execFileSync } from 'node:child_process'
+import { execFileSync, fork } from 'node:child_process'
+import { once } from 'node:events'
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { fileURLToPath } from 'node:url'
@@ -10,24 +11,40 @@ import { DIR, inTurn, median, table } from './harness.js'
 import { prepare } from './prepare.js'
 
 const BUILD = fileURLToPath(new URL('../build', import.meta.url))
+const PROGRAM = fileURLToPath(import.meta.url)
 const OURS = 'replic-sqlite'
+const MEASURE = '--measure' // NAME: what run() starts
 
-prepare() // before anything loads a peer
+if (process.argv[2] !== MEASURE) prepare() // before anything loads a peer
 const { ALL } = await import('./suite.js')
 
 const number = (n) =>
   n.toLocaleString('en-US', { maximumSignificantDigits: 3, minimumSignificantDigits: 1 })
 
-/** Measures one; `rows`: { label, figure, ratio, reach } for the table and the chart. */
-async function run(bench) {
+/** Measures one, and gives what the table and the chart say of it. */
+async function measured(bench) {
   const { name, title, sides, around, rounds, unit = 'per second', reach = {} } = bench
   const measure = (these) => inTurn(these, rounds)
   const figures = sides ? await measure(sides) : await around(measure)
   const medians = Object.fromEntries(
     Object.entries(figures).map(([side, list]) => [side, middle(list)]),
   )
-  console.error(`${name}: measured`)
   return { name, title, unit, reach, medians, figures }
+}
+
+/** The same in a process of its own, and when the disk has nothing to do: none shall pay for one before it. */
+async function run({ name }) {
+  execFileSync('sync')
+  const child = fork(PROGRAM, [MEASURE, name])
+  const [[result]] = await Promise.all([
+    Promise.race([
+      once(child, 'message'),
+      once(child, 'exit').then(([code]) => Promise.reject(new Error(`${name}: status ${code}`))),
+    ]),
+    once(child, 'exit'),
+  ])
+  console.error(`${name}: measured`)
+  return result
 }
 
 /** The median; of objects, of each of their numbers. */
@@ -65,7 +82,10 @@ const chosen = ALL.filter(({ name, onlyByName }) =>
   names.length === 0 ? !onlyByName : names.some((begin) => name.startsWith(begin)),
 )
 const unknown = names.filter((begin) => !ALL.some(({ name }) => name.startsWith(begin)))
-if (unknown.length > 0) {
+if (names[0] === MEASURE) {
+  process.send(await measured(ALL.find(({ name }) => name === names[1])))
+  process.disconnect()
+} else if (unknown.length > 0) {
   console.error(`bench: there is no ${unknown.join(', ')}; there are:`)
   for (const { name, title } of ALL) console.error(`  ${name.padEnd(18)} ${title}`)
   process.exitCode = 2
