@@ -441,6 +441,26 @@ it.each([
   expect([failed.status, failed.headers.get('x-one')]).toEqual([404, '11.2'])
 })
 
+it.each([
+  ['Express 5', express],
+  ['Express 4', express4],
+])('%s: an application that replaces the headers of its requests', async (_, framework) => {
+  const db = await openReplica({ peerId: 11 })
+  const app = framework()
+  const replace = (req, _res, next) => {
+    req.headers = { ...req.headers, 'x-mine': '1' }
+    next()
+  }
+  app.use(replace, db.readYourWrite(HEADER), replace)
+  app.get('/', async (req, res) => {
+    await db.upsert('note', { id: 1 })
+    res.json({ state: req.replic, mine: req.get('x-mine') })
+  })
+  const response = await fetch(await listening(createServer(app)))
+  expect(tokenOf(response)).toBe('11.1')
+  expect(await response.json()).toEqual({ state: { stale: false }, mine: '1' })
+})
+
 it('Fastify: plugins, inject(), a reply that is hijacked', async () => {
   const db = await openReplica({ peerId: 11 })
   const app = fastify()

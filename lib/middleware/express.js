@@ -18,7 +18,7 @@ export function readYourWrite(db, header, options) {
   return (req, res, next) => {
     const { headers } = req
     const visit = visits.begin(visits.header && headers[visits.header], headers.cookie)
-    const head = isOfExpress(req, res) ? noted(headers, visits.header, visit) : null
+    const head = isOfExpress(req, res) ? noted(req.rawHeaders, visits.header, visit) : null
     if (!head) req.replic = visit.state
     const waiting = visit.enter(signalOf, res)
     if (!waiting) return go(visit, head, res, next)
@@ -33,23 +33,23 @@ function refuse(res, { status, headers, text }) {
 
 // Express gives each request and response a prototype of its own, and V8 then takes microseconds for every
 // property that is added to one: more than all the rest of a visit. So what belongs to a request of Express stands
-// in the object of its headers, where nobody who copies or prints them sees it, and what looks it up in the prototypes
-// that all of them have, express.request and express.response. (A WeakMap costs more than both: each time V8 collects
-// its young objects.)
+// in its rawHeaders (not in headers, which applications replace), where nobody who copies or prints them sees it, and what
+// looks it up in the prototypes that all of them have, express.request and express.response. (A WeakMap costs more than
+// both: each time V8 collects its young objects.)
 
 const READY = Symbol('readYourWrite') // of those prototypes: that it does so
-const HEAD = Symbol('readYourWrite') // of headers: the Head of the request; of several replicas that of the last
-const headOf = (req) => req?.headers[HEAD]
+const HEAD = Symbol('readYourWrite') // of rawHeaders: the Head of the request; of several replicas that of the last
+const headOf = (req) => req?.rawHeaders?.[HEAD]
 
-function noted(headers, header, visit) {
-  const head = new Head(header, visit, headers[HEAD])
-  Object.defineProperty(headers, HEAD, { value: head, configurable: true })
+function noted(rawHeaders, header, visit) {
+  const head = new Head(header, visit, rawHeaders[HEAD])
+  Object.defineProperty(rawHeaders, HEAD, { value: head, configurable: true })
   return head
 }
 
 function isOfExpress(req, res) {
   if (req[READY] && res[READY]) return true
-  if (typeof req.app !== 'function') return false
+  if (typeof req.app !== 'function' || !Array.isArray(req.rawHeaders)) return false
   const request = prototypeAbove(IncomingMessage.prototype, req)
   const response = prototypeAbove(ServerResponse.prototype, res)
   if (!request || !response) return false
