@@ -5,6 +5,7 @@ import { execFileSync, fork } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
+import { platform } from 'node:process'
 import { fileURLToPath } from 'node:url'
 import { chart } from './chart.js'
 import { DIR, inTurn, median, table } from './harness.js'
@@ -34,7 +35,7 @@ async function measured(bench) {
 
 /** The same in a process of its own, and when the disk has nothing to do: none shall pay for one before it. */
 async function run({ name }) {
-  execFileSync('sync')
+  if (platform !== 'win32') execFileSync('sync') // which Windows lacks
   const child = fork(PROGRAM, [MEASURE, name])
   const [[result]] = await Promise.all([
     Promise.race([

@@ -613,22 +613,27 @@ export class Replica extends EventEmitter {
     if (this.#native.turn()) this.#soon()
   }, 'replic-sqlite')
 
-  // As #call() does, and with as few promises as can be.
-  async #write(ops) {
+  // As #call() does, with as few promises as can be, and holding nothing that its end does not need: V8 copies all that
+  // is alive when it collects its young objects, and while it does, the event loop waits.
+  #write(ops) {
     const collected = collector()
+    const written = this.#native.write(ops)
     this.#pending++
-    try {
-      const written = this.#native.write(ops)
-      this.#soon()
-      const sequence = await written
-      this.#wakeRoomWaits()
-      return this.#progress.written(sequence, collected)
-    } catch (error) {
-      if (error.code !== 'REPLIC_BUSY') this.#wakeRoomWaits()
-      throw error
-    } finally {
-      this.#pending--
-    }
+    this.#soon()
+    const then = collected ? (sequence) => this.#written(sequence, collected) : this.#written
+    return written.then(then, this.#notWritten)
+  }
+
+  #written = (sequence, collected) => {
+    this.#pending--
+    this.#wakeRoomWaits()
+    return this.#progress.written(sequence, collected)
+  }
+
+  #notWritten = (error) => {
+    this.#pending--
+    if (error.code !== 'REPLIC_BUSY') this.#wakeRoomWaits() // it has not taken any room
+    throw error
   }
 
   // load() and compact() do not compete: while others fill the queue, they wait for room. What fills

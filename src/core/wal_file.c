@@ -117,8 +117,9 @@ static int wal_truncate(sqlite3_file *file, sqlite3_int64 size) {
 static int wal_sync(sqlite3_file *file, int flags) {
   wal_file *f = wal_of(file);
   int rc = flush(f);
-  f->is_synced = 1;
-  return rc == SQLITE_OK ? f->inner->pMethods->xSync(f->inner, flags) : rc;
+  if (rc == SQLITE_OK) rc = f->inner->pMethods->xSync(f->inner, flags);
+  f->is_synced = rc == SQLITE_OK;
+  return rc;
 }
 
 static int wal_size(sqlite3_file *file, sqlite3_int64 *size) {
