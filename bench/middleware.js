@@ -3,11 +3,11 @@
 // header: the least that anything can cost there.
 //
 // Counted is the processor time that the serving process takes for a request, in two ways. `autocannon`: with everything,
-// over HTTP. `direct`: the same requests handed to the framework without a network. Each kind has processes of its own, so
-// that what one does to the framework's objects is not paid by the others, and several of them, since two processes with the
-// same server differ (how their memory lies, what was compiled when). Whatever else the machine does can only add to it: so
-// of the rounds of a process the tenth that was least disturbed counts, and of the processes the median. `of bare` is the
-// quotient to that of the bare route, and beside it that of each process.
+// over HTTP. `direct`: the same requests handed to the framework without a network. A process serves all kinds, each with
+// an application of its own, and only figures of one process are compared: two with the same server differ by a tenth (how
+// their memory lies, what was compiled when). Whatever else the machine does can only add: so of the rounds of a kind the
+// tenth that was least disturbed counts. `of bare` is the quotient to that of the bare route, as the median of several
+// processes, and beside it that of each; `more` is the difference.
 //   npm run bench:middleware [-- rounds [framework]]
 
 import { fork } from 'node:child_process'
@@ -36,12 +36,12 @@ const CONNECTIONS = 32
 const REQUESTS = 1000 // of a round of autocannon
 const DIRECT_REQUESTS = 200
 const DIRECT_ROUNDS = 2 // to one of autocannon
-const PROCESSES = 5 // of each kind
+const PROCESSES = 5
 const WARM = 5000
 
 const bare = {}
 const token = { readYourWrite: {} }
-const signed = { readYourWrite: {}, tokenSecret: 'the secret of the benchmark' }
+const signed = { readYourWrite: {}, isSigned: true }
 const written = { readYourWrite: { monotonicReads: false } }
 const KINDS = {
   Express: {
@@ -125,33 +125,49 @@ const cpuMicroseconds = () => {
   return user + system
 }
 
-/** Serves a kind, until the parent is gone. */
-async function serve(framework, kind) {
+/** Serves all kinds, until the parent is gone. */
+async function serve(framework) {
   const socket = new Writable({ write: (_bytes, _encoding, done) => done() })
   socket.setTimeout = () => {}
   await withFile(async (path) => {
-    const { tokenSecret, ...given } = KINDS[framework][kind]
-    const db = await Replica.open(path, { peerId: 1, tokenSecret })
-    await db.migrate([{ up: DDL }])
-    const text = 'A note of about as many characters as notes have.'
-    await db.upsert(
-      'note',
-      Array.from({ length: 100 }, (_, id) => ({ id, text })),
-    )
-    const server = await FRAMEWORKS[framework](db, given)
-    process.on('message', async ({ direct, url }) => {
-      const began = cpuMicroseconds()
-      for (let i = 0; i < direct; i++) {
-        await answer(server, socket, url, db.token())
-        if (i % 50 === 0) await new Promise(setImmediate)
-      }
-      process.send(direct ? cpuMicroseconds() - began : began)
+    const db = await open(path)
+    await withFile(async (signedPath) => {
+      const signing = await open(signedPath, 'the secret of the benchmark')
+      const servers = {}
+      for (const [kind, { isSigned, ...given }] of Object.entries(KINDS[framework]))
+        servers[kind] = await FRAMEWORKS[framework](isSigned ? signing : db, given)
+      const tokenOf = (kind) => (KINDS[framework][kind].isSigned ? signing : db).token()
+      process.on('message', async ({ direct, kind, url }) => {
+        const began = cpuMicroseconds()
+        for (let i = 0; i < direct; i++) {
+          await answer(servers[kind], socket, url, tokenOf(kind))
+          if (i % 50 === 0) await new Promise(setImmediate)
+        }
+        process.send(direct ? cpuMicroseconds() - began : began)
+      })
+      process.send(
+        Object.entries(servers).map(([kind, server]) => [
+          kind,
+          { port: server.address().port, token: tokenOf(kind) },
+        ]),
+      )
+      await once(process, 'disconnect')
+      await signing.close()
     })
-    process.send({ port: server.address().port, token: db.token() })
-    await once(process, 'disconnect')
     await db.close()
   })
   process.exit()
+}
+
+async function open(path, tokenSecret) {
+  const db = await Replica.open(path, { peerId: 1, tokenSecret })
+  await db.migrate([{ up: DDL }])
+  const text = 'A note of about as many characters as notes have.'
+  await db.upsert(
+    'note',
+    Array.from({ length: 100 }, (_, id) => ({ id, text })),
+  )
+  return db
 }
 
 async function asked(child, message) {
@@ -160,10 +176,12 @@ async function asked(child, message) {
 }
 
 /** Microseconds of processor time per request. */
-const direct = async ({ child }, url, count) => (await asked(child, { direct: count, url })) / count
+const direct = async ({ child }, kind, url, count) =>
+  (await asked(child, { direct: count, kind, url })) / count
 
 /** The same, with network and all. */
-async function load({ child, port, token }, path, amount) {
+async function load({ child, servers }, kind, path, amount) {
+  const { port, token } = servers.get(kind)
   const before = await asked(child, {})
   const { non2xx, errors, requests } = await autocannon({
     url: `http://127.0.0.1:${port}${path}`,
@@ -178,66 +196,83 @@ async function load({ child, port, token }, path, amount) {
 
 const least = (list) => [...list].sort((x, y) => x - y)[Math.floor(list.length / 10)]
 
-async function start(framework, kind) {
-  const child = fork(fileURLToPath(import.meta.url), ['serve', framework, kind])
-  const [{ port, token }] = await once(child, 'message')
-  return { kind, child, port, token }
+async function start(framework) {
+  const child = fork(fileURLToPath(import.meta.url), ['serve', framework])
+  const [servers] = await once(child, 'message')
+  return { child, servers: new Map(servers) }
 }
 
-/** `figure(server)` of all servers, `times`, each time beginning with another one: kind -> the least of each server. */
-async function inTurns(servers, times, figure) {
-  const figures = new Map(servers.map((server) => [server, []]))
+/** `figure(kind)` of all kinds, `times`, each time beginning with another one: kind -> the least. */
+async function inTurns(kinds, times, figure) {
+  const figures = new Map(kinds.map((kind) => [kind, []]))
   for (let round = 0; round < times; round++) {
-    for (let i = 0; i < servers.length; i++) {
-      const server = servers[(round + i) % servers.length]
-      figures.get(server).push(await figure(server))
+    for (let i = 0; i < kinds.length; i++) {
+      const kind = kinds[(round + i) % kinds.length]
+      figures.get(kind).push(await figure(kind))
     }
   }
-  const byKind = {}
-  for (const [{ kind }, list] of figures) {
-    byKind[kind] ??= []
-    byKind[kind].push(least(list))
+  return new Map([...figures].map(([kind, list]) => [kind, least(list)]))
+}
+
+/** What one process tells of each kind: [path, the figures over HTTP, those without a network or undefined]. */
+async function ofOneProcess(framework, rounds) {
+  const kinds = Object.keys(KINDS[framework])
+  const started = await start(framework)
+  const found = []
+  for (const path of Object.values(ROUTES)) {
+    const whole = (count) => (kind) => load(started, kind, path, count)
+    const part = (count) => (kind) => direct(started, kind, path, count)
+    await inTurns(kinds, 1, whole(WARM))
+    const overHttp = await inTurns(kinds, rounds, whole(REQUESTS))
+    let without
+    if (path === DIRECT) {
+      await inTurns(kinds, 1, part(WARM))
+      without = await inTurns(kinds, rounds * DIRECT_ROUNDS, part(DIRECT_REQUESTS))
+    }
+    found.push([path, overHttp, without])
   }
-  return byKind
+  started.child.disconnect()
+  return found
 }
 
 async function measure(framework, rounds) {
-  const kinds = Object.keys(KINDS[framework])
-  const servers = []
-  for (let i = 0; i < PROCESSES; i++)
-    for (const kind of kinds) servers.push(await start(framework, kind))
-  const rows = []
-  for (const [title, path] of Object.entries(ROUTES)) {
-    const whole = (count) => (server) => load(server, path, count)
-    const part = (count) => (server) => direct(server, path, count)
-    await inTurns(servers, 1, whole(WARM))
-    const overHttp = await inTurns(servers, rounds, whole(REQUESTS))
-    let without
-    if (path === DIRECT) {
-      await inTurns(servers, 1, part(WARM))
-      without = await inTurns(servers, rounds * DIRECT_ROUNDS, part(DIRECT_REQUESTS))
-    }
-    const bareRoute = median(overHttp.bare)
-    for (const kind of kinds) {
-      const ratios = overHttp[kind].map((cpu) => cpu / bareRoute).sort((x, y) => x - y)
-      rows.push([
-        ...[`${framework}: ${title}`, kind, without ? median(without[kind]).toFixed(1) : ''],
-        without ? (median(without[kind]) - median(without.bare)).toFixed(1) : '',
-        ...[median(overHttp[kind]).toFixed(1), median(ratios).toFixed(3)],
+  const processes = []
+  for (let i = 0; i < PROCESSES; i++) processes.push(await ofOneProcess(framework, rounds))
+  return Object.entries(ROUTES).flatMap(([title, wanted]) => {
+    const these = processes.map((found) => found.find(([path]) => path === wanted))
+    const middle = (figure) => median(these.map(figure))
+    return Object.keys(KINDS[framework]).map((kind) => {
+      const ratios = these.map(([, http]) => http.get(kind) / http.get('bare'))
+      ratios.sort((x, y) => x - y)
+      const isDirect = wanted === DIRECT
+      return [
+        ...[`${framework}: ${title}`, kind],
+        isDirect ? middle(([, , direct]) => direct.get(kind)).toFixed(1) : '',
+        isDirect ? middle(([, , direct]) => direct.get(kind) - direct.get('bare')).toFixed(1) : '',
+        middle(([, http]) => http.get(kind)).toFixed(1),
+        middle(([, http]) => http.get(kind) - http.get('bare')).toFixed(1),
+        median(ratios).toFixed(3),
         ratios.map((ratio) => ratio.toFixed(2)).join(' '),
-      ])
-    }
-  }
-  for (const { child } of servers) child.disconnect()
-  return rows
+      ]
+    })
+  })
 }
 
-if (argv[2] === 'serve') await serve(argv[3], argv[4])
+if (argv[2] === 'serve') await serve(argv[3])
 else {
   const frameworks = argv[3] ? [argv[3]] : Object.keys(KINDS)
-  const head = ['', 'with', 'direct, us', 'more', 'autocannon, us', 'of bare', 'each process']
+  const head = [
+    '',
+    'with',
+    'direct, us',
+    'more',
+    'autocannon, us',
+    'more',
+    'of bare',
+    'each process',
+  ]
   for (const framework of frameworks) {
-    const rows = await measure(framework, Number(argv[2] ?? 12))
+    const rows = await measure(framework, Number(argv[2] ?? 20))
     for (const line of table([head, ...rows], [0, 1])) console.log(line)
   }
 }
