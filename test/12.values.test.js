@@ -65,7 +65,11 @@ describe('many rows in one call', () => {
     ['of every kind', values.map(([, written]) => written)],
     ['of ASCII alone', Array.from({ length: 100 }, (_, i) => `text ${i}`)],
     ['of all widths', texts],
-    ['which fill what is packed as one', Array(33).fill('z'.repeat(4095))],
+    ['which fill what is packed as one', [...'abcdefghijklmnopqrstu'].map((c) => c.repeat(4095))],
+    [
+      'first ASCII, then wide',
+      Array.from({ length: 50 }, (_, i) => (i < 30 ? 'a' : 'é').repeat(1000 + i)),
+    ],
   ])('%s: as if they came one by one', async (_, list) => {
     const db = await openReplica({ ddl: column(['v']) })
     await db.upsert('t', rowsOf(list, 1))
