@@ -1,9 +1,11 @@
 // Replicas in worker threads: several in several workers, linked with each other; and terminate() in every
-// state. `npm run workers` does that 200 times in each.
+// state, which `npm run workers` does 200 times in each, and at every call of Node-API that Node then refuses.
 
-import { writeFileSync } from 'node:fs'
+import { execFileSync } from 'node:child_process'
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { execPath } from 'node:process'
+import { fileURLToPath } from 'node:url'
 import { expect, it } from 'vitest'
 import { bunProgram, childPath, NOTES, runProcess, tempDir } from './helpers.js'
 
@@ -19,6 +21,58 @@ it.each([
     const result = await runProcess(runtime, [childPath('workers.js'), tempDir(), `${TIMES}`])
     expect(result).toMatchObject({ code: 0, signal: null, stderr: '' })
     expect(result.stdout).toMatch(/^opening\n(\w+\n){11,}closed\nclosed\n$/)
+  },
+  600_000,
+)
+
+/** A package whose addon has test/ending/ending.c between itself and Node. */
+function packageThatEnds() {
+  const at = (path) => fileURLToPath(new URL(`../${path}`, import.meta.url))
+  const root = tempDir()
+  cpSync(at('lib'), join(root, 'lib'), { recursive: true })
+  cpSync(at('package.json'), join(root, 'package.json'))
+  mkdirSync(join(root, 'build/Release'), { recursive: true })
+  const source = at('test/ending/ending.c')
+  const wrapped = [...readFileSync(source, 'utf8').matchAll(/^FAILS\((\w+)/gm)]
+  const { nodedir } = JSON.parse(
+    readFileSync(at('build/config.gypi'), 'utf8').replace(/^#.*/, ''),
+  ).variables
+  const object = join(root, 'ending.o')
+  execFileSync('cc', [
+    '-O1',
+    '-fPIC',
+    '-isystem',
+    join(nodedir, 'include/node'),
+    '-c',
+    source,
+    '-o',
+    object,
+  ])
+  const objects = readdirSync(join(OBJECTS, 'replic_sqlite/src/napi')).filter((name) =>
+    name.endsWith('.o'),
+  )
+  execFileSync('c++', [
+    ...['-shared', '-pthread', '-o', join(root, 'build/Release/replic_sqlite.node')],
+    ...wrapped.map(([, name]) => `-Wl,--wrap=napi_${name}`),
+    ...objects.map((name) => join(OBJECTS, 'replic_sqlite/src/napi', name)),
+    ...[object, join(OBJECTS, 'replic_core.a'), join(OBJECTS, 'sqlite3.a')],
+  ])
+  return { root, functions: wrapped.length }
+}
+
+const OBJECTS = fileURLToPath(new URL('../build/Release/obj.target', import.meta.url))
+const hasObjects = process.platform === 'linux' && existsSync(OBJECTS)
+if (!hasObjects) console.warn('NOT TESTED: the end of an environment needs Linux and a built addon')
+
+it.skipIf(!hasObjects)(
+  'a worker may end at each call of Node-API',
+  async () => {
+    const { root, functions } = packageThatEnds()
+    expect(functions).toBeGreaterThan(20)
+    const program = fileURLToPath(new URL('./ending/run.js', import.meta.url))
+    const result = await runProcess(execPath, [program, root, tempDir()])
+    expect(result).toMatchObject({ code: 0, signal: null, stderr: '' })
+    expect(Number(result.stdout)).toBeGreaterThan(100) // places
   },
   600_000,
 )

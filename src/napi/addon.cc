@@ -50,9 +50,11 @@ static Napi::Array error_codes(Napi::Env env) {
 
 static Napi::Object init(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(new AddonData());
-  addon_data(env).cursor_class = Napi::Persistent(Cursor::define(env));
-  addon_data(env).array_push =
-      Napi::Persistent(Napi::Array::New(env).Get("push").As<Napi::Function>());
+  Napi::Function cursor = Cursor::define(env);
+  Napi::Value push = Napi::Array::New(env).Get("push");
+  if (cursor.IsEmpty() || push.IsEmpty()) return exports; // the environment ends
+  addon_data(env).cursor_class = Napi::Persistent(cursor);
+  addon_data(env).array_push = Napi::Persistent(push.As<Napi::Function>());
   exports.Set("Connection", Connection::define(env));
   exports.Set("codes", error_codes(env));
   exports.Set("setErrorClass", Napi::Function::New(env, set_error_class, "setErrorClass"));

@@ -39,7 +39,7 @@ Cursor::Cursor(const Napi::CallbackInfo &info) : Napi::ObjectWrap<Cursor>(info) 
     return;
   }
   info.This().As<Napi::Object>().TypeTag(&TAG);
-  big_ints_ = info[0].ToBoolean();
+  big_ints_ = is_true(info.Env(), info[0]);
   std::swap(reader_, reader);
   state_ = reader_->state;
   state_->retain();

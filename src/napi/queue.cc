@@ -264,10 +264,14 @@ void State::forget_callback() {
   on_batch = nullptr;
 }
 
+// Not Napi::Promise::Deferred: what that gives where the environment ends is not even null.
 Napi::Value resolved_promise(Napi::Env env) {
-  Napi::Promise::Deferred deferred = Napi::Promise::Deferred::New(env);
-  deferred.Resolve(env.Undefined());
-  return deferred.Promise();
+  napi_deferred deferred;
+  napi_value promise;
+  if (napi_create_promise(env, &deferred, &promise) != napi_ok ||
+      napi_resolve_deferred(env, deferred, env.Undefined()) != napi_ok)
+    return Napi::Value();
+  return Napi::Value(env, promise);
 }
 
 napi_value State::make_promise(Job *job) {

@@ -145,8 +145,8 @@ int Statement::start(replic_reader *db) const {
 }
 
 bool QueryJob::given(const Napi::CallbackInfo &info) {
-  first_ = info[2].ToBoolean();
-  big_ints_ = info[3].ToBoolean();
+  first_ = is_true(info.Env(), info[2]);
+  big_ints_ = is_true(info.Env(), info[3]);
   return statement_.given(info, *this);
 }
 
@@ -167,7 +167,7 @@ CursorOpenJob::~CursorOpenJob() {
 }
 
 bool CursorOpenJob::given(const Napi::CallbackInfo &info) {
-  big_ints_ = info[2].ToBoolean();
+  big_ints_ = is_true(info.Env(), info[2]);
   return statement_.given(info, *this);
 }
 

@@ -27,7 +27,7 @@ napi_value MigrationBeginJob::result(napi_env env) {
 }
 
 bool MigrationEndJob::given(const Napi::CallbackInfo &info) {
-  commit_ = info[0].ToBoolean();
+  commit_ = is_true(info.Env(), info[0]);
   return true;
 }
 
@@ -87,7 +87,7 @@ napi_value StepEndJob::result(napi_env env) {
 // ---- SQL ----------------------------------------------------------------------------------------
 
 bool StepRunJob::given(const Napi::CallbackInfo &info) {
-  all_ = info[2].ToBoolean();
+  all_ = is_true(info.Env(), info[2]);
   return given_sql(info, info.Env().Undefined()) &&
          read_params(info.Env(), info[1], arena, failure, &params_, &n_params_);
 }
@@ -98,8 +98,8 @@ void StepRunJob::run(Batch &batch) {
 }
 
 bool StepReadJob::given(const Napi::CallbackInfo &info) {
-  first_ = info[2].ToBoolean();
-  big_ints_ = info[3].ToBoolean();
+  first_ = is_true(info.Env(), info[2]);
+  big_ints_ = is_true(info.Env(), info[3]);
   sql_ = read_string(info.Env(), info[0], "sql", arena, failure, &len_);
   return sql_ && read_params(info.Env(), info[1], arena, failure, &params_, &n_params_);
 }

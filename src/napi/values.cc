@@ -330,6 +330,11 @@ bool refuse_value(napi_env env, Reading reading, napi_value value, const char *w
       where, type_name(env, value));
 }
 
+bool is_true(napi_env env, napi_value value) {
+  bool truth = false;
+  return napi_get_value_bool(env, value, &truth) == napi_ok && truth;
+}
+
 const char *read_string(napi_env env, napi_value value, const char *what, Arena &arena,
                         Failure &failure, size_t *len) {
   napi_valuetype type = napi_undefined;

@@ -167,8 +167,8 @@ napi_value ChangeJob::result(napi_env env) {
 
 // ---- SQL ----------------------------------------------------------------------------------------
 
-bool SqlJob::given_sql(const Napi::CallbackInfo &info, Napi::Value unsafe) {
-  unsafe_ = unsafe.ToBoolean();
+bool SqlJob::given_sql(const Napi::CallbackInfo &info, napi_value unsafe) {
+  unsafe_ = is_true(info.Env(), unsafe);
   sql_ = read_string(info.Env(), info[0], "sql", arena, failure, &len_);
   return sql_;
 }

@@ -54,7 +54,7 @@ struct SqlJob : WriteJob {
 
 protected:
   explicit SqlJob(bool many) : many_(many) {}
-  bool given_sql(const Napi::CallbackInfo &info, Napi::Value unsafe);
+  bool given_sql(const Napi::CallbackInfo &info, napi_value unsafe);
   const char *sql_ = nullptr;
   size_t len_ = 0;
   replic_param *params_ = nullptr;
