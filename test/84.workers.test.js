@@ -4,12 +4,13 @@
 import { execFileSync } from 'node:child_process'
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { execPath } from 'node:process'
+import { env, execPath } from 'node:process'
 import { fileURLToPath } from 'node:url'
 import { expect, it } from 'vitest'
 import { bunProgram, childPath, NOTES, runProcess, tempDir } from './helpers.js'
 
 const TIMES = 12
+const { CC = 'cc', CXX = 'c++' } = env
 const lib = (name) => JSON.stringify(new URL(`../lib/${name}`, import.meta.url).href)
 
 it.each([
@@ -38,7 +39,7 @@ function packageThatEnds() {
     readFileSync(at('build/config.gypi'), 'utf8').replace(/^#.*/, ''),
   ).variables
   const object = join(root, 'ending.o')
-  execFileSync('cc', [
+  execFileSync(CC, [
     '-O1',
     '-fPIC',
     '-isystem',
@@ -51,7 +52,7 @@ function packageThatEnds() {
   const objects = readdirSync(join(OBJECTS, 'replic_sqlite/src/napi')).filter((name) =>
     name.endsWith('.o'),
   )
-  execFileSync('c++', [
+  execFileSync(CXX, [
     ...['-shared', '-pthread', '-o', join(root, 'build/Release/replic_sqlite.node')],
     ...wrapped.map(([, name]) => `-Wl,--wrap=napi_${name}`),
     ...objects.map((name) => join(OBJECTS, 'replic_sqlite/src/napi', name)),
