@@ -449,6 +449,7 @@ it.each([
   const app = framework()
   const replace = (req, _res, next) => {
     req.headers = { ...req.headers, 'x-mine': '1' }
+    if ('without' in req.query) req.rawHeaders = undefined
     next()
   }
   app.use(replace, db.readYourWrite(HEADER), replace)
@@ -456,9 +457,15 @@ it.each([
     await db.upsert('note', { id: 1 })
     res.json({ state: req.replic, mine: req.get('x-mine') })
   })
-  const response = await fetch(await listening(createServer(app)))
-  expect(tokenOf(response)).toBe('11.1')
-  expect(await response.json()).toEqual({ state: { stale: false }, mine: '1' })
+  const origin = await listening(createServer(app))
+  for (const token of ['11.1', '11.2']) {
+    const response = await fetch(origin)
+    expect(tokenOf(response)).toBe(token)
+    expect(await response.json()).toEqual({ state: { stale: false }, mine: '1' })
+  }
+  const without = await fetch(`${origin}?without`)
+  expect(tokenOf(without)).toBe('11.3')
+  expect((await without.json()).state).toEqual({ stale: false })
 })
 
 it('Fastify: plugins, inject(), a reply that is hijacked', async () => {

@@ -48,8 +48,9 @@ function noted(rawHeaders, header, visit) {
 }
 
 function isOfExpress(req, res) {
+  if (!Array.isArray(req.rawHeaders)) return false // there is no place for it
   if (req[READY] && res[READY]) return true
-  if (typeof req.app !== 'function' || !Array.isArray(req.rawHeaders)) return false
+  if (typeof req.app !== 'function') return false
   const request = prototypeAbove(IncomingMessage.prototype, req)
   const response = prototypeAbove(ServerResponse.prototype, res)
   if (!request || !response) return false
