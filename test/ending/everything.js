@@ -33,7 +33,7 @@ const steps = [
   },
 ]
 const open = async (name) => {
-  const db = await Replica.open(join(folder, name))
+  const db = await Replica.open(join(folder, name), { heartbeatMs: 1 })
   await db.migrate(steps)
   return db
 }
@@ -52,6 +52,7 @@ await refused(a.upsert('note', { id: null }))
 await a.run('INSERT INTO own VALUES (?)', [2])
 await a.exec('DELETE FROM own')
 await a.patchesTable('note')
+await a.explain('note')
 
 const big = { readBigInts: true }
 const ALL = 'SELECT id, v FROM note'
