@@ -76,9 +76,9 @@ function allNames() {
 
 /** Runs the suites in vitest on that Node; the names of all tests, which have passed. */
 async function runOnNode(node, report) {
-  const output = ['--reporter=json', `--outputFile=${report}`]
+  const output = ['--reporter=json', `--outputFile=${report}`, '--reporter=dot'] // dot: what failed, and why
   const args = [vitest, 'run', '--root', project, '--testTimeout=300000', ...output, ...files]
-  const options = { cwd: project, env: environment() }
+  const options = { cwd: project, env: { ...environment(), NO_COLOR: '1' } }
   const { code, stdout, stderr } = await runProcess(node, args, options)
   expect([code, code === 0 ? '' : stdout + stderr]).toEqual([0, ''])
   return JSON.parse(readFileSync(report, 'utf8')).testResults.flatMap(

@@ -1,14 +1,16 @@
-/* ending.c - Node-API as the addon finds it where its environment ends: linked between the two
- * (--wrap), so that each function which Node refuses from then on fails for a whole thread, from
- * the place on that REPLIC_ENDING tells.
+/* ending.c - lets the environment of the addon end at a call of Node-API that is chosen: linked
+ * between the two (--wrap), it holds the thread there until Node refuses to run JavaScript.
  *
- * Node does so between any two calls when a worker is terminated: first nothing can run JavaScript
+ * A worker that is terminated finds that between any two calls: first nothing can run JavaScript
  * any more, and only then is the JavaScript that runs interrupted. (NAPI_PREAMBLE of
- * src/js_native_api_v8.h, Worker::Exit.)
+ * src/js_native_api_v8.h, Environment::ExitEnv.)
  *
  * Places are counted, not calls: a function that is called a thousand times from one is one place.
- * When the count is reached, a byte goes into the pipe REPLIC_ENDING_PIPE. */
+ * At the place REPLIC_ENDING a byte goes into the pipe REPLIC_ENDING_PIPE, whose reader terminates
+ * the worker. */
 #include <fcntl.h>
+#include <sched.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -16,7 +18,7 @@
 
 enum { MOST = 4096 };
 static _Thread_local const void *known[MOST];
-static _Thread_local int n_known, has_ended;
+static _Thread_local int n_known;
 
 static void tell(void) {
   int file = open(getenv("REPLIC_ENDING_PIPE"), O_WRONLY);
@@ -24,93 +26,112 @@ static void tell(void) {
   close(file);
 }
 
-static int ended(const void *place) {
-  if (has_ended) return 1;
-  for (int i = 0; i < n_known; i++)
-    if (known[i] == place) return 0;
-  if (n_known == MOST) abort();
-  known[n_known++] = place;
-  has_ended = n_known == atoi(getenv("REPLIC_ENDING"));
-  if (has_ended) tell();
-  return has_ended;
+napi_status __real_napi_strict_equals(napi_env env, napi_value lhs, napi_value rhs, bool *result);
+
+static void wait_for_end(napi_env env) {
+  napi_value any;
+  bool is_equal;
+  if (napi_get_undefined(env, &any) != napi_ok) abort();
+  while (__real_napi_strict_equals(env, any, any, &is_equal) == napi_ok) sched_yield();
 }
 
-#define FAILS(name, parameters, arguments)                                                         \
+static void visit(napi_env env, const void *place) {
+  for (int i = 0; i < n_known; i++)
+    if (known[i] == place) return;
+  if (n_known == MOST) abort();
+  known[n_known++] = place;
+  if (n_known != atoi(getenv("REPLIC_ENDING"))) return;
+  tell();
+  wait_for_end(env);
+}
+
+/* Node leaves what it would have given as it was: unset, that is no value that one may look at. */
+static void leave_unset(napi_value *given) {
+  if (given && *given) *given = (napi_value)(uintptr_t)-8;
+}
+
+#define ENDS(name, given, parameters, arguments)                                                   \
   napi_status __real_napi_##name parameters;                                                       \
   napi_status __wrap_napi_##name parameters;                                                       \
   napi_status __wrap_napi_##name parameters {                                                      \
-    return ended(__builtin_return_address(0)) ? napi_pending_exception                             \
-                                              : __real_napi_##name arguments;                      \
+    visit(env, __builtin_return_address(0));                                                       \
+    napi_status status = __real_napi_##name arguments;                                             \
+    if (status != napi_ok) leave_unset(given);                                                     \
+    return status;                                                                                 \
   }
 
-FAILS(call_function,
-      (napi_env env, napi_value recv, napi_value func, size_t argc, const napi_value *argv,
-       napi_value *result),
-      (env, recv, func, argc, argv, result))
-FAILS(check_object_type_tag,
-      (napi_env env, napi_value value, const napi_type_tag *type_tag, bool *result),
-      (env, value, type_tag, result))
-FAILS(coerce_to_bool, (napi_env env, napi_value value, napi_value *result), (env, value, result))
-FAILS(create_arraybuffer, (napi_env env, size_t byte_length, void **data, napi_value *result),
-      (env, byte_length, data, result))
-FAILS(create_buffer_copy,
-      (napi_env env, size_t length, const void *data, void **result_data, napi_value *result),
-      (env, length, data, result_data, result))
-FAILS(create_function,
-      (napi_env env, const char *utf8name, size_t length, napi_callback cb, void *data,
-       napi_value *result),
-      (env, utf8name, length, cb, data, result))
-FAILS(create_promise, (napi_env env, napi_deferred *deferred, napi_value *promise),
-      (env, deferred, promise))
-FAILS(create_typedarray,
-      (napi_env env, napi_typedarray_type type, size_t length, napi_value arraybuffer,
-       size_t byte_offset, napi_value *result),
-      (env, type, length, arraybuffer, byte_offset, result))
-FAILS(define_class,
-      (napi_env env, const char *utf8name, size_t length, napi_callback constructor, void *data,
-       size_t property_count, const napi_property_descriptor *properties, napi_value *result),
-      (env, utf8name, length, constructor, data, property_count, properties, result))
-FAILS(define_properties,
-      (napi_env env, napi_value object, size_t property_count,
-       const napi_property_descriptor *properties),
-      (env, object, property_count, properties))
-FAILS(get_all_property_names,
-      (napi_env env, napi_value object, napi_key_collection_mode key_mode,
-       napi_key_filter key_filter, napi_key_conversion key_conversion, napi_value *result),
-      (env, object, key_mode, key_filter, key_conversion, result))
-FAILS(get_element, (napi_env env, napi_value object, uint32_t index, napi_value *result),
-      (env, object, index, result))
-FAILS(get_named_property,
-      (napi_env env, napi_value object, const char *utf8name, napi_value *result),
-      (env, object, utf8name, result))
-FAILS(get_property, (napi_env env, napi_value object, napi_value key, napi_value *result),
-      (env, object, key, result))
-FAILS(has_property, (napi_env env, napi_value object, napi_value key, bool *result),
-      (env, object, key, result))
-FAILS(new_instance,
-      (napi_env env, napi_value constructor, size_t argc, const napi_value *argv,
-       napi_value *result),
-      (env, constructor, argc, argv, result))
-FAILS(reject_deferred, (napi_env env, napi_deferred deferred, napi_value rejection),
-      (env, deferred, rejection))
-FAILS(remove_wrap, (napi_env env, napi_value js_object, void **result), (env, js_object, result))
-FAILS(resolve_deferred, (napi_env env, napi_deferred deferred, napi_value resolution),
-      (env, deferred, resolution))
-FAILS(set_element, (napi_env env, napi_value object, uint32_t index, napi_value value),
-      (env, object, index, value))
-FAILS(set_named_property, (napi_env env, napi_value object, const char *utf8name, napi_value value),
-      (env, object, utf8name, value))
-FAILS(strict_equals, (napi_env env, napi_value lhs, napi_value rhs, bool *result),
-      (env, lhs, rhs, result))
-FAILS(throw, (napi_env env, napi_value error), (env, error))
-FAILS(throw_type_error, (napi_env env, const char *code, const char *msg), (env, code, msg))
-FAILS(type_tag_object, (napi_env env, napi_value value, const napi_type_tag *type_tag),
-      (env, value, type_tag))
-FAILS(unwrap, (napi_env env, napi_value js_object, void **result), (env, js_object, result))
-FAILS(wrap,
-      (napi_env env, napi_value js_object, void *native_object, napi_finalize finalize_cb,
-       void *finalize_hint, napi_ref *result),
-      (env, js_object, native_object, finalize_cb, finalize_hint, result))
+ENDS(call_function, result,
+     (napi_env env, napi_value recv, napi_value func, size_t argc, const napi_value *argv,
+      napi_value *result),
+     (env, recv, func, argc, argv, result))
+ENDS(check_object_type_tag, NULL,
+     (napi_env env, napi_value value, const napi_type_tag *type_tag, bool *result),
+     (env, value, type_tag, result))
+ENDS(coerce_to_bool, result, (napi_env env, napi_value value, napi_value *result),
+     (env, value, result))
+ENDS(create_arraybuffer, result,
+     (napi_env env, size_t byte_length, void **data, napi_value *result),
+     (env, byte_length, data, result))
+ENDS(create_buffer_copy, result,
+     (napi_env env, size_t length, const void *data, void **result_data, napi_value *result),
+     (env, length, data, result_data, result))
+ENDS(create_function, result,
+     (napi_env env, const char *utf8name, size_t length, napi_callback cb, void *data,
+      napi_value *result),
+     (env, utf8name, length, cb, data, result))
+ENDS(create_promise, promise, (napi_env env, napi_deferred *deferred, napi_value *promise),
+     (env, deferred, promise))
+ENDS(create_typedarray, result,
+     (napi_env env, napi_typedarray_type type, size_t length, napi_value arraybuffer,
+      size_t byte_offset, napi_value *result),
+     (env, type, length, arraybuffer, byte_offset, result))
+ENDS(define_class, result,
+     (napi_env env, const char *utf8name, size_t length, napi_callback constructor, void *data,
+      size_t property_count, const napi_property_descriptor *properties, napi_value *result),
+     (env, utf8name, length, constructor, data, property_count, properties, result))
+ENDS(define_properties, NULL,
+     (napi_env env, napi_value object, size_t property_count,
+      const napi_property_descriptor *properties),
+     (env, object, property_count, properties))
+ENDS(get_all_property_names, result,
+     (napi_env env, napi_value object, napi_key_collection_mode key_mode,
+      napi_key_filter key_filter, napi_key_conversion key_conversion, napi_value *result),
+     (env, object, key_mode, key_filter, key_conversion, result))
+ENDS(get_element, result, (napi_env env, napi_value object, uint32_t index, napi_value *result),
+     (env, object, index, result))
+ENDS(get_named_property, result,
+     (napi_env env, napi_value object, const char *utf8name, napi_value *result),
+     (env, object, utf8name, result))
+ENDS(get_property, result, (napi_env env, napi_value object, napi_value key, napi_value *result),
+     (env, object, key, result))
+ENDS(has_property, NULL, (napi_env env, napi_value object, napi_value key, bool *result),
+     (env, object, key, result))
+ENDS(new_instance, result,
+     (napi_env env, napi_value constructor, size_t argc, const napi_value *argv,
+      napi_value *result),
+     (env, constructor, argc, argv, result))
+ENDS(reject_deferred, NULL, (napi_env env, napi_deferred deferred, napi_value rejection),
+     (env, deferred, rejection))
+ENDS(remove_wrap, NULL, (napi_env env, napi_value js_object, void **result),
+     (env, js_object, result))
+ENDS(resolve_deferred, NULL, (napi_env env, napi_deferred deferred, napi_value resolution),
+     (env, deferred, resolution))
+ENDS(set_element, NULL, (napi_env env, napi_value object, uint32_t index, napi_value value),
+     (env, object, index, value))
+ENDS(set_named_property, NULL,
+     (napi_env env, napi_value object, const char *utf8name, napi_value value),
+     (env, object, utf8name, value))
+ENDS(strict_equals, NULL, (napi_env env, napi_value lhs, napi_value rhs, bool *result),
+     (env, lhs, rhs, result))
+ENDS(throw, NULL, (napi_env env, napi_value error), (env, error))
+ENDS(throw_type_error, NULL, (napi_env env, const char *code, const char *msg), (env, code, msg))
+ENDS(type_tag_object, NULL, (napi_env env, napi_value value, const napi_type_tag *type_tag),
+     (env, value, type_tag))
+ENDS(unwrap, NULL, (napi_env env, napi_value js_object, void **result), (env, js_object, result))
+ENDS(wrap, NULL,
+     (napi_env env, napi_value js_object, void *native_object, napi_finalize finalize_cb,
+      void *finalize_hint, napi_ref *result),
+     (env, js_object, native_object, finalize_cb, finalize_hint, result))
 
 /* What else the addon calls Node answers to the end, as it runs no JavaScript:
  * add_env_cleanup_hook add_finalizer async_destroy close_callback_scope
