@@ -59,7 +59,7 @@ function forgetOld(folder) {
  * each state of the sources, and installed once beside it, for installInto() to copy: all test files share it.
  */
 export async function pack(targets = TARGETS[TARGET] ? [TARGET] : []) {
-  for (const name of targets) await buildTarget(name)
+  await Promise.all(targets.map(buildTarget))
   const folder = join(ROOT, 'build', 'packed')
   const there = join(folder, stateOfSources())
   if (!existsSync(there)) {

@@ -104,13 +104,26 @@ function run(command, args) {
   })
 }
 
-/** Runs the tasks, as many at a time as there are processors. */
+let processors = availableParallelism()
+const waiting = []
+
+/** Runs the tasks, as many at a time as there are processors, other targets' among them. After a failure none begins. */
 async function inParallel(tasks) {
-  const left = [...tasks]
-  const worker = async () => {
-    for (let task = left.shift(); task; task = left.shift()) await task()
+  const runOne = async (task) => {
+    if (processors > 0) processors--
+    else await new Promise((resolve) => waiting.push(resolve))
+    try {
+      await task()
+    } catch (error) {
+      waiting.length = 0
+      throw error
+    } finally {
+      const next = waiting.shift()
+      if (next) next()
+      else processors++
+    }
   }
-  await Promise.all(Array.from({ length: availableParallelism() }, worker))
+  await Promise.all(tasks.map(runOne))
 }
 
 const modified = (path) => statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0
@@ -320,7 +333,8 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const names = wanted.includes('all') ? Object.keys(TARGETS) : wanted
   try {
     if (names.length === 0) console.log(`built ${await buildHere()}`)
-    for (const name of names) console.log(`built ${await buildTarget(name)}`)
+    const build = async (name) => console.log(`built ${await buildTarget(name)}`)
+    await Promise.all(names.map(build))
   } catch (error) {
     console.error(`replic-sqlite: building failed: ${error.message}`)
     process.exitCode = 1
