@@ -340,7 +340,6 @@ export class Replica extends EventEmitter {
   async run(sql, params, options) {
     this.#checkWriting('run')
     checkSql('run', sql)
-    refuseVacuum(sql)
     checkParams('run', params)
     const { unsafe } = read('run', options, UNSAFE)
     return this.#schemaCall(this.#native.run(sql, params, unsafe))
@@ -349,7 +348,6 @@ export class Replica extends EventEmitter {
   async exec(sql, options) {
     this.#checkWriting('exec')
     checkSql('exec', sql)
-    refuseVacuum(sql)
     const { unsafe } = read('exec', options, UNSAFE)
     return this.#schemaCall(this.#native.exec(sql, unsafe))
   }
@@ -856,12 +854,6 @@ const howToReplicate = (names) =>
   names.length === 0
     ? 'no table is replicated yet: create it and its _patches table with migrate(), and await that'
     : `replicated are ${listed(names)}. It needs a _patches table, whose DDL patchesTable() gives; a table that stays local is written with run()`
-
-function refuseVacuum(sql) {
-  if (!/^\s*VACUUM\b/i.test(sql)) return
-  const why = 'it cannot run in a transaction, and the engine owns those; leave it out'
-  throw new ReplicError('REPLIC_TRANSACTION', `VACUUM: ${why}: free pages are used again`)
-}
 
 function checkTable(where, table) {
   if (typeof table === 'string') return

@@ -656,6 +656,8 @@ static void transactions_belong_to_the_engine(void) {
       "ATTACH ':memory:' AS other",
       "ATTACH 'x.db' AS y",
       "DETACH main",
+      "VACUUM",
+      "/* all */ VACUUM INTO 'x.db'",
       "PRAGMA journal_mode = DELETE",
       "PRAGMA main.journal_mode = OFF",
       "PRAGMA synchronous = OFF",
