@@ -44,6 +44,7 @@ typedef struct disk {
 static disk *disks;
 static int n_disks;
 static bool keeps_synced = true;
+static bool is_powersafe = true;
 static sqlite3_vfs *former;
 
 static void *grow(void *old, size_t size) {
@@ -262,7 +263,7 @@ static int vfs_sector_size(sqlite3_file *base) {
 
 static int vfs_characteristics(sqlite3_file *base) {
   (void)base;
-  return SQLITE_IOCAP_POWERSAFE_OVERWRITE;
+  return is_powersafe ? SQLITE_IOCAP_POWERSAFE_OVERWRITE : 0;
 }
 
 static int vfs_shm_map(sqlite3_file *base, int i, int size, int extend, void volatile **out) {
@@ -467,6 +468,10 @@ void memvfs_reset(void) {
 
 void memvfs_keep_synced(bool keep) {
   keeps_synced = keep;
+}
+
+void memvfs_powersafe(bool is) {
+  is_powersafe = is;
 }
 
 void memvfs_arm(int number, int64_t n, bool for_good) {

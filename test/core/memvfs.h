@@ -26,6 +26,9 @@ void memvfs_reset(void);
 /* Whether the synced content is kept (it is, at first). Without it a power cut is a mere kill, and
  * a disk takes half the memory. */
 void memvfs_keep_synced(bool keep);
+/* Whether a write leaves what is beside it alone, when power is cut (it does, at first). Without
+ * that property SQLite writes a WAL in other pieces. */
+void memvfs_powersafe(bool is);
 
 /* The n-th change (write, truncation, sync, deletion) of this disk from now on fails; with
  * `for_good` all after it do too, and so does everything else, as after memvfs_freeze. 0: none. */

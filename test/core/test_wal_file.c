@@ -66,6 +66,7 @@ static void others_see_what_was_committed(void) {
   for (int64_t seed = 1, last = env_number("SEEDS", 20); seed <= last; seed++) {
     rng g = {(uint64_t)seed};
     test_note("seed %lld", (long long)seed);
+    memvfs_powersafe(rng_chance(&g, 70));
     sqlite3 *writer = open_writer(1 + (int)rng_below(&g, 2)), *reader = open_db(FILE_NAME, NULL, 1);
     sql_exec(writer, test_format("PRAGMA wal_autocheckpoint = %u", rng_below(&g, 200)));
     for (int i = 0; i < 15; i++) {
@@ -80,6 +81,7 @@ static void others_see_what_was_committed(void) {
     sqlite3_close(writer);
     test_release();
   }
+  memvfs_powersafe(true);
 }
 
 /* Every write, sync and truncation of a transaction fails once. */
@@ -88,9 +90,11 @@ static void a_write_that_fails_undoes_the_transaction(void) {
                                 "SET v = 'again' WHERE id % 3; "
                                 "UPDATE t SET v = zeroblob(900) WHERE id % 2; COMMIT";
   int64_t failures = 0;
-  for (int synchronous = 1; synchronous <= 2; synchronous++) {
+  for (int way = 0; way < 4; way++) {
+    int synchronous = 1 + way % 2;
+    memvfs_powersafe(way < 2);
     for (int64_t n = 1;; n++) {
-      test_note("synchronous %d, change %lld", synchronous, (long long)n);
+      test_note("way %d, change %lld", way, (long long)n);
       sqlite3 *writer = open_writer(synchronous), *reader = open_db(FILE_NAME, NULL, 1);
       sql_exec(writer, "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < "
                        "30) INSERT INTO t SELECT i, zeroblob(300) FROM n");
@@ -114,7 +118,8 @@ static void a_write_that_fails_undoes_the_transaction(void) {
       failures++;
     }
   }
-  CHECK(failures > 4); /* pages were written early */
+  memvfs_powersafe(true);
+  CHECK(failures > 8); /* pages were written early */
 }
 
 /* What it is for: SQLite makes eight writes of a commit of four pages. */
@@ -193,13 +198,29 @@ static void room_that_cannot_be_had_is_no_failure(void) {
   CHECK_INT(failures, 4);
 }
 
+static void no_room_where_syncs_fail(void) {
+  static const char CHANGE[] = "REPLACE INTO t VALUES(1, zeroblob(100))";
+  sqlite3 *writer = open_writer(1);
+  sql_exec(writer, "PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0");
+  for (int i = 0; i < 10; i++) {
+    memvfs_arm(1, 3, false); /* after two writes */
+    CHECK(sqlite3_exec(writer, CHANGE, NULL, NULL, NULL) != SQLITE_OK);
+    CHECK(memvfs_has_failed(1));
+    memvfs_arm(1, 0, false);
+    sql_exec(writer, CHANGE);
+  }
+  CHECK(memvfs_size(1) < 100 * 1024);
+  sqlite3_close(writer);
+}
+
 int main(int argc, char **argv) {
   static const test TESTS[] = {TEST(others_see_what_was_committed),
                                TEST(a_write_that_fails_undoes_the_transaction),
                                TEST(a_commit_is_two_writes),
                                TEST(synced_commits_find_room),
                                TEST(no_room_for_large_commits_and_unsynced_ones),
-                               TEST(room_that_cannot_be_had_is_no_failure)};
+                               TEST(room_that_cannot_be_had_is_no_failure),
+                               TEST(no_room_where_syncs_fail)};
   memvfs_install();
   return run_tests(argc, argv, TESTS, COUNT(TESTS));
 }
