@@ -10,22 +10,26 @@ file=$(dirname "$0")/cost.txt
 rows=20000
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
-export TMPDIR=$dir
 
-count() { # FUNCTION PROGRAM ARGUMENT...: instructions inside that function, per row
-  valgrind --tool=callgrind --callgrind-out-file="$dir/out" --collect-atstart=no --toggle-collect="$1*" \
-    "${@:2}" 2>&1 | awk -v rows=$rows '/Collected/ { printf "%.0f\n", $NF / rows }'
+count() { # NAME FUNCTION PROGRAM ARGUMENT...: instructions inside that function, per row, into a file of that name
+  mkdir "$dir/$1.d"
+  TMPDIR=$dir/$1.d valgrind --tool=callgrind --callgrind-out-file="$dir/$1.d/out" --collect-atstart=no \
+    --toggle-collect="$2*" "${@:3}" 2>&1 | awk -v rows=$rows '/Collected/ { printf "%.0f\n", $NF / rows }' >"$dir/$1" &
 }
 
-floor=$(count write_rows "$folder/floor" write key up NORMAL $rows 1000 "$dir/floor.db")
-floor_single=$(count write_rows "$folder/floor" write key up NORMAL $rows 1 "$dir/single.db")
-floor_flight=$(count write_rows "$folder/floor" write key up NORMAL $rows 100 "$dir/flight.db")
+count floor write_rows "$folder/floor" write key up NORMAL $rows 1000 "$dir/floor.db"
+count floor_single write_rows "$folder/floor" write key up NORMAL $rows 1 "$dir/single.db"
+count floor_flight write_rows "$folder/floor" write key up NORMAL $rows 100 "$dir/flight.db"
+for work in write single flight apply late; do
+  count $work measured "$folder/cost" $work
+done
+wait
 now=$dir/now
 for work in write single flight apply late; do
-  of=$floor
-  [ $work = single ] && of=$floor_single
-  [ $work = flight ] && of=$floor_flight
-  echo "$work $(count measured "$folder/cost" $work) $of"
+  of=floor
+  [ $work = single ] && of=floor_single
+  [ $work = flight ] && of=floor_flight
+  echo "$work $(cat "$dir/$work") $(cat "$dir/$of")"
 done >"$now"
 
 if [ "${2:-}" = --write ]; then
