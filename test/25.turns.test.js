@@ -24,10 +24,16 @@ const NORMAL = { durability: 'normal', peerId: 7, heartbeatMs: 60_000 }
 
 /** Whether all threads of Bun's pool are in the system's call openat(): it takes its work in no order, Node's does. */
 function isBunsPoolBusy() {
-  const threads = readdirSync('/proc/self/task').map((id) => `/proc/self/task/${id}`)
-  const pool = threads.filter((path) => readFileSync(`${path}/comm`, 'utf8').startsWith('Bun Pool'))
   const OPENAT = { x64: '257', arm64: '56' }[process.arch]
-  return pool.every((path) => readFileSync(`${path}/syscall`, 'utf8').split(' ')[0] === OPENAT)
+  const read = (id, name) => readFileSync(`/proc/self/task/${id}/${name}`, 'utf8')
+  try {
+    const pool = readdirSync('/proc/self/task').filter((id) =>
+      read(id, 'comm').startsWith('Bun Pool'),
+    )
+    return pool.length > 0 && pool.every((id) => read(id, 'syscall').split(' ')[0] === OPENAT)
+  } catch {
+    return false // a thread has ended meanwhile
+  }
 }
 
 /** What `fn` does while all threads of the pool wait, for somebody who writes to a pipe. */
