@@ -261,6 +261,9 @@ describe('a peer that lacks what was removed', () => {
     await link(a, b)
     await link(c, d)
     await Promise.all([rewrite(a, 200, 2), rewrite(c, 200, 3)])
+    // Of two in one millisecond that of the greater peerId is the later one, and c's may be the last so far.
+    const newest = async (db) => (await db.get('SELECT max(_patchedAt) AS at FROM note_patches')).at
+    while ((await newest(a)) <= (await newest(c))) await a.upsert('note', { id: 3, text: 'later' })
     await a.upsert('note', [
       { id: 1, size: 1 },
       { id: 2, text: 'the latest' },
