@@ -154,7 +154,7 @@ static int bind_params(replic *r, sqlite3_stmt *stmt, const replic_param *params
 /* Takes what the authorizer refused for the error, where that was the reason. It is not asked about
  * VACUUM, which SQLite itself refuses inside of a transaction. */
 static int explain_failure(replic *r, int rc) {
-  if (!r->auth.denied && strncmp(sqlite3_errmsg(r->db), "cannot VACUUM", 13) == 0)
+  if (rc == SQLITE_ERROR && strncmp(sqlite3_errmsg(r->db), "cannot VACUUM", 13) == 0)
     return replic__fail(r, REPLIC_ETRANSACTION,
                         "VACUUM: it cannot run in a transaction, and the engine owns those; leave "
                         "it out: free pages are used again");

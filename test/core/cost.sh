@@ -25,6 +25,9 @@ for work in write single flight apply late; do
 done
 wait
 now=$dir/now
+for name in floor floor_single floor_flight write single flight apply late; do
+  [ -s "$dir/$name" ] || { echo "$name: nothing was counted"; exit 1; }
+done
 for work in write single flight apply late; do
   of=floor
   [ $work = single ] && of=floor_single
