@@ -57,6 +57,7 @@
         'src/core/migrate.c',
         'src/core/open.c',
         'src/core/outgoing.c',
+        'src/core/params.c',
         'src/core/patches.c',
         'src/core/pending.c',
         'src/core/query.c',

@@ -453,6 +453,24 @@ describe('load', () => {
   })
 })
 
+describe('named parameters', () => {
+  it('10,000 of them, in every kind of call: minutes, where each is looked for among all', async () => {
+    const db = await openReplica({ ddl: 'CREATE TABLE own (n)' })
+    const names = Array.from({ length: 10_000 }, (_, i) => `p${i}`)
+    const params = Object.fromEntries(names.map((name, i) => [name, i]).reverse())
+    const list = names.map((name) => `:${name}`).join()
+    const query = `SELECT 9999 IN (${list}) AS found`
+    for (let i = 0; i < 10; i++) expect(db.getSync(query, params)).toEqual({ found: 1 })
+    expect(await db.get(query, params)).toEqual({ found: 1 })
+    expect(await db.run(`INSERT INTO own SELECT 9999 IN (${list})`, params)).toMatchObject({
+      changes: 1,
+    })
+    const { p5000, ...fewer } = params
+    await rejects(db.get(query, fewer), 'REPLIC_USAGE', ':p5000 was not given')
+    await rejects(db.get(query, { ...params, other: 1 }), 'REPLIC_USAGE', 'no parameter other')
+  })
+})
+
 describe('iterate', () => {
   it('gives all rows, whatever their number', async () => {
     const db = await openReplica({ ddl: '' })

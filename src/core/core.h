@@ -24,6 +24,7 @@
  *   guard.c     SQL of the application's own
  *   identity.c  <file>-replic: lock and witness
  *   checkpoint.c from the WAL into the file, while the writing goes on
+ *   params.c    values for the parameters of a statement
  *   query.c     reading: connections of their own, without the rest of the core
  *   error.c     texts, codes, events
  *

@@ -124,31 +124,15 @@ int replic__guard(void *ctx, int action, const char *a, const char *b, const cha
   }
 }
 
-static int bind_one(sqlite3_stmt *stmt, const replic_param *param, int position) {
-  int index = position;
-  for (const char *prefix = ":@$"; param->name && *prefix; prefix++) {
-    char *name = sqlite3_mprintf("%c%s", *prefix, param->name);
-    if (!name) return SQLITE_NOMEM;
-    index = sqlite3_bind_parameter_index(stmt, name);
-    sqlite3_free(name);
-    if (index) break;
-  }
-  return index ? replic__bind(stmt, index, &param->value) : SQLITE_RANGE;
-}
-
 static int bind_params(replic *r, sqlite3_stmt *stmt, const replic_param *params, size_t n_params) {
-  int expected = sqlite3_bind_parameter_count(stmt);
-  if ((size_t)expected != n_params)
-    return replic__fail(r, REPLIC_EUSAGE, "the statement has %d parameters, %d were given",
-                        expected, (int)n_params);
-  for (size_t i = 0; i < n_params; i++) {
-    int rc = bind_one(stmt, &params[i], (int)i + 1);
-    if (rc == SQLITE_RANGE)
-      return replic__fail(r, REPLIC_EUSAGE, "the statement has no parameter %s",
-                          params[i].name ? params[i].name : "of that position");
-    if (rc != SQLITE_OK) return replic__fail_db(r, rc);
-  }
-  return REPLIC_OK;
+  replic__names *names = NULL;
+  char *why;
+  int rc = replic__bind_params(stmt, params, n_params, SQLITE_STATIC, &names, &why);
+  sqlite3_free(names);
+  if (rc != REPLIC_EUSAGE) return replic__fail_db(r, rc);
+  rc = why ? replic__fail(r, rc, "%s", why) : replic__fail_db(r, SQLITE_NOMEM);
+  sqlite3_free(why);
+  return rc;
 }
 
 /* Takes what the authorizer refused for the error, where that was the reason. It is not asked about

@@ -121,19 +121,21 @@ static int prepare_one(replic_reader *reader, const char *sql, size_t len, sqlit
 
 static void drop_cached(replic__cached *entry) {
   sqlite3_finalize(entry->stmt);
+  sqlite3_free(entry->names);
   sqlite3_free(entry->sql);
   memset(entry, 0, sizeof *entry);
 }
 
 /* The statement for `sql`: a kept one, or a new one in place of that which was not used for
  * longest. */
-static int find_statement(replic_reader *reader, const char *sql, size_t len, sqlite3_stmt **out) {
+static int find_statement(replic_reader *reader, const char *sql, size_t len,
+                          replic__cached **out) {
   replic__cached *oldest = reader->cache;
   reader->tick++;
   for (replic__cached *entry = reader->cache; entry < reader->cache + REPLIC__CACHE_SIZE; entry++) {
     if (entry->stmt && entry->len == len && memcmp(entry->sql, sql, len) == 0) {
       entry->used = reader->tick;
-      *out = entry->stmt;
+      *out = entry;
       return REPLIC_OK;
     }
     if (entry->used < oldest->used) oldest = entry;
@@ -149,70 +151,22 @@ static int find_statement(replic_reader *reader, const char *sql, size_t len, sq
   memcpy(copy, sql, len);
   drop_cached(oldest);
   *oldest = (replic__cached){.sql = copy, .len = len, .stmt = stmt, .used = reader->tick};
-  *out = stmt;
+  *out = oldest;
   return REPLIC_OK;
 }
 
 /* ---- parameters ---- */
 
-static int bind_value(sqlite3_stmt *stmt, int index, const replic_value *value) {
-  const void *data = value->len ? value->data : ""; /* SQLite takes a NULL pointer for a NULL */
-  switch (value->type) {
-  case REPLIC_INT: return sqlite3_bind_int64(stmt, index, value->i);
-  case REPLIC_REAL: return sqlite3_bind_double(stmt, index, value->d);
-  case REPLIC_TEXT:
-    return sqlite3_bind_text64(stmt, index, data, value->len, SQLITE_TRANSIENT, SQLITE_UTF8);
-  case REPLIC_BLOB: return sqlite3_bind_blob64(stmt, index, data, value->len, SQLITE_TRANSIENT);
-  default: return sqlite3_bind_null(stmt, index);
-  }
-}
-
-static const replic_param *find_param(const replic_param *params, size_t n_params,
-                                      const char *name) {
-  for (size_t i = 0; i < n_params; i++)
-    if (strcmp(params[i].name, name) == 0) return &params[i];
-  return NULL;
-}
-
-/* A parameter that was given and that the statement does not have. */
-static const char *find_extra(sqlite3_stmt *stmt, const replic_param *params, size_t n_params) {
-  int count = sqlite3_bind_parameter_count(stmt);
-  for (size_t i = 0; i < n_params; i++) {
-    int found = 0;
-    for (int index = 1; index <= count && !found; index++) {
-      const char *name = sqlite3_bind_parameter_name(stmt, index);
-      found = name && strcmp(name + 1, params[i].name) == 0;
-    }
-    if (!found) return params[i].name;
-  }
-  return NULL;
-}
-
-static int bind_all(replic_reader *reader, sqlite3_stmt *stmt, const replic_param *params,
+static int bind_all(replic_reader *reader, replic__cached *entry, const replic_param *params,
                     size_t n_params) {
-  int count = sqlite3_bind_parameter_count(stmt), named = n_params && params[0].name;
-  if (!named && (size_t)count != n_params)
-    return replic__reader_fail(reader, REPLIC_EUSAGE,
-                               "the statement has %d parameters, %lld were given", count,
-                               (sqlite3_int64)n_params);
-  for (int index = 1; index <= count; index++) {
-    const replic_param *param = &params[index - 1];
-    if (named) {
-      const char *name = sqlite3_bind_parameter_name(stmt, index);
-      if (!name || *name == '?')
-        return replic__reader_fail(reader, REPLIC_EUSAGE, "parameter %d has no name: give an array",
-                                   index);
-      param = find_param(params, n_params, name + 1);
-      if (!param)
-        return replic__reader_fail(reader, REPLIC_EUSAGE, "parameter %s was not given", name);
-    }
-    int rc = bind_value(stmt, index, &param->value);
-    if (rc != SQLITE_OK) return replic__reader_fail_db(reader, rc);
-  }
-  const char *extra = named ? find_extra(stmt, params, n_params) : NULL;
-  if (extra)
-    return replic__reader_fail(reader, REPLIC_EUSAGE, "the statement has no parameter %s", extra);
-  return REPLIC_OK;
+  char *why;
+  int rc =
+      replic__bind_params(entry->stmt, params, n_params, SQLITE_TRANSIENT, &entry->names, &why);
+  if (rc == REPLIC_OK) return REPLIC_OK;
+  if (!why) return replic__reader_fail_db(reader, rc == REPLIC_EUSAGE ? SQLITE_NOMEM : rc);
+  replic__reader_fail(reader, rc, "%s", why);
+  sqlite3_free(why);
+  return rc;
 }
 
 int replic_reader_start(replic_reader *reader, const char *sql, size_t len,
@@ -220,9 +174,11 @@ int replic_reader_start(replic_reader *reader, const char *sql, size_t len,
   replic_reader_reset(reader);
   reader->denied = 0;
   if (reader->sums) reader->sums->done = 1; /* sums of another statement */
-  int rc = find_statement(reader, sql, len, &reader->current);
+  replic__cached *entry;
+  int rc = find_statement(reader, sql, len, &entry);
   if (rc != REPLIC_OK) return rc;
-  rc = bind_all(reader, reader->current, params, n_params);
+  reader->current = entry->stmt;
+  rc = bind_all(reader, entry, params, n_params);
   if (rc != REPLIC_OK) replic_reader_reset(reader);
   return rc;
 }

@@ -5,6 +5,7 @@
 
 #include <sqlite3.h>
 
+#include "params.h"
 #include "query.h"
 
 enum { REPLIC__CACHE_SIZE = 32 };
@@ -14,7 +15,8 @@ typedef struct replic__cached {
   char *sql;
   size_t len;
   sqlite3_stmt *stmt;
-  int64_t used; /* the reader's tick when it was last started */
+  replic__names *names; /* NULL: not bound by name yet */
+  int64_t used;         /* the reader's tick when it was last started */
 } replic__cached;
 
 typedef struct replic__backup replic__backup;

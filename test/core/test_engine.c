@@ -720,7 +720,7 @@ static void parameters_of_run(void) {
   CHECK_CODE(p->r,
              run_with(p, "UPDATE plain SET v = $v WHERE id = $no", named, 2, &changes, &rowid),
              REPLIC_EUSAGE);
-  CHECK_CONTAINS(replic_error_text(p->r), "id");
+  CHECK_CONTAINS(replic_error_text(p->r), "$no was not given");
   CHECK_CODE(p->r, run_with(p, "INSERT INTO plain VALUES(?, ?)", two, 1, &changes, &rowid),
              REPLIC_EUSAGE);
   CHECK_CONTAINS(replic_error_text(p->r), "2 parameters, 1");

@@ -65,6 +65,42 @@ static void parameters_by_position_and_by_name(void) {
   replic_reader_close(reader);
 }
 
+/* Given in the opposite order. Where each name is looked for among all, this takes minutes. */
+static void very_many_names(void) {
+  enum { N = 10000, ROUNDS = 20 };
+  cluster *c = cluster_start(1, DDL);
+  replic_reader *reader = open_reader(&c->peers[0]);
+  sqlite3_str *sql = sqlite3_str_new(NULL);
+  replic_param *params = test_alloc(N * sizeof *params);
+  for (int i = 0; i < N; i++) {
+    sqlite3_str_appendf(sql, "%s:p%d", i ? ", " : "SELECT max(", i);
+    if (i % 100 == 99) sqlite3_str_appendall(sql, i + 1 < N ? ") + max(0" : ")");
+    params[i] = (replic_param){test_format("p%d", N - 1 - i), v_int(N - 1 - i)};
+  }
+  char *text = sqlite3_str_finish(sql);
+  for (int i = 0; i < ROUNDS; i++)
+    CHECK_TEXT(ask(reader, text, params, N), test_format("i%d\n", 99 * 100 + 99 * 100 / 2 * 100));
+  params[N / 2].name = "other";
+  CHECK_INT(replic_reader_start(reader, text, strlen(text), params, N), REPLIC_EUSAGE);
+  CHECK_CONTAINS(replic_reader_error_text(reader), ":p4999 was not given");
+  CHECK_INT(replic_reader_start(reader, text, strlen(text), params, N - 1), REPLIC_EUSAGE);
+  sqlite3_free(text);
+  replic_reader_close(reader);
+}
+
+static void names_outlive_a_change_of_the_schema(void) {
+  cluster *c = cluster_start(1, DDL);
+  peer *p = &c->peers[0];
+  replic_reader *reader = open_reader(p);
+  const replic_param named[] = {{"b", v_int(2)}, {"a", v_int(1)}};
+  const char *sql = "SELECT :a, :b, count(*) FROM t";
+  CHECK_TEXT(ask(reader, sql, named, 2), "i1|i2|i0\n");
+  run_sql(p, "CREATE TABLE other(x)");
+  CHECK_TEXT(ask(reader, sql, named, 2), "i1|i2|i0\n"); /* SQLite prepares it again */
+  CHECK_TEXT(ask(reader, sql, named, 2), "i1|i2|i0\n");
+  replic_reader_close(reader);
+}
+
 static void what_is_refused(void) {
   cluster *c = cluster_start(1, DDL);
   peer *p = &c->peers[0];
@@ -415,6 +451,8 @@ static void what_a_backup_refuses(void) {
 int main(int argc, char **argv) {
   static const test TESTS[] = {TEST(every_type_of_value),
                                TEST(parameters_by_position_and_by_name),
+                               TEST(very_many_names),
+                               TEST(names_outlive_a_change_of_the_schema),
                                TEST(what_is_refused),
                                TEST(rows_come_in_pieces_of_one_snapshot),
                                TEST(a_schema_change_is_followed),
