@@ -66,5 +66,14 @@ export function explained(error) {
   return error
 }
 
+const MAX_TEXT = 500 // characters
+const UNPRINTABLE = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/gu // also what turns a line around, or ends one
+
+/** A text from another side, for messages and logs: one line that shows all that is in it, of at most `max` characters. */
+export function printable(text, max = MAX_TEXT) {
+  const start = text.length > max ? `${text.slice(0, max - 1)}…` : text
+  return start.replace(UNPRINTABLE, '\u{fffd}')
+}
+
 /** The error of a wrong call. */
 export const usage = (message) => new ReplicError('REPLIC_USAGE', message)

@@ -15,7 +15,8 @@
 // the same proof again.
 
 import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto'
-import { ReplicError } from './errors.js'
+import { codes, printable, ReplicError } from './errors.js'
+import { MAX_PEER_ID } from './options.js'
 
 const VERSION = 1
 const HELLO = 1
@@ -25,6 +26,9 @@ const PROOF = 33
 const NONCE_BYTES = 32
 const CHALLENGE_BYTES = 6 + NONCE_BYTES
 const LABEL = 'replic-sqlite link'
+const MAX_UINT32 = 2 ** 32 - 1
+const VARINT_BYTES = 5 // of up to 32 bits
+const MAX_TEXT_BYTES = 4096 // of an ERROR's message: no more is looked at
 
 export class Handshake {
   #secret
@@ -71,6 +75,7 @@ export class Handshake {
   #challenged(bytes) {
     if (bytes.length !== CHALLENGE_BYTES) throw malformed('CHALLENGE')
     const view = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length)
+    if (view.readUInt32BE(2) === 0) throw malformed('CHALLENGE')
     const theirs = { peerId: view.readUInt32BE(2), nonce: Buffer.from(view.subarray(6)) }
     if (theirs.peerId === this.#peerId) {
       const message = `the other side has this peer's own peerId ${this.#peerId}: every peer needs its own`
@@ -125,12 +130,22 @@ export const isOfHandshake = (bytes) =>
 /** The peerId that a HELLO gives; undefined for other frames and for malformed ones. */
 export function peerIdOfHello(bytes) {
   if (bytes[0] !== VERSION || bytes[1] !== HELLO) return undefined
+  const { value } = readVarint(bytes, 3)
+  return value >= 1 && value <= MAX_PEER_ID ? value : undefined
+}
+
+// A number of up to 32 bits, and where it ends; none if it is malformed, larger or cut off.
+function readVarint(bytes, start) {
   let value = 0
-  for (let i = 3, factor = 1; i < bytes.length && i < 8; i++, factor *= 128) {
+  for (
+    let i = start, factor = 1;
+    i < bytes.length && i < start + VARINT_BYTES;
+    i++, factor *= 128
+  ) {
     value += (bytes[i] & 127) * factor
-    if (bytes[i] < 128) return value
+    if (bytes[i] < 128) return value <= MAX_UINT32 ? { value, end: i + 1 } : {}
   }
-  return undefined
+  return {}
 }
 
 /** An ERROR frame, and its reading: what one side tells the other before it closes a link. */
@@ -142,21 +157,22 @@ export function errorFrame({ code, message }) {
   return Buffer.concat([Buffer.from([VERSION, ERROR]), text(code), text(message)])
 }
 
+/** The error that an ERROR frame tells of, untrusted; undefined for other frames. */
 export function readError(bytes) {
   if (bytes[0] !== VERSION || bytes[1] !== ERROR) return undefined
   const view = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length)
-  let at = 2
-  const text = () => {
-    let length = 0
-    for (let factor = 1; at < view.length; factor *= 128) {
-      const byte = view[at++]
-      length += (byte & 127) * factor
-      if (byte < 128) break
-    }
-    at += length
-    return view.toString('utf8', at - length, at)
-  }
-  return new ReplicError(text(), `the other side reports: ${text()}`)
+  const code = readText(view, 2)
+  const message = code && readText(view, code.end)
+  if (message?.end !== view.length) return malformed('ERROR')
+  const known = codes.includes(code.text) ? code.text : 'REPLIC_PROTOCOL'
+  return new ReplicError(known, printable(`the other side reports: ${message.text}`))
+}
+
+function readText(view, at) {
+  const { value: length, end: start } = readVarint(view, at)
+  if (length === undefined || length > view.length - start) return undefined
+  const end = start + length
+  return { text: view.toString('utf8', start, Math.min(end, start + MAX_TEXT_BYTES)), end }
 }
 
 function varint(number) {

@@ -10,6 +10,7 @@
 import { randomInt } from 'node:crypto'
 import { BUCKETS, lower, Snapshot } from './digest.js'
 import { ReplicError } from './errors.js'
+import { MAX_PEER_ID } from './options.js'
 
 const MOST_SESSIONS = 4 // peers that are answered at a time: each holds a connection and a WAL
 const MOST_STEPS = 8 // questions of one session; the longest way to a row takes five
@@ -218,7 +219,7 @@ class Session {
     if (ask === 'entries' && Number.isInteger(bucket) && bucket >= 0 && bucket < BUCKETS) {
       return { entries: await snapshot.entries(table, bucket) }
     }
-    if (ask !== 'row' || !HASH.test(row)) return null
+    if (ask !== 'row' || !isHash(row)) return null
     const found = await snapshot.row(table, row)
     return { row: found && { key: found.key.map(packed), cells: found.cells } }
   }
@@ -410,7 +411,7 @@ class Asking {
     const unknown = { difference: 'row', key: null, here: null, there: null }
     const [mine, theirs] = await Promise.all([
       snapshot.buckets(table, () => this.#check()),
-      this.#ask({ ask: 'buckets', table: name }, ({ buckets }) => typeof buckets === 'string'),
+      this.#ask({ ask: 'buckets', table: name }, ({ buckets }) => isBuckets(buckets)),
     ])
     const bucket = firstBucket(mine.buckets, Buffer.from(theirs.buckets, 'base64'))
     const [ours, answer] = await Promise.all([
@@ -504,18 +505,27 @@ function parse(bytes) {
 const isListOf = (list, isItem) => Array.isArray(list) && list.every(isItem)
 const isText = (value) => typeof value === 'string'
 const isCount = (value) => Number.isSafeInteger(value) && value >= 0
-const isPosition = (item) => Array.isArray(item) && isCount(item[0]) && isCount(item[1])
-const isVector = (list) => isListOf(list, isPosition) && list.length <= MOST_ORIGINS
-const isDigest = ([name, shape, rows, digest] = []) =>
-  [name, shape, digest].every(isText) && isCount(rows)
-const isColumn = ([name, type, key] = []) => isText(name) && isText(type) && isCount(key)
-const isEntry = ([key, row] = []) => HASH.test(key) && HASH.test(row)
-const isCell = (cell) => isListOf(cell, isText) && cell.length === 3
+const isHash = (value) => isText(value) && HASH.test(value)
+const isOrigin = (value) => isCount(value) && value >= 1 && value <= MAX_PEER_ID
+/** Whether an item is an array of as many as there are checks, which its parts pass. */
+const tuple =
+  (...checks) =>
+  (item) =>
+    Array.isArray(item) &&
+    item.length === checks.length &&
+    checks.every((accepts, i) => accepts(item[i]))
+const isPosition = tuple(isOrigin, isCount)
+const isVector = (list) =>
+  Array.isArray(list) && list.length <= MOST_ORIGINS && list.every(isPosition)
+const isDigest = tuple(isText, isText, isCount, isText)
+const isColumn = tuple(isText, isText, isCount)
+const isEntry = tuple(isHash, isHash)
+const isCell = tuple(isText, isText, isText)
+const isKeyValue = tuple((type) => isText(type) && Object.hasOwn(UNPACK, type), isText)
+const isBuckets = (text) => isText(text) && Buffer.from(text, 'base64').length === 8 * BUCKETS
 const isRow = (row, { keys }) =>
   row === null ||
-  (isListOf(row?.cells, isCell) &&
-    isListOf(row.key, ([type, text] = []) => isText(text) && Object.hasOwn(UNPACK, type)) &&
-    row.key.length === keys.length)
+  (isListOf(row?.cells, isCell) && isListOf(row.key, isKeyValue) && row.key.length === keys.length)
 
 /** A value of a key as [type, text]. */
 function packed(value) {

@@ -3,7 +3,7 @@
 import { EventEmitter } from 'node:events'
 import { inspect } from 'node:util'
 import { describe, expect, it } from 'vitest'
-import { Handshake } from '../lib/handshake.js'
+import { errorFrame, Handshake, peerIdOfHello, readError } from '../lib/handshake.js'
 import { Links } from '../lib/link.js'
 import { DEFAULTS } from '../lib/options.js'
 import { connect, listen } from '../lib/transport/tcp.js'
@@ -49,6 +49,45 @@ function pair({
   }
   return { sides, errors, beat, known: () => sides.map((side) => side.peerId) }
 }
+
+describe('what comes from another side may be anything:', () => {
+  const frame = (...bytes) => Buffer.from(bytes)
+
+  it('an ERROR is read whole or not at all', () => {
+    const whole = errorFrame({ code: 'REPLIC_AUTH', message: 'no' })
+    expect(readError(whole)).toMatchObject({
+      code: 'REPLIC_AUTH',
+      message: 'the other side reports: no',
+    })
+    for (let i = 2; i < whole.length; i++) {
+      const cut = readError(whole.subarray(0, i))
+      expect([i, cut.code, cut.message]).toEqual([i, 'REPLIC_PROTOCOL', 'a malformed ERROR frame'])
+    }
+    const endless = frame(1, 6, ...Array(2000).fill(255))
+    expect(readError(endless).message).toBe('a malformed ERROR frame')
+    expect(readError(frame(1, 6, 0, 0, 0)).message).toBe('a malformed ERROR frame')
+  })
+
+  it('its code is one of the list, its text one short line', () => {
+    const message = `a\n2026-01-01 ${'\u202e'}forged\r\x1b[31m${'x'.repeat(100_000)}`
+    const error = readError(errorFrame({ code: 'EVIL\n', message }))
+    expect(error.code).toBe('REPLIC_PROTOCOL')
+    expect(error.message).toMatch(/^the other side reports: a.2026-01-01 .forged..\[31mx+…$/u)
+    expect(error.message).toHaveLength(500)
+  })
+
+  it('a peerId is 1 to 2^32 - 1', () => {
+    const hello = (...id) => peerIdOfHello(frame(1, 1, 0, ...id))
+    expect(hello(11)).toBe(11)
+    expect(hello(255, 255, 255, 255, 15)).toBe(2 ** 32 - 1)
+    for (const id of [[0], [128], [255, 255, 255, 255, 16], Array(9).fill(255), []]) {
+      expect([id, hello(...id)]).toEqual([id, undefined])
+    }
+    const side = new Handshake({ secret: SECRET, peerId: 12, provesFirst: false, send: () => {} })
+    const challenge = frame(1, CHALLENGE, 0, 0, 0, 0, ...Array(32).fill(7))
+    expect(() => side.take(challenge)).toThrow('malformed')
+  })
+})
 
 describe('two sides', () => {
   it('with one secret know each other', () => {

@@ -368,6 +368,17 @@ describe('answers', () => {
       expect(again.status).toBe(200)
     })
 
+    it('to a poll that is no number: 400, and the session goes on', async () => {
+      const [db] = await replicas(1)
+      const { ask } = await served[kind](db)
+      const session = { 'replic-session': await open(ask) }
+      for (const poll of ['-1', 'soon', '1e3', 'Infinity', '']) {
+        const response = await ask(post({ ...session, 'replic-poll': poll }))
+        expect([poll, response.status]).toEqual([poll, 400])
+      }
+      expect((await ask(post({ ...session, 'replic-poll': '0' }))).status).toBe(200)
+    })
+
     it('to more sessions than there is room for, and after close(): 503', async () => {
       const [db] = await replicas(1, { maxPendingLinks: 2 })
       const { ask, handle } = await served[kind](db)

@@ -144,6 +144,53 @@ describe('the window of counters seen', () => {
   })
 })
 
+describe('numbers that nobody of ours sends', () => {
+  it('a counter that no number holds exactly is none', () => {
+    const data = datagram.dataHeader(Buffer.alloc(8), 1, { number: 0, flags: datagram.LAST })
+    expect(datagram.counterOf(data)).toBe(1)
+    data.writeBigUInt64BE(2n ** 53n - 1n, 10)
+    expect(datagram.counterOf(data)).toBe(Number.MAX_SAFE_INTEGER)
+    for (const counter of [2n ** 53n, 2n ** 63n, 2n ** 64n - 1n]) {
+      data.writeBigUInt64BE(counter, 10)
+      expect([counter, datagram.counterOf(data)]).toEqual([counter, undefined])
+    }
+    expect(new ReplayWindow().take(undefined)).toBe(false)
+    expect(new ReplayWindow().take(2 ** 63)).toBe(false)
+  })
+})
+
+describe('numbers that nobody of ours sends, over a network', () => {
+  it.each([
+    ['who is dialed', true],
+    ['who dials', false],
+  ])('do nothing to %s', async (_, outwards) => {
+    const [a, b] = await replicas(2)
+    let router
+    const { endpoint, connection } = await linked(a, b, {
+      through: async (port) => {
+        router = await relay(port)
+        return router.port
+      },
+    })
+    const { counters } = (outwards ? endpoint : connection).status()
+    const of = router.seen.find(
+      (seen) => seen.outwards === outwards && datagram.typeOf(seen.bytes) === datagram.DATA,
+    )
+    const id = datagram.readId(of.bytes)
+    for (const type of [datagram.DATA, datagram.ACK, datagram.FIN]) {
+      const bytes = Buffer.concat([datagram.header(type, id, 1), Buffer.alloc(14)])
+      bytes.writeBigUInt64BE(2n ** 63n, 10)
+      router.send(bytes, outwards)
+    }
+    await until(() => {
+      const { malformed } = (outwards ? endpoint : connection).status().counters
+      return malformed === counters.malformed + 3
+    })
+    await a.upsert('note', many(10))
+    expect((await converged(a, b)).note).toHaveLength(10)
+  })
+})
+
 describe('congestion', () => {
   it('doubles, then grows by a datagram, per round trip; is halved once per round trip', () => {
     const congestion = new Congestion(1000, 1_000_000)

@@ -4,11 +4,12 @@
 
 import { Agent as HttpAgent, request as httpRequest } from 'node:http'
 import { Agent as HttpsAgent, request as httpsRequest } from 'node:https'
-import { ReplicError } from '../errors.js'
+import { printable, ReplicError } from '../errors.js'
 import { CONTENT_TYPE, Session } from './http-frames.js'
 
 const MAX_FAILURES = 5 // of requests in a row; then the session is given up
 const MIN_POLL_MS = 100
+const SESSION_ID = /^[\w-]{1,64}$/
 const MAX_TEXT = 200 // of what a server says, in messages
 
 /** The other side of ServerSession. Opens itself. */
@@ -42,7 +43,7 @@ export class ClientSession extends Session {
     try {
       const headers = await this.#post({}, Buffer.alloc(0), () => {})
       this.#id = headers['replic-session']
-      if (!this.#id) throw notOurs(this.#options.url, 'names no session')
+      if (!SESSION_ID.test(this.#id)) throw notOurs(this.#options.url, 'names no session')
     } catch (error) {
       return this.fail(error)
     }
@@ -165,8 +166,8 @@ export class ClientSession extends Session {
     if (status !== 200) throw refused(url, status, headers, await firstText(response))
     const type = headers['content-type']
     if (type !== CONTENT_TYPE || headers['content-encoding']) {
-      const kinds = [headers['content-encoding'], type].filter(Boolean)
-      throw notOurs(url, `answers with ${kinds.join(' ') || 'what has no content-type'}`)
+      const kinds = [headers['content-encoding'], type].filter(Boolean).join(' ')
+      throw notOurs(url, `answers with ${printable(kinds) || 'what has no content-type'}`)
     }
     const reader = this.reader()
     for await (const chunk of response) reader.take(chunk)
@@ -239,7 +240,7 @@ export function refused(url, status, { location }, text) {
     status >= 300 && status < 400
       ? `it redirects to ${location}, which is not followed: give the right url`
       : (REMEDIES[status] ?? '')
-  const details = [remedy, text].filter(Boolean).join('; ')
+  const details = printable([remedy, text].filter(Boolean).join('; '))
   return new ReplicError(code, `${where(url)} answered ${status}${details && `: ${details}`}`)
 }
 

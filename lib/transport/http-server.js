@@ -6,6 +6,7 @@ import { CONTENT_TYPE, maxBody, Session } from './http-frames.js'
 
 const ID_BYTES = 24 // of a session: nobody guesses it
 const RETRY_AFTER_S = 1
+const POLL_MS = /^[0-9]{1,9}$/
 const MAX_IDLE_S = 255 // the most that Bun.serve takes
 
 /** What is answered instead of frames. */
@@ -86,13 +87,16 @@ export class Server {
 
   async #serve(session, request) {
     const asked = request.header('replic-poll')
+    if (asked !== undefined && !POLL_MS.test(asked)) {
+      throw new Refusal(400, 'Replic-Poll is a number of milliseconds')
+    }
     const kind = asked === undefined ? 'send' : 'poll'
     const { signal, done } = session.begin(kind, request)
     try {
       await this.#read(session, request, signal)
       if (request.header('replic-end') !== undefined) session.ended()
       else await session.resumed() // the client sends no more until this is answered
-      if (kind === 'poll') await session.fetch(Math.min(Number(asked) || 0, this.pollMs), signal)
+      if (kind === 'poll') await session.fetch(Math.min(Number(asked), this.pollMs), signal)
       if (session.readyState === 3) return frames(session)
       signal.throwIfAborted()
       return kind === 'poll' ? frames(session) : response(200, { 'content-type': CONTENT_TYPE })

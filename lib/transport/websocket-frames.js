@@ -9,7 +9,7 @@
 // A message that begins with version 1 and a type of ours is ours; every other one is the application's.
 
 import { EventEmitter } from 'node:events'
-import { ReplicError, usage } from '../errors.js'
+import { printable, ReplicError, usage } from '../errors.js'
 import { asBytes, listen } from '../link.js'
 import { kindOf } from '../options.js'
 
@@ -64,7 +64,7 @@ function closeError(code, reason) {
   if (code === LOST) {
     return Object.assign(new Error('the connection failed, or was cut'), { code: 'ECONNRESET' })
   }
-  const message = `the other side closed the connection: ${code}${reason && `, '${reason}'`}`
+  const message = `the other side closed the connection: ${code}${reason && `, '${printable(reason)}'`}`
   const known = CODES[code] ?? CODES[code - OWN]
   return known ? new ReplicError(known, message) : new Error(message) // 1001: it goes away
 }

@@ -39,6 +39,8 @@ const INIT_BYTES = 32
 const ANNOUNCE_BYTES = 96 // three times an INIT: see Group
 const CONNECT_BYTES = HEADER_BYTES + COOKIE_BYTES + 4 + NONCE_BYTES
 const ACCEPT_BYTES = HEADER_BYTES + ID_BYTES + 4 + NONCE_BYTES
+/** Bytes of an ACK's bitmap: a bit for each segment that a receiver may keep. */
+export const MAX_BITMAP_BYTES = 512
 const LABEL = 'replic-sqlite udp 1'
 
 /** Flags of DATA: the segment ends a frame; nothing follows it in this session. */
@@ -57,7 +59,11 @@ function writeCounter(bytes, value, at) {
   bytes.writeUInt32BE(Math.floor(value / 2 ** 32), at)
   bytes.writeUInt32BE(value % 2 ** 32, at + 4)
 }
-const readCounter = (bytes, at) => bytes.readUInt32BE(at) * 2 ** 32 + bytes.readUInt32BE(at + 4)
+/** undefined for what no number holds exactly: nobody counts that far. */
+function readCounter(bytes, at) {
+  const value = bytes.readUInt32BE(at) * 2 ** 32 + bytes.readUInt32BE(at + 4)
+  return value <= Number.MAX_SAFE_INTEGER ? value : undefined
+}
 
 /** The type of a datagram that may be one of ours; undefined otherwise. */
 export const typeOf = (bytes) =>
@@ -87,6 +93,7 @@ export function readConnect(bytes) {
   const proof = bytes.subarray(CONNECT_BYTES)
   if (bytes.length < CONNECT_BYTES || (proof.length !== 0 && proof.length !== PROOF_BYTES)) return
   const at = HEADER_BYTES + COOKIE_BYTES
+  if (bytes.readUInt32BE(at) === 0) return // no peer's id
   return {
     id: readId(bytes),
     cookie: bytes.subarray(HEADER_BYTES, at),
@@ -110,6 +117,7 @@ export function accept({ id, ownId, peerId, nonce }, seal) {
 export function readAccept(bytes, hasTag) {
   if (bytes.length !== ACCEPT_BYTES + (hasTag ? TAG_BYTES : 0)) return undefined
   const at = HEADER_BYTES + ID_BYTES
+  if (bytes.readUInt32BE(at) === 0) return undefined
   return {
     id: Buffer.from(bytes.subarray(HEADER_BYTES, at)),
     peerId: bytes.readUInt32BE(at),
@@ -129,6 +137,7 @@ export function header(type, id, counter, more = 0) {
   writeCounter(bytes, counter, HEADER_BYTES)
   return bytes
 }
+/** The counter of a datagram of a session; undefined if it is none. */
 export const counterOf = (bytes) => readCounter(bytes, HEADER_BYTES)
 
 export function dataHeader(id, counter, { number, flags }) {
@@ -137,15 +146,14 @@ export function dataHeader(id, counter, { number, flags }) {
   bytes[SESSION_BYTES + 6] = flags
   return bytes
 }
-/** { number, flags, payload } of DATA without its tag; undefined if it is malformed. */
-export const readData = (open) =>
-  open.length < DATA_BYTES
-    ? undefined
-    : {
-        number: open.readUIntBE(SESSION_BYTES, 6),
-        flags: open[SESSION_BYTES + 6],
-        payload: open.subarray(DATA_BYTES),
-      }
+/** { number, flags, payload } of DATA without its tag; undefined if it is malformed. Only END has no payload. */
+export function readData(open) {
+  if (open.length < DATA_BYTES) return undefined
+  const flags = open[SESSION_BYTES + 6]
+  const payload = open.subarray(DATA_BYTES)
+  if (flags > END || (flags === END) !== (payload.length === 0)) return undefined
+  return { number: open.readUIntBE(SESSION_BYTES, 6), flags, payload }
+}
 
 export function ackHeader(id, counter, { echo, next }) {
   const bytes = header(ACK, id, counter, 14)
@@ -154,14 +162,12 @@ export function ackHeader(id, counter, { echo, next }) {
   return bytes
 }
 /** { echo, next, bitmap } of ACK without its tag; undefined if it is malformed. */
-export const readAck = (open) =>
-  open.length < ACK_BYTES
-    ? undefined
-    : {
-        echo: readCounter(open, SESSION_BYTES),
-        next: open.readUIntBE(SESSION_BYTES + 8, 6),
-        bitmap: open.subarray(ACK_BYTES),
-      }
+export function readAck(open) {
+  if (open.length < ACK_BYTES || open.length > ACK_BYTES + MAX_BITMAP_BYTES) return undefined
+  const echo = readCounter(open, SESSION_BYTES)
+  if (echo === undefined) return undefined
+  return { echo, next: open.readUIntBE(SESSION_BYTES + 8, 6), bitmap: open.subarray(ACK_BYTES) }
+}
 
 export function announce(peerId, asks, key) {
   const open = Buffer.alloc(ANNOUNCE_BYTES - TAG_BYTES)
@@ -176,7 +182,8 @@ export function readAnnounce(bytes, key) {
   if (bytes.length !== ANNOUNCE_BYTES) return undefined
   const open = bytes.subarray(0, -TAG_BYTES)
   if (key && !timingSafeEqual(tagOf(key, open), bytes.subarray(-TAG_BYTES))) return null
-  return { peerId: bytes.readUInt32BE(2), asks: bytes[6] === 1 }
+  const peerId = bytes.readUInt32BE(2)
+  return peerId > 0 && bytes[6] <= 1 ? { peerId, asks: bytes[6] === 1 } : undefined
 }
 export const announceKey = (secret) =>
   secret ? derive(secret, Buffer.alloc(0), `${LABEL} announce`)[0] : undefined

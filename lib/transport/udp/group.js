@@ -68,7 +68,7 @@ export class Group {
     }
     const { peerId, asks } = said
     const links = this.#links
-    if (peerId === 0 || peerId === links.peerId || links.stopped) return
+    if (peerId === links.peerId || links.stopped) return
     if (this.#endpoint.has(peerId)) return
     const remote = { address: sender.address, port: sender.port }
     if (peerId < links.peerId) {

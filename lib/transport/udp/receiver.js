@@ -3,10 +3,10 @@
 // acknowledged, so they come again), and the frame at hand by its greatest length.
 
 import { ReplicError } from '../../errors.js'
-import { END, LAST } from './datagram.js'
+import { END, LAST, MAX_BITMAP_BYTES } from './datagram.js'
 
 /** Segments that may be kept, counted from the next one that is due. */
-export const MAX_SEGMENTS = 4096
+export const MAX_SEGMENTS = MAX_BITMAP_BYTES * 8
 const EARLY_BYTES = 8 * 1024 * 1024
 
 export class Receiver {
@@ -91,7 +91,7 @@ export class Receiver {
   /** Which segments from `next` on are here: a bit for each, at most so many bytes. */
   bitmap(maxBytes) {
     let length = 0
-    const bytes = Buffer.alloc(Math.min(maxBytes, MAX_SEGMENTS / 8))
+    const bytes = Buffer.alloc(Math.min(maxBytes, MAX_BITMAP_BYTES))
     for (const number of this.#early.keys()) {
       const bit = number - this.next
       if (bit >= bytes.length * 8) continue

@@ -9,7 +9,8 @@ export class ReplayWindow {
 
   /** Whether a counter is new; from then on it is not. */
   take(counter) {
-    if (counter <= this.highest - SIZE || counter < 1) return false
+    if (!Number.isSafeInteger(counter) || counter <= this.highest - SIZE || counter < 1)
+      return false
     if (counter > this.highest) {
       const from = Math.max(this.highest + 1, counter - SIZE + 1)
       for (let skipped = from; skipped < counter; skipped++) this.#seen[skipped % SIZE] = 0

@@ -155,6 +155,7 @@ export class Session extends EventEmitter {
     if (!open) return count(counters, 'forged')
     if (open.length < datagram.SESSION_BYTES) return count(counters, 'malformed')
     const counter = datagram.counterOf(open)
+    if (counter === undefined) return count(counters, 'malformed')
     const isNewest = counter > this.#replay.highest
     if (!this.#replay.take(counter)) return count(counters, 'replayed')
     if (moved && isNewest) this.#follow(sender)
