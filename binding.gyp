@@ -59,6 +59,7 @@
         'src/core/outgoing.c',
         'src/core/params.c',
         'src/core/patches.c',
+        'src/core/peek.c',
         'src/core/pending.c',
         'src/core/query.c',
         'src/core/schema.c',

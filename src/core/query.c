@@ -332,17 +332,22 @@ void replic_rows_free(replic_rows *rows) {
 
 /* ---- open and close ---- */
 
-int replic_reader_open(const char *path, replic_reader **out) {
-  replic_reader *reader = *out = sqlite3_malloc64(sizeof *reader);
-  if (!reader) return SQLITE_NOMEM;
-  memset(reader, 0, sizeof *reader);
-  int flags = SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE;
-  int rc = sqlite3_open_v2(path, &reader->db, flags, NULL);
+int replic__reader_connect(replic_reader *reader, const char *name, int flags, const char *vfs) {
+  sqlite3_close(reader->db);
+  flags |= SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE;
+  int rc = sqlite3_open_v2(name, &reader->db, flags, vfs);
   if (rc == SQLITE_OK) rc = sqlite3_busy_timeout(reader->db, BUSY_TIMEOUT_MS);
   if (rc == SQLITE_OK) rc = sqlite3_exec(reader->db, "PRAGMA query_only = 1", NULL, NULL, NULL);
   if (rc == SQLITE_OK) rc = replic__digest_open(reader);
   if (rc == SQLITE_OK) rc = sqlite3_set_authorizer(reader->db, authorize, reader);
   return rc == SQLITE_OK ? REPLIC_OK : replic__reader_fail_db(reader, rc);
+}
+
+int replic_reader_open(const char *path, replic_reader **out) {
+  replic_reader *reader = *out = sqlite3_malloc64(sizeof *reader);
+  if (!reader) return SQLITE_NOMEM;
+  memset(reader, 0, sizeof *reader);
+  return replic__reader_connect(reader, path, 0, NULL);
 }
 
 void replic_reader_close(replic_reader *reader) {

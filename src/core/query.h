@@ -40,6 +40,8 @@ typedef struct replic_rows {
 /* Opens an existing database file. `*out` is set even on failure (except when memory is exhausted:
  * NULL), so that its error text can be read; it must then be closed all the same. */
 int replic_reader_open(const char *path, replic_reader **out);
+/* The same for looking at a file once, which may lie where nothing can be written (peek.c). */
+int replic_reader_peek(const char *path, replic_reader **out);
 /* Frees everything. NULL is allowed. Never fails. */
 void replic_reader_close(replic_reader *reader);
 /* The text of the last error. Borrowed until the next call on `reader`. Never NULL. */

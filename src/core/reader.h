@@ -1,5 +1,5 @@
-/* reader.h - what the files of a reading connection share: query.c, digest.c, backup.c. Not for use
- * outside src/core. */
+/* reader.h - what the files of a reading connection share: query.c, peek.c, digest.c, backup.c.
+ * Not for use outside src/core. */
 #ifndef REPLIC_READER_H
 #define REPLIC_READER_H
 
@@ -44,6 +44,9 @@ int replic__reader_fail_db(replic_reader *reader, int code);
  * `rows` must not be read. */
 int replic__rows_add(replic_rows *rows, sqlite3_stmt *stmt);
 int replic__rows_add_names(replic_rows *rows, sqlite3_stmt *stmt);
+/* Opens `name` with these flags beside those of every reader, in `vfs` (NULL: the default one); the
+ * connection before it is closed. */
+int replic__reader_connect(replic_reader *reader, const char *name, int flags, const char *vfs);
 /* Makes _replic_hash known. */
 int replic__digest_open(replic_reader *reader);
 /* Undoes a backup that is not complete. Never fails; without one it does nothing. */

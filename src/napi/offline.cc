@@ -9,7 +9,7 @@ Napi::Value offline_query(const Napi::CallbackInfo &info) {
   napi_value rows = nullptr;
   const char *path = read_string(env, info[4], "path", job.arena, job.failure, nullptr);
   if (path && job.given(info)) {
-    if (job.check(reader, replic_reader_open(path, &reader.db))) job.run(reader);
+    if (job.check(reader, replic_reader_peek(path, &reader.db))) job.run(reader);
     replic_reader_close(reader.db);
     rows = job.failure ? nullptr : job.result(env);
   }
@@ -39,7 +39,7 @@ Napi::Value offline_copy(const Napi::CallbackInfo &info) {
   if (env.IsExceptionPending()) return Napi::Value();
   if (to) {
     replic_reader *reader;
-    int code = replic_reader_open(from, &reader);
+    int code = replic_reader_peek(from, &reader);
     if (code == REPLIC_OK) code = copy_pages(reader, to);
     if (code == REPLIC_OK)
       put_backup(reader, failure);
