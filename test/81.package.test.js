@@ -3,6 +3,7 @@
 import { execFileSync } from 'node:child_process'
 import {
   copyFileSync,
+  existsSync,
   mkdirSync,
   readdirSync,
   readFileSync,
@@ -395,4 +396,71 @@ it('is deployed by the Dockerfile of docs/deployment.md, run as a script', async
   expect(await (await fetch(url)).json()).toEqual([{ text: 'kept' }])
   expect(await peer()).toBe(before)
   await stop(second)
+})
+
+// ---- npx ----
+
+describe('npx replic-sqlite serve', () => {
+  const serving = async (shell) => {
+    const path = join(tempDir(), 'hub.db')
+    const args = ['replic-sqlite', 'serve', path, '--create', '--listen', 'tcp://127.0.0.1:0']
+    const npx = startProcess('npx', args, {
+      cwd: project,
+      detached: true, // a group of its own, as a terminal gives it
+      env: { ...process.env, npm_config_offline: 'true', npm_config_script_shell: shell },
+    })
+    for (let line = ''; !/^peer \d+ serves/.test(line); line = await npx.line()) {
+      if (line === null) throw new Error((await npx.ended).stderr)
+    }
+    return { npx, path }
+  }
+
+  /** It ends for `why`, in order; nobody is left who writes to its output, or has its file. */
+  const endsFor = async ({ npx, path }, why) => {
+    const { stdout } = await npx.ended
+    expect(stdout.split('\n').filter((line) => line.endsWith(': closing'))).toEqual([
+      `${why}: closing`,
+    ])
+    for (const left of ['-wal', '-shm']) expect(existsSync(path + left)).toBe(false)
+  }
+
+  // dash stays between npm and the program, bash does not.
+  it.each([
+    ['/bin/dash', 'npx', 'SIGTERM', 'npm has ended'],
+    ['/bin/dash', 'npx', 'SIGKILL', 'npm has ended'],
+    ['/bin/dash', 'its group', 'SIGINT', 'SIGINT'],
+    ['/bin/bash', 'npx', 'SIGINT', 'SIGINT'],
+    ['/bin/bash', 'npx', 'SIGKILL', 'npm has ended'],
+    ['/bin/bash', 'its group', 'SIGINT', 'SIGINT'],
+  ])('by %s: told to %s, %s ends it', async (shell, whom, signal, why) => {
+    const served = await serving(shell)
+    process.kill(whom === 'npx' ? served.npx.pid : -served.npx.pid, signal)
+    await endsFor(served, why)
+  })
+
+  it('by dash: SIGINT to npx alone reaches nobody, and SIGTERM after it ends it', async () => {
+    const served = await serving('/bin/dash')
+    served.npx.kill('SIGINT')
+    served.npx.kill('SIGTERM')
+    await endsFor(served, 'npm has ended')
+  })
+
+  it('goes on when the shell ends from which npx was started', async () => {
+    const path = join(tempDir(), 'hub.db')
+    const command = `npx replic-sqlite serve '${path}' --create --listen tcp://127.0.0.1:0 & echo $!`
+    for (const shell of ['/bin/dash', '/bin/bash']) {
+      const child = startProcess('sh', ['-c', command], {
+        cwd: project,
+        env: { ...process.env, npm_config_offline: 'true', npm_config_script_shell: shell },
+      })
+      const npx = Number(await child.line())
+      const url = (await child.line()).split(' ').at(-1)
+      expect(await child.line()).toContain('serves')
+      // The shell is gone by now: what it was asked to do was done before the first line.
+      const looked = await runProcess('npx', ['replic-sqlite', 'status', url], { cwd: project })
+      expect(looked).toMatchObject({ code: 0 })
+      process.kill(npx, 'SIGTERM')
+      expect((await child.ended).stdout).toContain('closing')
+    }
+  })
 })

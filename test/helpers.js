@@ -197,8 +197,8 @@ export function runProcess(command, args, options) {
 }
 
 /**
- * Starts a program, which is killed after the test if it still runs. Gives { kill(signal), send(line), end(text),
- * line(), ended }: line() resolves with the next line of its output, or null at its end.
+ * Starts a program, which is killed after the test if it still runs. Gives { pid, kill(signal), send(line),
+ * end(text), line(), ended }: line() resolves with the next line of its output, or null at its end.
  */
 export function startProcess(command, args, options) {
   const child = spawn(command, args, { stdio: ['pipe', 'pipe', 'pipe'], ...options })
@@ -214,6 +214,7 @@ export function startProcess(command, args, options) {
   child.stdin.on('error', () => {}) // it was killed while being written to
   const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
   return {
+    pid: child.pid,
     kill: (signal = 'SIGKILL') => child.kill(signal),
     send: (text) => child.stdin.write(`${text}\n`),
     end: (text) => child.stdin.end(text),

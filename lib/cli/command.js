@@ -71,7 +71,13 @@ export function integer(name, option, text, min, max) {
   throw new Mistake(`${name}: --${option} must be an integer from ${min} to ${max}, not '${text}'`)
 }
 
-export const print = (text) => process.stdout.write(`${text}\n`)
+/** A line of output. */
+export function print(text) {
+  process.stdout.write(`${text}\n`)
+}
+
+/** What is done when nobody reads it any more (head, less): that is no failure. */
+export const output = { ended: () => process.exit(EXIT.done) }
 
 /** JSON in which 64-bit integers and bytes survive: as decimal text, and as hex. */
 export const toJson = (value, indent) => JSON.stringify(value, plain, indent)
@@ -108,7 +114,7 @@ export class Peek {
   constructor(name, file) {
     this.#name = name
     this.#path = existing(name, file)
-    if (this.all("SELECT 1 FROM sqlite_schema WHERE name = '_replic_meta'").length > 0) return
+    if (this.has('_replic_meta')) return
     throw new ReplicError(
       'REPLIC_NOT_FOUND',
       `${name}: ${this.#path} is a SQLite database that no Replica has opened yet (it has no table _replic_meta)`,
@@ -117,6 +123,11 @@ export class Peek {
 
   get path() {
     return this.#path
+  }
+
+  /** Whether it has that table: a file of an earlier layout has fewer of the engine's. */
+  has(table) {
+    return this.all('SELECT 1 FROM sqlite_schema WHERE name = ?', [table]).length > 0
   }
 
   /** All rows; integers as bigints. */

@@ -4,7 +4,7 @@
 
 import { readFileSync } from 'node:fs'
 import { nearest } from '../options.js'
-import { EXIT, Mistake, parse } from './command.js'
+import { EXIT, Mistake, output, parse } from './command.js'
 
 const COMMANDS = {
   status: 'what is in a database file, or how a running peer is',
@@ -57,9 +57,8 @@ function report(error) {
   return error.code === 'REPLIC_USAGE' ? EXIT.usage : EXIT.failed
 }
 
-// Whoever reads stdout may stop early (head, less): that is no failure.
 process.stdout.on('error', (error) =>
-  process.exit(error.code === 'EPIPE' ? EXIT.done : EXIT.failed),
+  error.code === 'EPIPE' ? output.ended() : process.exit(EXIT.failed),
 )
 
 try {

@@ -6,18 +6,20 @@ import { resolve } from 'node:path'
 import { METRICS_CONTENT_TYPE } from '../metrics.js'
 import { MAX_PEER_ID } from '../options.js'
 import { Replica } from '../replica.js'
-import { existing, integer, Mistake, print, toJson } from './command.js'
+import { EXIT, existing, integer, Mistake, output, print, toJson } from './command.js'
+import { whenNpmEnds } from './npm.js'
 import * as peers from './peers.js'
 
 export const help = `replic-sqlite serve FILE [--listen URL]... [--peer URL]... [options]
 
 A peer without code: opens FILE, accepts and dials other peers, and hands on what they write. Its
 tables are those in the file; changes of others are kept and handed on too. Runs until SIGINT or
-SIGTERM, then closes in order.
+SIGTERM, or until the npx or npm that has started it ends, then closes in order.
 
-  --listen URL         accept peers: tcp://HOST:PORT, tls://, ws://HOST:PORT[/PATH], wss://
-                       (port 0: any free one; it is printed). May be given several times
-  --peer URL           dial a peer, again and again: tcp://, tls://, ws://, wss://, http://, https://
+  --listen URL         accept peers: tcp://HOST:PORT, tls://, ws://HOST:PORT[/PATH], wss://,
+                       udp:// (port 0: any free one; it is printed). May be given several times
+  --peer URL           dial a peer, again and again: tcp://, tls://, ws://, wss://, http://, https://,
+                       udp://
   --metrics URL        serve /metrics (OpenMetrics) and /status (JSON) at http://HOST:PORT
   --create             create FILE where it does not exist
   --peer-id N          the peerId; default: the one in the file, drawn at random for a new one
@@ -42,6 +44,7 @@ export async function run({ values, files: [file], json }) {
   const db = await Replica.open(path, { peerId: wanted.peerId, secret: wanted.secret })
   db.on('link', tell.link)
   db.on('error', tell.error)
+  const end = toldToEnd()
   const open = []
   const close = async () => {
     await db.close({ flushMs: wanted.flushMs })
@@ -56,7 +59,7 @@ export async function run({ values, files: [file], json }) {
     if (wanted.metrics) open.push(await serveMetrics(db, wanted.metrics, tell))
     for (const url of wanted.dialed) await peers.dial(db, url, wanted.tls, {})
     tell.ready(db.status())
-    tell.ending(await signal())
+    tell.ending(await end)
   } finally {
     await close()
   }
@@ -114,9 +117,21 @@ async function serveMetrics(db, url, tell) {
   }
 }
 
-function signal() {
+const AGAIN_MS = 1000
+
+// Resolves with what ends it. A signal that comes again ends it at once, but not the same one by another way: of
+// Ctrl-C the terminal tells all processes, and npm what it has started.
+function toldToEnd() {
   return new Promise((resolve) => {
-    for (const name of ['SIGINT', 'SIGTERM']) process.once(name, () => resolve(name))
+    let first
+    const told = (what) => {
+      first ??= performance.now()
+      if (performance.now() - first > AGAIN_MS) process.exit(EXIT.failed)
+      resolve(what)
+    }
+    for (const name of ['SIGINT', 'SIGTERM']) process.on(name, () => told(name))
+    whenNpmEnds(() => resolve('npm has ended'))
+    output.ended = () => resolve('nobody reads the output')
   })
 }
 
@@ -148,6 +163,6 @@ function teller(json) {
         { event: 'error', code: error.code, message: error.message },
         `error: ${error.message} (${error.code})`,
       ),
-    ending: (name) => say({ event: 'closing', signal: name }, `${name}: closing`),
+    ending: (why) => say({ event: 'closing', why }, `${why}: closing`),
   }
 }
