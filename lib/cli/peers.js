@@ -1,10 +1,11 @@
 // Other peers by URL: how they are dialed and listened to.
 
+import { lookup } from 'node:dns/promises'
 import { readFileSync } from 'node:fs'
-import { createServer as createHttp } from 'node:http'
-import { createServer as createHttps } from 'node:https'
+import { createServer as createHttp, get as getHttp } from 'node:http'
+import { createServer as createHttps, get as getHttps } from 'node:https'
 import { createRequire } from 'node:module'
-import { ReplicError } from '../errors.js'
+import { explained as explainedError, ReplicError } from '../errors.js'
 import { Mistake } from './command.js'
 
 /** Options of every command that links. */
@@ -61,7 +62,7 @@ export function parseUrl(name, option, text, schemes) {
     const wanted = schemes.map((each) => `${each}://`).join(', ')
     throw new Mistake(`${name}: ${option} must be a URL that begins with ${wanted}, not '${text}'`)
   }
-  if (/^(tcp|tls)$/.test(scheme) && url.port === '') {
+  if (/^(tcp|tls|udp)$/.test(scheme) && url.port === '') {
     throw new Mistake(`${name}: ${option}: a port is missing in ${text}`)
   }
   return url
@@ -69,8 +70,8 @@ export function parseUrl(name, option, text, schemes) {
 
 const host = (url) => url.hostname.replace(/^\[|\]$/g, '') // of an IPv6 address
 
-export const DIALED = ['tcp', 'tls', 'ws', 'wss', 'http', 'https']
-export const LISTENED = ['tcp', 'tls', 'ws', 'wss']
+export const DIALED = ['tcp', 'tls', 'ws', 'wss', 'http', 'https', 'udp']
+export const LISTENED = ['tcp', 'tls', 'ws', 'wss', 'udp']
 
 /** Dials a peer for as long as the replica is open. */
 export async function dial(db, url, tls, options) {
@@ -79,6 +80,10 @@ export async function dial(db, url, tls, options) {
     const { connect } = await import('../transport/tcp.js')
     const where = { host: host(url), port: Number(url.port), ...options }
     return connect(db, scheme === 'tls' ? { ...where, tls } : where)
+  }
+  if (scheme === 'udp') {
+    const { peer } = await import('../transport/udp.js')
+    return peer(db, { address: host(url), port: Number(url.port), ...options })
   }
   const given = Object.keys(tls).length > 0 ? { ...options, tls } : options
   if (scheme.startsWith('ws')) {
@@ -92,9 +97,7 @@ export async function dial(db, url, tls, options) {
 /** Listens; resolves with { url, close() }. Rejects with an error that names what is wrong. */
 export async function listenAt(name, db, url, tls) {
   try {
-    return url.protocol.startsWith('ws')
-      ? await listenWebSocket(name, db, url, tls)
-      : await listenTcp(name, db, url, tls)
+    return await LISTEN[url.protocol](name, db, url, tls)
   } catch (error) {
     throw explained(name, url, error)
   }
@@ -111,6 +114,22 @@ export function explained(name, url, error) {
   if (!MEANINGS[error.code]) return error
   const message = `${name}: ${url.protocol}//${url.host} ${MEANINGS[error.code]}`
   return new ReplicError(error.code, message, { cause: error })
+}
+
+const LISTEN = {
+  'tcp:': listenTcp,
+  'tls:': listenTcp,
+  'ws:': listenWebSocket,
+  'wss:': listenWebSocket,
+  'udp:': listenUdp,
+}
+
+async function listenUdp(_, db, url) {
+  const { bind } = await import('../transport/udp.js')
+  const { address } = await lookup(host(url))
+  const bound = await bind(db, { address, port: Number(url.port) })
+  const { port } = bound.address()
+  return { url: `udp://${bracketed(address)}:${port}`, close: () => bound.close() }
 }
 
 function needCertificate(name, url, tls) {
@@ -137,9 +156,13 @@ async function listenWebSocket(name, db, url, tls) {
   if (secure) needCertificate(name, url, tls)
   const server = secure ? createHttps(tls) : createHttp()
   server.on('request', (_, response) => response.writeHead(404).end())
-  const sockets = new (webSocketServer(name, url))({ server, perMessageDeflate: false })
-  sockets.on('error', () => {}) // heard at the server
-  const links = attach(db, sockets, url.pathname === '/' ? {} : { path: url.pathname })
+  const sockets = new (webSocketServer(name, url))({ noServer: true, perMessageDeflate: false })
+  const links = attach(db, sockets)
+  server.on('upgrade', (request, socket, head) => {
+    if (isAt(url.pathname, request)) sockets.handleUpgrade(request, socket, head, connected)
+    else socket.end('HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 0\r\n\r\n')
+  })
+  const connected = (socket, request) => sockets.emit('connection', socket, request)
   await listening(server, url)
   const { address, port } = server.address()
   return {
@@ -151,6 +174,9 @@ async function listenWebSocket(name, db, url, tls) {
     },
   }
 }
+
+// Without a path: any.
+const isAt = (pathname, request) => pathname === '/' || request.url.split('?')[0] === pathname
 
 function webSocketServer(name, url) {
   try {
@@ -172,6 +198,29 @@ export function listening(server, url) {
 }
 
 export const bracketed = (address) => (address.includes(':') ? `[${address}]` : address)
+
+/** What an http:// or https:// URL answers: { status, type, body }. Rejects with what is in the way. */
+export async function page(name, url, tls, timeoutMs) {
+  const get = url.protocol === 'https:' ? getHttps : getHttp
+  try {
+    const response = await new Promise((resolve, reject) => {
+      get(url, { ...tls, agent: false, signal: AbortSignal.timeout(timeoutMs) }, resolve).on(
+        'error',
+        reject,
+      )
+    })
+    let body = ''
+    for await (const text of response.setEncoding('utf8')) body += text
+    return { status: response.statusCode, type: response.headers['content-type'] ?? '', body }
+  } catch (error) {
+    const isLate = error.name === 'AbortError'
+    const hint =
+      error.code === 'EPROTO' ? 'no TLS there: is it http://?' : explainedError(error).message
+    const why = isLate ? `not within ${timeoutMs} ms` : hint
+    const code = isLate ? 'REPLIC_TIMEOUT' : (error.code ?? 'REPLIC_PROTOCOL')
+    throw new ReplicError(code, `${name}: ${url.href} does not answer: ${why}`, { cause: error })
+  }
+}
 
 /** Is this address reachable from this machine only? */
 export const isLoopback = (url) => /^(localhost|127\.|\[::1\])/.test(url.hostname)

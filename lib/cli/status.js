@@ -12,9 +12,10 @@ export const help = `replic-sqlite status FILE|URL [options]
 
 Of a file: its peerId, tables, and what it has of every peer. Reads it as it is, also while a process
 has it open, and changes nothing. (It counts rows: large tables take a while.)
-Of tcp://, tls://, ws://, wss://: whether a peer answers there, who it is, and how its clock is. Joins as
-a peer of its own for a moment.
-Of http://, https://: what /status or /metrics of a running peer say ('serve --metrics').
+Of tcp://, tls://, ws://, wss://, udp://: whether a peer answers there, who it is, and how its clock is.
+Joins as a peer of its own for a moment.
+Of http://, https://: what /status or /metrics of a running peer say ('serve --metrics'), or the same of
+a peer that is served there.
 
   --timeout-ms N       how long to wait for an answer (default 10000)
 ${peers.LINK_HELP}  --json
@@ -26,7 +27,7 @@ export async function run({ values, files: [target], json }) {
   const timeoutMs = integer('status', 'timeout-ms', values['timeout-ms'], 1, 2 ** 31 - 1) ?? 10_000
   if (!isUrl(target)) return ofFile(target, json)
   const url = peers.parseUrl('status', 'URL', target, peers.DIALED)
-  if (url.protocol.startsWith('http')) return ofPage(url, timeoutMs, json)
+  if (url.protocol.startsWith('http')) return ofPage(url, values, timeoutMs, json)
   return ofPeer(url, values, timeoutMs, json)
 }
 
@@ -54,10 +55,10 @@ function readFile(peek) {
       rows: count(peek, name),
       patches: count(peek, `${name}_patches`),
     }))
-  const [{ n: pending }] = peek.all('SELECT count(*) AS n FROM _replic_pending')
-  const migrations = peek.all(
-    'SELECT version, name, appliedAt FROM _replic_migrations ORDER BY version',
-  )
+  const pending = peek.has('_replic_pending') ? count(peek, '_replic_pending') : 0n
+  const migrations = peek
+    .all('SELECT * FROM _replic_migrations ORDER BY version')
+    .map(({ version, name = '', appliedAt = 0n }) => ({ version, name, appliedAt }))
   const size = (path) => statSync(path, { throwIfNoEntry: false })?.size ?? 0
   return {
     file: peek.path,
@@ -106,7 +107,7 @@ async function ofPeer(url, values, timeoutMs, json) {
   let db
   try {
     db = await Replica.open(join(folder, 'status.db'), { secret })
-    await linked('status', db, url, tls, timeoutMs)
+    await linked('status', db, url, { tls, secret }, timeoutMs)
     const { peerId, transport, address, skewMs, behind } = db.status().links[0]
     const status = { url: url.href, peerId, transport, address, skewMs, patches: behind }
     print(
@@ -120,21 +121,20 @@ async function ofPeer(url, values, timeoutMs, json) {
   }
 }
 
-/** Dials `url` and resolves once the link is up. Rejects with what is in the way. */
-export async function linked(name, db, url, tls, timeoutMs) {
-  let last
+/** Dials `url` once and resolves when the link is up. Rejects with what is in the way, as soon as that is known. */
+export async function linked(name, db, url, { tls, secret }, timeoutMs) {
   let timer
   const up = new Promise((resolve, reject) => {
     db.on('link', (event) => {
       if (event.state === 'up') resolve()
-      if (event.reason !== null) last = event
+      if (event.state === 'down') reject(noLink(name, url, secret, event))
     })
     timer = setTimeout(() => {
-      const why = last ? `: ${last.reason}${last.code ? ` (${last.code})` : ''}` : ''
-      const message = `${name}: no peer has answered at ${url.href} within ${timeoutMs} ms${why}`
+      const message = `${name}: no peer has answered at ${url.href} within ${timeoutMs} ms`
       reject(new ReplicError('REPLIC_TIMEOUT', message))
     }, timeoutMs)
   })
+  up.catch(() => {}) // also where dialing fails first
   const connection = await peers.dial(db, url, tls, {})
   try {
     await up
@@ -146,38 +146,42 @@ export async function linked(name, db, url, tls, timeoutMs) {
   }
 }
 
-// ---- a page ----
-
-async function ofPage(url, timeoutMs, json) {
-  const { type, body } = await fetchPage(url, timeoutMs)
-  if (type.startsWith('application/json')) {
-    const status = JSON.parse(body)
-    return print(json ? toJson(status) : toJson(status, 2))
-  }
-  const figures = readMetrics(body)
-  if (Object.keys(figures).length === 0) {
-    const message = `status: ${url.href} serves no figures of a replica; name the path of db.metrics()`
-    throw new ReplicError('REPLIC_NOT_FOUND', message)
-  }
-  if (json) return print(toJson(figures))
-  print(
-    Object.entries(figures)
-      .map(([name, value]) => `${name} ${value}`)
-      .join('\n'),
-  )
+function noLink(name, url, secret, { code, reason }) {
+  const hint = code === 'REPLIC_AUTH' && !secret ? '; here by --secret-env or --secret-file' : ''
+  const message = `${name}: no link with ${url.href}: ${reason ?? 'the other side has ended it'}${hint}`
+  return new ReplicError(code ?? 'REPLIC_CLOSED', message)
 }
 
-async function fetchPage(url, timeoutMs) {
-  let response
+// ---- a page ----
+
+async function ofPage(url, values, timeoutMs, json) {
+  const { status, type, body } = await peers.page(
+    'status',
+    url,
+    peers.tlsOf('status', values),
+    timeoutMs,
+  )
+  if (status === 405) return ofPeer(url, values, timeoutMs, json) // it takes what a peer sends
+  if (status !== 200) throw noFigures(url, `answers ${status}`)
+  const figures = type.startsWith('application/json') ? readJson(body) : readMetrics(body)
+  if (Object.keys(figures ?? {}).length === 0)
+    throw noFigures(url, 'serves no figures of a replica')
+  if (json) print(toJson(figures))
+  else if (type.startsWith('application/json')) print(toJson(figures, 2))
+  else for (const [name, value] of Object.entries(figures)) print(`${name} ${value}`)
+}
+
+function noFigures(url, does) {
+  const message = `status: ${url.href} ${does}: name the path of db.metrics(), or the /status or /metrics of 'serve --metrics'`
+  return new ReplicError('REPLIC_NOT_FOUND', message)
+}
+
+function readJson(text) {
   try {
-    response = await fetch(url, { signal: AbortSignal.timeout(timeoutMs) })
-    if (response.ok)
-      return { type: response.headers.get('content-type') ?? '', body: await response.text() }
-  } catch (error) {
-    const why = error.cause?.message ?? error.message
-    throw new ReplicError('REPLIC_TIMEOUT', `status: ${url.href} does not answer: ${why}`)
+    return JSON.parse(text)
+  } catch {
+    return undefined
   }
-  throw new ReplicError('REPLIC_NOT_FOUND', `status: ${url.href} answers ${response.status}`)
 }
 
 // Of OpenMetrics: what is ours, without the buckets of histograms.

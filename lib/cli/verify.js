@@ -12,8 +12,8 @@ import { linked } from './status.js'
 export const help = `replic-sqlite verify FILE [FILE|URL] [options]
 
 Of one file: is it sound? SQLite's own check, and whether the log has what the vector claims.
-With another file, or the URL of a running peer (tcp://, tls://, ws://, wss://, http://, https://): are the
-replicated tables equal? Works on copies in the system's folder for temporary files, so neither file is
+With another file, or the URL of a running peer (tcp://, tls://, ws://, wss://, http://, https://, udp://):
+are the replicated tables equal? Works on copies in the system's folder for temporary files, so neither file is
 changed, both may be in use, and there must be room. The copies are linked first, so that one that is
 merely behind is no difference. A running peer sees a new peer for as long as it takes.
 
@@ -78,7 +78,8 @@ function holes(peek) {
       ({ name }) =>
         `SELECT _peerId AS origin, _sequenceId AS sequence FROM "${name.replaceAll('"', '""')}"`,
     )
-  const all = [...logs, 'SELECT origin, sequence FROM _replic_pending'].join(' UNION ')
+  const kept = peek.has('_replic_pending') ? ['SELECT origin, sequence FROM _replic_pending'] : []
+  const all = [...logs, ...kept].join(' UNION ') || 'SELECT 0 AS origin, 0 AS sequence'
   const rows = peek.all(
     `SELECT v.origin, v.sequence, v.floor, count(l.sequence) AS n, max(l.sequence) AS last
      FROM _replic_vector AS v LEFT JOIN (${all}) AS l ON l.origin = v.origin AND l.sequence > v.floor
@@ -116,7 +117,7 @@ async function compare({ peek, link, folder, open, secret, timeoutMs }) {
     url = new URL(`tcp://127.0.0.1:${listener.address().port}`)
     tls = {}
   }
-  await linked('verify', db, url, tls, timeoutMs)
+  await linked('verify', db, url, { tls, secret }, timeoutMs)
   behind ??= db.status().links[0].behind
   return { report: await db.verify(null, { timeoutMs }), behind }
 }
