@@ -40,6 +40,7 @@
         'src/core/backup.c',
         'src/core/check.c',
         'src/core/checkpoint.c',
+        'src/core/claim.c',
         'src/core/clock.c',
         'src/core/compact.c',
         'src/core/definition.c',

@@ -13,6 +13,7 @@
  * has no witness, so whoever opens it goes on as a new peer (identity.c). */
 #include <string.h>
 
+#include "core.h"
 #include "reader.h"
 
 struct replic__backup {
@@ -22,6 +23,7 @@ struct replic__backup {
   const char *copy_name, *lock_name; /* of sqlite3_create_filename */
   int all_copied;
   int locked, lock_is_new; /* T-replic: by this backup; there was none before */
+  int claim;               /* the same lock, of replic__claim */
   sqlite3_file *lock;      /* the last member's room */
 };
 
@@ -79,6 +81,7 @@ static int lock_target(replic_reader *reader, replic__backup *b) {
                                b->path, sqlite3_errstr(rc));
   for (size_t i = 0; rc == SQLITE_OK && i < sizeof locks / sizeof *locks; i++)
     rc = file->pMethods->xLock(file, locks[i]);
+  if (rc == SQLITE_OK) rc = replic__claim(b->lock_name, &b->claim);
   b->locked = rc == SQLITE_OK;
   if (b->locked) return REPLIC_OK;
   if ((rc & 0xff) == SQLITE_BUSY)
@@ -149,6 +152,7 @@ int replic_reader_backup(replic_reader *reader, const char *path, const char **c
   if (!b) return replic__reader_fail_db(reader, SQLITE_NOMEM);
   memset(b, 0, size + lock_size);
   b->lock = (sqlite3_file *)(b + 1);
+  b->claim = -1;
   reader->backup = b;
   int rc = resolve(reader, path, &b->path);
   if (rc == REPLIC_OK && is_own(reader, b->path))
@@ -222,6 +226,7 @@ void replic__backup_drop(replic_reader *reader) {
     b->lock->pMethods->xUnlock(b->lock, SQLITE_LOCK_NONE);
     b->lock->pMethods->xClose(b->lock);
   }
+  replic__unclaim(&b->claim);
   sqlite3_free_filename(b->lock_name);
   sqlite3_free_filename(b->copy_name);
   sqlite3_free(b->path);

@@ -23,6 +23,7 @@
  *   check.c     may a table be replicated?
  *   guard.c     SQL of the application's own
  *   identity.c  <file>-replic: lock and witness
+ *   claim.c     what keeps the file ours while it is open
  *   checkpoint.c from the WAL into the file, while the writing goes on
  *   params.c    values for the parameters of a statement
  *   query.c     reading: connections of their own, without the rest of the core
@@ -241,6 +242,7 @@ typedef struct replic__auth {
 
 typedef struct replic__sync replic__sync;
 typedef struct replic__identity replic__identity;
+typedef struct replic__claims replic__claims;
 
 /* A savepoint also remembers one vector entry, or all of them, the clock and the counters. */
 typedef struct replic__savepoint {
@@ -280,6 +282,7 @@ struct replic {
   char *error;
   replic__auth auth;
   replic__identity *identity;
+  replic__claims *claims; /* NULL: the VFS has no calls of the system for it */
   replic__clock clock, clock_committed;
   replic__entry *vector;
   size_t n_vector, cap_vector;
@@ -371,6 +374,23 @@ int replic__identity_settle(replic *r); /* who am I? needs the vector and a tran
 /* After each commit: the last own sequence, which may lag. A failure: the peerId is not kept. */
 int replic__identity_witness(replic *r);
 void replic__identity_close(replic *r);
+
+/* claim.c: locks that survive a foreign close() in this process. Any thread, before the first file
+ * is opened: makes those of SQLite's on -shm such ones. 1: the VFS has what is needed for it. */
+int replic__claim_ready(void);
+/* Takes the lock that says whose `path` is; the file must exist. `*fd`: to be given to
+ * replic__unclaim, -1 if there is none. SQLITE_BUSY: another one has it, in any process.
+ * SQLITE_CANTOPEN: errno says why. Closing `*fd` drops all POSIX locks that this process has on the
+ * file, so first ask SQLite's own lock, which knows those of this process. */
+int replic__claim(const char *path, int *fd);
+void replic__unclaim(int *fd);
+/* The same of the replica's database, before anything is read of it. */
+int replic__claims_open(replic *r);
+/* Once it is in WAL mode: from here on nobody else can be the last one, and remove the WAL. */
+int replic__claims_share(replic *r);
+/* Before the last connection closes, which removes the WAL then. */
+void replic__claims_release(replic *r);
+void replic__claims_close(replic *r);
 
 /* checkpoint.c: SQLite makes no checkpoints of its own in the commits from here on. */
 void replic__checkpoint_by_caller(replic *r);

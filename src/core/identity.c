@@ -2,17 +2,14 @@
  * (DESIGN §3).
  *
  * The file is opened and locked through SQLite's own VFS, which knows how to lock between processes
- * and between two connections of one process alike. It holds 24 bytes, little-endian:
- *    0 … 7   "REPLICID"
- *    8 … 11  peerId
- *   12 … 15  zero
- *   16 … 23  the last sequence issued
- * A new peerId is written before the commit that keeps it, and synced; the sequence after each
- * commit, without a sync. So it may lag behind the database, and leads it only where the database
- * was taken back to an earlier state. At open:
- *   no witness, or another peerId in it   the file was copied or moved: goes on as a new peer
- *   witness ahead of the database         a backup was restored:        goes on as a new peer
- * A peerId that the application fixed cannot be changed, so then both are REPLIC_RESTORED. */
+ * and between two connections of one process alike, and once more as claim.c says. It holds 24
+ * bytes, little-endian: 0 … 7   "REPLICID" 8 … 11  peerId 12 … 15  zero 16 … 23  the last sequence
+ * issued A new peerId is written before the commit that keeps it, and synced; the sequence after
+ * each commit, without a sync. So it may lag behind the database, and leads it only where the
+ * database was taken back to an earlier state. At open: no witness, or another peerId in it   the
+ * file was copied or moved: goes on as a new peer witness ahead of the database         a backup
+ * was restored:        goes on as a new peer A peerId that the application fixed cannot be changed,
+ * so then both are REPLIC_RESTORED. */
 #include <string.h>
 
 #include "core.h"
@@ -23,6 +20,7 @@ struct replic__identity {
   const char *name; /* sqlite3_create_filename */
   uint32_t peer_id; /* 0: no witness */
   int64_t sequence;
+  int claim;            /* of replic__claim */
   sqlite3_file file[1]; /* szOsFile bytes follow */
 };
 
@@ -44,6 +42,7 @@ int replic__identity_open(replic *r) {
   replic__identity *id = sqlite3_malloc64(sizeof *id + (size_t)vfs->szOsFile);
   if (!path || !id) goto no_memory;
   memset(id, 0, sizeof *id + (size_t)vfs->szOsFile);
+  id->claim = -1;
   id->name = sqlite3_create_filename(path, "", "", 0, NULL);
   if (!id->name) goto no_memory;
   sqlite3_free(path);
@@ -57,6 +56,7 @@ int replic__identity_open(replic *r) {
   const int locks[] = {SQLITE_LOCK_SHARED, SQLITE_LOCK_RESERVED, SQLITE_LOCK_EXCLUSIVE};
   for (size_t i = 0; rc == SQLITE_OK && i < sizeof locks / sizeof *locks; i++)
     rc = id->file->pMethods->xLock(id->file, locks[i]);
+  if (rc == SQLITE_OK) rc = replic__claim(id->name, &id->claim);
   if ((rc & 0xff) == SQLITE_BUSY)
     return replic__fail(r, REPLIC_ELOCKED,
                         "%s is open in another Replica, in this process or another one: close that "
@@ -160,6 +160,7 @@ void replic__identity_close(replic *r) {
     id->file->pMethods->xUnlock(id->file, SQLITE_LOCK_NONE);
     id->file->pMethods->xClose(id->file);
   }
+  replic__unclaim(&id->claim);
   sqlite3_free_filename(id->name);
   sqlite3_free(id);
   r->identity = NULL;

@@ -93,6 +93,7 @@ static int trace_sql(unsigned type, void *ctx, void *stmt, void *text) {
 static int open_database(replic *r) {
   int flags =
       SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE;
+  replic__claim_ready();
   int rc = sqlite3_open_v2(r->path, &r->db, flags, replic__wal_vfs());
   if (rc != SQLITE_OK)
     return replic__fail(r, rc, "%s: %s. The folder must exist and be writable", r->path,
@@ -102,7 +103,8 @@ static int open_database(replic *r) {
                         r->path);
   sqlite3_busy_timeout(r->db, REPLIC__BUSY_TIMEOUT_MS);
   if (r->config.trace) sqlite3_trace_v2(r->db, SQLITE_TRACE_STMT, trace_sql, r);
-  return replic__identity_open(r);
+  rc = replic__identity_open(r);
+  return rc == REPLIC_OK ? replic__claims_open(r) : rc;
 }
 
 #define DROPPED                                                                                    \
@@ -198,6 +200,7 @@ static int set_up(replic *r) {
     rc = replic__exec(r, r->config.normal_durability ? "PRAGMA synchronous = NORMAL"
                                                      : "PRAGMA synchronous = FULL");
   if (rc == REPLIC_OK) rc = replic__exec(r, CREATE_TABLES);
+  if (rc == REPLIC_OK) rc = replic__claims_share(r);
   if (rc == REPLIC_OK) rc = upgrade_layout(r);
   if (rc == REPLIC_OK) rc = replic__internal_count(r, &r->n_internal);
   if (rc == REPLIC_OK) rc = replic__vector_load(r);
@@ -249,7 +252,9 @@ void replic_close(replic *r) {
   sqlite3_stmt *kept[] = {r->vector_sql,    r->epochs_sql,  r->begin_sql,       r->commit_sql,
                           r->savepoint_sql, r->release_sql, r->rollback_to_sql, r->rollback_sql};
   for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) sqlite3_finalize(kept[i]);
+  replic__claims_release(r);
   sqlite3_close(r->db); /* before the lock is released: the next opener finds a quiet file */
+  replic__claims_close(r);
   replic__identity_close(r);
   replic_outbox_free(&r->outbox);
   sqlite3_free(r->auth.what);

@@ -12,6 +12,8 @@
 
 #include <string.h>
 
+#include "core.h"
+
 enum { BUSY_TIMEOUT_MS = 5000 };
 
 static const char *const READING_PRAGMAS[] = {
@@ -335,6 +337,7 @@ void replic_rows_free(replic_rows *rows) {
 int replic__reader_connect(replic_reader *reader, const char *name, int flags, const char *vfs) {
   sqlite3_close(reader->db);
   flags |= SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE;
+  replic__claim_ready();
   int rc = sqlite3_open_v2(name, &reader->db, flags, vfs);
   if (rc == SQLITE_OK) rc = sqlite3_busy_timeout(reader->db, BUSY_TIMEOUT_MS);
   if (rc == SQLITE_OK) rc = sqlite3_exec(reader->db, "PRAGMA query_only = 1", NULL, NULL, NULL);
