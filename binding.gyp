@@ -104,6 +104,7 @@
         'src/napi/step_jobs.cc',
         'src/napi/values.cc',
         'src/napi/write_jobs.cc',
+        'src/napi/write_lock.cc',
       ],
       'include_dirs': ['<(node_addon_api_dir)'],
       # Node-API 8 is what Node 20 and Bun both have, and all that we need. The addon throws no C++

@@ -30,6 +30,11 @@ const REPLICA = {
   replic_wal_bytes: ['gauge', 'Size of its write-ahead log.', ({ walBytes }) => walBytes],
   replic_queue_calls: ['gauge', 'Calls waiting or under way.', ({ queue }) => queue.calls],
   replic_queue_bytes: ['gauge', 'Values and frames waiting.', ({ queue }) => queue.bytes],
+  replic_locked_seconds: [
+    'gauge',
+    'How long something has waited for another program that has the write lock.',
+    ({ lockedSince }) => (lockedSince ? Math.max(0, Date.now() - lockedSince) / 1000 : 0),
+  ],
   replic_waits: ['gauge', 'Calls of waitFor that wait.', ({ waits }) => waits],
   replic_batch_calls: [
     'histogram',

@@ -10,6 +10,7 @@ const HOUR = 3_600_000 // ms
 /** What Replica.open() uses where the application says nothing. */
 export const DEFAULTS = Object.freeze({
   peerId: undefined, // 1 to 2^32 - 1; undefined: the one kept in the file, random for a new file
+  busyTimeoutMs: 5_000, // a call waits so long for the write lock while another program has it
   durability: 'full', // 'full': every commit is synced to disk; 'normal': see docs/architecture.md
   readBigInts: false, // true: every integer is read as a bigint
   readers: 2, // read-only connections
@@ -81,6 +82,7 @@ const isSecret = (value) =>
 
 const CHECKS = {
   peerId,
+  busyTimeoutMs: milliseconds(),
   durability: oneOf('full', 'normal'),
   readBigInts: boolean,
   readers: integer(1, 16),

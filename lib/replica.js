@@ -93,6 +93,8 @@ export class Replica extends EventEmitter {
   #tables = new Map() // name -> { columns: Set, key: string[], given: string[], names: string }
   #pending = 0 // calls of the writing queue that have not settled
   #turnComes = false // #soon() was called
+  #lockTimer // set while another program has the write lock that something waits for
+  #toldLockedSince = 0
   #changingSchema = 0 // those of them that may change the schema
   #roomWaits = [] // load() and compact() waiting for a pending call to settle
   #migrating = Promise.resolve()
@@ -432,7 +434,7 @@ export class Replica extends EventEmitter {
   }
 
   status() {
-    const { clock, logRows, queueBytes, batchCalls, batchSeconds, counters } =
+    const { clock, logRows, queueBytes, lockedSince, batchCalls, batchSeconds, counters } =
       this.#native.figures()
     return {
       peerId: this.#peerId,
@@ -446,6 +448,7 @@ export class Replica extends EventEmitter {
       fileBytes: sizeOf(this.#path),
       walBytes: sizeOf(`${this.#path}-wal`),
       queue: { calls: this.#pending, bytes: queueBytes },
+      lockedSince: lockedSince || null,
       waits: this.#progress.waiting,
       batches: { calls: histogram(batchCalls), seconds: histogram(batchSeconds) },
       links: this.#links.status(),
@@ -489,6 +492,7 @@ export class Replica extends EventEmitter {
     const late = new Promise((_, reject) => {
       timer = setTimeout(() => {
         this.#links.terminate()
+        if (this.#native.stopWaiting()) return // for another program: its calls fail now
         if (!this.#coreClosed) reject(closeIsLate(timeoutMs))
       }, timeoutMs)
     })
@@ -544,7 +548,9 @@ export class Replica extends EventEmitter {
 
   // ---- what a batch of the core leaves ----
 
-  #onBatch({ vector, sends, events, links, pending, tables, frameBytes, unsettled }) {
+  #onBatch(report) {
+    if (report.lockWaitMs) return this.#waitForLock(report.lockWaitMs, report.lockedSince)
+    const { vector, sends, events, links, pending, tables, frameBytes, unsettled } = report
     if (unsettled) this.#soon()
     if (vector) this.#advance(vector)
     if (!sends) return // a query has seen the commit of a batch that has not finished yet
@@ -555,6 +561,20 @@ export class Replica extends EventEmitter {
     if (links) this.#links.snapshot(links)
     this.#links.drained(frameBytes)
     this.#wakeRoomWaits()
+  }
+
+  // Another program has the write lock. It is tried again on a timer: no thread waits, and heartbeats go on.
+  #waitForLock(ms, lockedSince) {
+    const isLong = Date.now() - lockedSince >= this.#options.busyTimeoutMs
+    if (isLong && lockedSince !== this.#toldLockedSince) {
+      this.#toldLockedSince = lockedSince
+      this.#emitLater('error', isLocked(this.#path, lockedSince))
+    }
+    this.#lockTimer = setTimeout(() => {
+      this.#lockTimer = undefined
+      this.#native.tryLock()
+    }, ms)
+    if (this.#pending === 0 && this.#state === 'open') this.#lockTimer.unref() // frames alone wait
   }
 
   #onEvent(event) {
@@ -617,6 +637,7 @@ export class Replica extends EventEmitter {
     const collected = collector()
     const written = this.#native.write(ops)
     this.#pending++
+    this.#lockTimer?.ref()
     this.#soon()
     const then = collected ? (sequence) => this.#written(sequence, collected) : this.#written
     return written.then(then, this.#notWritten)
@@ -655,6 +676,7 @@ export class Replica extends EventEmitter {
 
   async #call(promise) {
     this.#pending++
+    this.#lockTimer?.ref()
     try {
       const result = await promise
       this.#wakeRoomWaits()
@@ -866,6 +888,13 @@ function isSameList(a, b) {
 }
 
 const sizeOf = (path) => statSync(path, { throwIfNoEntry: false })?.size ?? 0
+
+const isLocked = (path, since) =>
+  new ReplicError(
+    'SQLITE_BUSY',
+    `another program has held the write lock of ${path} since ${new Date(since).toISOString()}: what peers send waits ` +
+      'until its transaction ends, and calls fail (fuser or lsof tell which program has the file open)',
+  )
 
 const retentionError = (error) =>
   new ReplicError(error.code, `retention: ${error.message}; it is tried again`, { cause: error })

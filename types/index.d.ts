@@ -82,6 +82,12 @@ export interface OpenOptions {
    * may lose the last writes, and others may have seen them.
    */
   durability?: 'full' | 'normal' | undefined
+  /**
+   * How long a call waits where another program (not a Replica) holds the write lock of the file, in ms: then it fails
+   * with SQLITE_BUSY, and so do all that have waited as long. Also for open(). 0: it fails at once. No thread waits, and
+   * reads, heartbeats and links go on. What peers send waits as long as it takes. Default 5,000.
+   */
+  busyTimeoutMs?: number | undefined
   /** Read every integer as a bigint. Default false: a number, or REPLIC_OUT_OF_RANGE beyond 2^53. */
   readBigInts?: boolean | undefined
   /** Read-only connections, 1 to 16. Default 2. */
@@ -589,6 +595,11 @@ export interface Status {
   walBytes: number
   /** Calls that wait or are executed; bytes of values and received frames that wait. */
   queue: { calls: number; bytes: number }
+  /**
+   * Since when another program holds the write lock, in Unix ms, while calls or received patches wait for it; null:
+   * nothing does. Where it takes longer than busyTimeoutMs, an 'error' event with SQLITE_BUSY tells so, once.
+   */
+  lockedSince: number | null
   /** Calls of waitFor, and requests held by readYourWrite, that wait. */
   waits: number
   /** Transactions: calls and frames in each, and how long each took, in seconds, its commit included. */

@@ -42,7 +42,7 @@ void replic_checkpoint(replic *r, int wait_ms) {
   if (r->in_batch) return;
   sqlite3_busy_timeout(r->db, wait_ms); /* of which PASSIVE makes no use */
   sqlite3_wal_checkpoint_v2(r->db, "main", mode, NULL, NULL);
-  sqlite3_busy_timeout(r->db, REPLIC__BUSY_TIMEOUT_MS);
+  sqlite3_busy_timeout(r->db, 0);
 }
 
 /* ---- the other one ---- */

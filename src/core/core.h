@@ -269,6 +269,7 @@ struct replic {
   replic__savepoint together;
   int open_tx;  /* BEGIN has run: only a batch that touches the disk takes the write lock */
   int is_first; /* open_tx, and no call has changed anything yet */
+  int is_busy;  /* another connection has the write lock: nothing of this batch tries it again */
   int64_t changes_before; /* of sqlite3_total_changes64, at BEGIN */
   int swapped;            /* the schema was registered anew in this batch */
   int64_t step;           /* the version whose step is under way in this batch, 0: none */
@@ -397,9 +398,6 @@ void replic__checkpoint_by_caller(replic *r);
 /* wal_file.c: the VFS to open the writing connection with. NULL: SQLite's default. Any thread. */
 const char *replic__wal_vfs(void);
 
-/* For other programs that have the file open; another Replica cannot. */
-enum { REPLIC__BUSY_TIMEOUT_MS = 5000 };
-
 /* ---- error.c ----------------------------------------------------------------------------------------------- */
 
 int replic__fail(replic *r, int code, const char *format, ...); /* sets the text, returns code */
@@ -407,6 +405,8 @@ int replic__fail_db(replic *r, int code); /* text from SQLite; REPLIC_OK stays *
 int replic__event(replic *r, replic_event event, const char *format, ...);
 int replic__event_take(replic *r, replic_event event);  /* owns event.text, also on failure */
 void replic__trace(replic *r, const char *format, ...); /* nothing unless config.trace */
+/* engine.c: another connection has the write lock. Returns SQLITE_BUSY. */
+int replic__fail_busy(replic *r);
 
 /* ---- sync.c ------------------------------------------------------------------------------------------------ */
 

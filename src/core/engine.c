@@ -35,19 +35,43 @@ int replic_begin(replic *r, int64_t now_ms) {
     return replic__fail(r, REPLIC_ERANGE, "the wall clock says %lld ms: set the system's time",
                         now_ms);
   r->in_batch = 1;
+  r->is_busy = 0;
   r->now_ms = now_ms;
   return REPLIC_OK;
+}
+
+int replic__fail_busy(replic *r) {
+  r->is_busy = 1;
+  return replic__fail(r, SQLITE_BUSY,
+                      "another program holds the write lock of %s: end its transaction (fuser or "
+                      "lsof tell which program has the file open), and call again",
+                      r->path);
+}
+
+/* Whoever waits does so outside of here, where no thread is kept from other work. */
+static int begin_transaction(replic *r) {
+  int rc = r->is_busy ? SQLITE_BUSY : replic__run_kept(r, "BEGIN IMMEDIATE", &r->begin_sql);
+  r->open_tx = rc == REPLIC_OK;
+  r->changes_before = sqlite3_total_changes64(r->db);
+  return (rc & 0xff) == SQLITE_BUSY ? replic__fail_busy(r) : rc;
 }
 
 int replic_begin_now(replic *r, int64_t now_ms) {
   int rc = replic_begin(r, now_ms);
   if (rc != REPLIC_OK) return rc;
-  sqlite3_busy_timeout(r->db, 0);
-  rc = replic__run_kept(r, "BEGIN IMMEDIATE", &r->begin_sql);
-  sqlite3_busy_timeout(r->db, REPLIC__BUSY_TIMEOUT_MS);
-  r->in_batch = r->open_tx = r->is_first = rc == REPLIC_OK;
-  r->changes_before = sqlite3_total_changes64(r->db);
+  rc = begin_transaction(r);
+  r->in_batch = r->is_first = rc == REPLIC_OK;
   return rc;
+}
+
+int replic_begin_busy(replic *r, int64_t now_ms) {
+  int rc = replic_begin(r, now_ms);
+  r->is_busy = rc == REPLIC_OK;
+  return rc;
+}
+
+int replic_is_busy(const replic *r) {
+  return r->is_busy;
 }
 
 static int fail_lost(replic *r) {
@@ -74,13 +98,10 @@ int replic__savepoint_open(replic *r, uint32_t origin, replic__savepoint *save) 
   save->counters = r->counters;
   int rc = REPLIC_OK;
   save->whole = !r->open_tx || r->is_first;
-  if (!r->open_tx) {
-    rc = replic__run_kept(r, "BEGIN IMMEDIATE", &r->begin_sql);
-    r->open_tx = rc == REPLIC_OK;
-    r->changes_before = sqlite3_total_changes64(r->db);
-  } else if (!r->is_first) {
+  if (!r->open_tx)
+    rc = begin_transaction(r);
+  else if (!r->is_first)
     rc = replic__run_kept(r, "SAVEPOINT call", &r->savepoint_sql);
-  }
   r->is_first = 0;
   if (rc == REPLIC_OK) return REPLIC_OK;
   sqlite3_free(save->all); /* the caller ends no savepoint that was not opened */
@@ -112,14 +133,15 @@ static void restore_vector(replic *r, const replic__savepoint *save) {
   }
 }
 
-/* On disk; what fails here loses the batch. */
+/* On disk; what fails here loses the batch. Where all of the transaction is undone, the next call
+ * begins another one: it may find the write lock taken. */
 static int undo(replic *r, const replic__savepoint *save) {
   if (sqlite3_get_autocommit(r->db)) return SQLITE_ABORT_ROLLBACK; /* SQLite has undone it all */
   int rc = save->whole ? replic__run_kept(r, "ROLLBACK", &r->rollback_sql)
                        : replic__run_kept(r, "ROLLBACK TO call", &r->rollback_to_sql);
-  if (rc != REPLIC_OK) return rc;
-  return save->whole ? replic__run_kept(r, "BEGIN IMMEDIATE", &r->begin_sql)
-                     : replic__run_kept(r, "RELEASE call", &r->release_sql);
+  if (rc == REPLIC_OK && save->whole) r->open_tx = 0;
+  return rc == REPLIC_OK && !save->whole ? replic__run_kept(r, "RELEASE call", &r->release_sql)
+                                         : rc;
 }
 
 int replic__savepoint_end(replic *r, replic__savepoint *save, int rc) {

@@ -230,7 +230,7 @@ void replic__conclude(replic *r, link *l, int rc) {
     replic__fork_found(r, l, rc);
   else if (rc < 0)
     replic__refuse(r, l, rc, replic_error_text(r));
-  else if (rc != REPLIC_OK)
+  else if (rc != REPLIC_OK && (rc & 0xff) != SQLITE_BUSY)
     replic__event(
         r, (replic_event){.kind = REPLIC_EVENT_ERROR, .link = l->id, .peer = l->peer, .code = rc},
         "a received frame was dropped: %s", replic_error_text(r));

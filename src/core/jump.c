@@ -138,6 +138,7 @@ static int stage(replic *r, link *l, const replic__patches *p, const uint8_t *bo
 }
 
 static void want_take(const replic *r, link *l) {
+  if (r->is_busy) return; /* as with NEED */
   if (l->take_ms && r->now_ms - l->take_ms < r->config.heartbeat_ms && r->now_ms >= l->take_ms)
     return;
   l->take_ms = r->now_ms;
@@ -483,7 +484,8 @@ static void conclude_jump(replic *r, link *l, const jumping *j, int rc) {
     replic__jump_over(r->sync);
     return;
   }
-  replic__jump_over(r->sync); /* another source may try now, and this one later */
+  if ((rc & 0xff) == SQLITE_BUSY) return; /* tried again with the next frame */
+  replic__jump_over(r->sync);             /* another source may try now, and this one later */
   r->sync->jump_failed_ms = r->now_ms;
   r->sync->jump_failed_generation = r->sync->generation;
   r->sync->jump_failed_link = l->id;

@@ -101,7 +101,6 @@ static int open_database(replic *r) {
   if (sqlite3_db_readonly(r->db, "main") == 1)
     return replic__fail(r, SQLITE_READONLY, "%s cannot be written: change its permissions",
                         r->path);
-  sqlite3_busy_timeout(r->db, REPLIC__BUSY_TIMEOUT_MS);
   if (r->config.trace) sqlite3_trace_v2(r->db, SQLITE_TRACE_STMT, trace_sql, r);
   rc = replic__identity_open(r);
   return rc == REPLIC_OK ? replic__claims_open(r) : rc;
@@ -234,6 +233,7 @@ int replic_open(const replic_config *config, int64_t now_ms, replic **out) {
   if (rc == REPLIC_OK)
     rc = replic__fail_db(r, sqlite3_set_authorizer(r->db, replic__guard, &r->auth));
   if (rc == REPLIC_OK) rc = set_up(r);
+  if ((rc & 0xff) == SQLITE_BUSY) rc = replic__fail_busy(r);
   if (rc > 0 && rc != REPLIC_OK && !strstr(replic_error_text(r), r->path ? r->path : ""))
     rc = replic__fail(r, rc, "%s: %s", r->path, replic_error_text(r));
   if (rc != REPLIC_OK) return rc;

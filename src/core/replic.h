@@ -76,7 +76,8 @@ typedef struct replic_config {
  * replicated tables.
  * `*out` is set even on failure (except when memory is exhausted: NULL), so that its error text can
  * be read; it must then be closed all the same. Errors: REPLIC_ELOCKED, REPLIC_ERESTORED,
- * REPLIC_ESCHEMA, REPLIC_EUSAGE, SQLITE_CANTOPEN, SQLITE_NOTADB, … */
+ * REPLIC_ESCHEMA, REPLIC_EUSAGE, SQLITE_CANTOPEN, SQLITE_NOTADB, SQLITE_BUSY (another
+ * program holds a lock of the file; opening can be tried again), … */
 int replic_open(const replic_config *config, int64_t now_ms, replic **out);
 
 /* Rolls an open batch back, closes the connection, releases the lock and frees everything. NULL is
@@ -99,9 +100,19 @@ void replic_interrupt(replic *r);
 /* Opens the transaction. `now_ms`: Unix time in milliseconds, used for every call of this batch. */
 int replic_begin(replic *r, int64_t now_ms);
 
-/* The same for a thread that must not wait: it takes the write lock at once. SQLITE_BUSY where
- * another connection has it: then no batch is open. */
+/* The same, and takes the write lock at once. SQLITE_BUSY where another connection has it: then no
+ * batch is open. */
 int replic_begin_now(replic *r, int64_t now_ms);
+
+/* The same where another connection is known to have the write lock: what needs it fails with
+ * SQLITE_BUSY, and what would only be of use with it is not asked for. */
+int replic_begin_busy(replic *r, int64_t now_ms);
+
+/* Nothing here waits for a lock. A call of a batch that finds the write lock taken by another
+ * connection fails with SQLITE_BUSY, and so does each later one of that batch that needs it; all
+ * of them can be made again in a later batch. 1: that has happened, in the batch that is open or
+ * was the last one. */
+int replic_is_busy(const replic *r);
 
 /* 1 where a batch of a few small calls takes little more than its statements: no link waits for
  * what has to be read from the log, and links and known origins are few. */
@@ -110,6 +121,8 @@ int replic_is_calm(const replic *r);
 /* What replic_receive of a frame will take, as its first bytes say. Anything may be in it. */
 enum { REPLIC_TAKES_MEMORY, REPLIC_TAKES_WRITE_LOCK, REPLIC_TAKES_LONGER };
 int replic_frame_takes(const uint8_t *bytes, size_t len);
+/* 1: it brings what is to be stored, so that it is of no use while the write lock is taken. */
+int replic_frame_brings(const uint8_t *bytes, size_t len);
 
 /* Commits everything since replic_begin (I3). On success the memory follows the disk, and the
  * frames that the links can take are put into the outbox. On failure all of the batch is undone on
@@ -317,7 +330,8 @@ void replic_link_close(replic *r, uint32_t link);
 /* One whole frame came in over `link`. `bytes` are untrusted. `len` 0: a part of one did, which is
  * a sign of life. A frame that is corrupt, hostile or not acceptable leaves the database untouched,
  * puts an ERROR frame and a REPLIC_EVENT_LINK_CLOSE into the outbox, and is no failure of the
- * batch: the result is REPLIC_OK unless the batch itself must be rolled back (disk, memory). */
+ * batch: the result is REPLIC_OK. Or SQLITE_BUSY (replic_is_busy): nothing of it is applied; the
+ * caller hands it in again, or drops it, and it is asked for like any frame that is lost. */
 int replic_receive(replic *r, uint32_t link, const uint8_t *bytes, size_t len);
 /* Heartbeats, acknowledgements, repair of stalled links. Call it every heartbeat_ms while links are
  * open. */

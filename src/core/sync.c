@@ -192,6 +192,7 @@ void replic__send_ack(replic *r, link *l) {
 void replic__send_need(replic *r, link *l, position *at) {
   if (at->need_ms && r->now_ms - at->need_ms < r->config.heartbeat_ms && r->now_ms >= at->need_ms)
     return;
+  if (r->is_busy) return; /* it could not be stored, and may be waiting already */
   at->need_ms = r->now_ms;
   replic__writer w;
   replic__put_frame(&w, FRAME_NEED);
@@ -538,16 +539,23 @@ int replic_frame_takes(const uint8_t *bytes, size_t len) {
   return type == FRAME_PATCHES ? REPLIC_TAKES_WRITE_LOCK : REPLIC_TAKES_LONGER;
 }
 
+int replic_frame_brings(const uint8_t *bytes, size_t len) {
+  int type = len > 1 ? bytes[1] : 0;
+  return type == FRAME_PATCHES || type == FRAME_STAGE || type == FRAME_JUMP;
+}
+
 int replic_receive(replic *r, uint32_t id, const uint8_t *bytes, size_t len) {
   link *l = replic__link_find(r, id);
   if (!l || l->closing) return REPLIC_OK;
   l->last_in_ms = r->now_ms;
   if (!len) return REPLIC_OK;
-  l->frames_in++;
-  l->bytes_in += (int64_t)len;
   replic__trace(r, "received frame %d, %lld bytes, link %u, peer %u", len > 1 ? bytes[1] : 0,
                 (int64_t)len, id, l->peer);
-  replic__conclude(r, l, dispatch(r, l, bytes, len));
+  int rc = dispatch(r, l, bytes, len);
+  if ((rc & 0xff) == SQLITE_BUSY) return rc;
+  l->frames_in++;
+  l->bytes_in += (int64_t)len;
+  replic__conclude(r, l, rc);
   replic__apply_early(r);
   replic__try_jump(r);
   return REPLIC_OK;
@@ -597,6 +605,15 @@ void replic_link_close(replic *r, uint32_t id) {
   free_link(l);
 }
 
+/* What heartbeats store; with a later one, where another program has the write lock. */
+static int store(replic *r) {
+  replic__savepoint save;
+  int rc = replic__tick_jump(r);
+  if (rc != REPLIC_OK || !replic__vector_is_pruned_anew(r)) return rc;
+  rc = replic__savepoint_open(r, r->peer_id, &save); /* so that the commit stores it */
+  return rc == REPLIC_OK ? replic__savepoint_end(r, &save, rc) : rc;
+}
+
 int replic_tick(replic *r) {
   replic__sync *s = r->sync;
   int64_t silent_ms = r->now_ms - s->tick_ms;
@@ -627,11 +644,8 @@ int replic_tick(replic *r) {
       l->ack_due = 1;
     }
   }
-  int rc = replic__tick_jump(r);
-  if (rc != REPLIC_OK || !replic__vector_is_pruned_anew(r)) return rc;
-  replic__savepoint save;
-  rc = replic__savepoint_open(r, r->peer_id, &save); /* so that the commit stores it */
-  return rc == REPLIC_OK ? replic__savepoint_end(r, &save, rc) : rc;
+  int rc = store(r);
+  return (rc & 0xff) == SQLITE_BUSY ? REPLIC_OK : rc;
 }
 
 int replic__sync_open(replic *r) {

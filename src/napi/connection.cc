@@ -41,6 +41,8 @@ Napi::Function Connection::define(Napi::Env env) {
           checked_method<Connection, &Connection::receive>("receive"),
           checked_method<Connection, &Connection::tick>("tick"),
           checked_method<Connection, &Connection::turn>("turn"),
+          checked_method<Connection, &Connection::try_lock>("tryLock"),
+          checked_method<Connection, &Connection::stop_waiting>("stopWaiting"),
           checked_method<Connection, &Connection::figures>("figures"),
           checked_method<Connection, &Connection::flush>("flush"),
           checked_method<Connection, &Connection::close>("close"),
@@ -107,6 +109,7 @@ static bool read_config(Napi::Object from, replic_config *config, Limits *limits
   limits->max_queue_calls = reader.size("maxQueueCalls");
   limits->max_queue_bytes = reader.size("maxQueueBytes");
   limits->readers = static_cast<uint32_t>(reader.number("readers"));
+  limits->busy_timeout_ms = static_cast<int64_t>(reader.number("busyTimeoutMs"));
   limits->calls_turn = reader.truth("callsTurn");
   return reader.ok();
 }
@@ -231,7 +234,9 @@ Napi::Value Connection::flush(const Napi::CallbackInfo &info) {
 // In every phase.
 Napi::Value Connection::figures(const Napi::CallbackInfo &info) {
   Napi::Object result = state_->figures.to_js(info.Env());
-  result.Set("queueBytes", static_cast<double>(state_->writes.bytes() + state_->frames.bytes()));
+  result.Set("queueBytes", static_cast<double>(state_->writes.bytes() + state_->frames.bytes() +
+                                               state_->held.bytes()));
+  result.Set("lockedSince", static_cast<double>(state_->lock.since_ms()));
   return result;
 }
 
@@ -242,6 +247,7 @@ Napi::Value Connection::close(const Napi::CallbackInfo &info) {
     state_->forget_callback();
   }
   if (state_->phase == Phase::closed) return resolved_promise(info.Env());
+  state_->lock.try_now();
   end_sync(); // from here on that connection is the CloseJob's
   Napi::Value promise = state_->accept<WriteJob>(new (std::nothrow) CloseJob, state_->writes);
   if (promise.IsEmpty()) return promise;
@@ -304,7 +310,8 @@ Napi::Value Connection::receive(const Napi::CallbackInfo &info) {
     state_->push(job);
   else
     delete job;
-  return Napi::Number::New(info.Env(), static_cast<double>(state_->frames.bytes()));
+  return Napi::Number::New(info.Env(),
+                           static_cast<double>(state_->frames.bytes() + state_->held.bytes()));
 }
 
 // One waiting heartbeat is as good as several.
@@ -318,4 +325,19 @@ Napi::Value Connection::tick(const Napi::CallbackInfo &info) {
 // In a turn of the event loop of its own, after those of the calls above that have been made.
 Napi::Value Connection::turn(const Napi::CallbackInfo &info) {
   return Napi::Boolean::New(info.Env(), state_->turn());
+}
+
+// The time that onBatch({ lockWaitMs }) has named is over.
+Napi::Value Connection::try_lock(const Napi::CallbackInfo &info) {
+  state_->lock.try_now();
+  state_->pump();
+  return info.Env().Undefined();
+}
+
+// While closing: calls wait for the write lock no longer. True: they did, and nothing is executed.
+Napi::Value Connection::stop_waiting(const Napi::CallbackInfo &info) {
+  bool waits = state_->lock.is_awaited();
+  state_->lock.give_up();
+  state_->pump();
+  return Napi::Boolean::New(info.Env(), waits);
 }

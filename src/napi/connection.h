@@ -32,6 +32,8 @@ private:
   Napi::Value receive(const Napi::CallbackInfo &info);
   Napi::Value tick(const Napi::CallbackInfo &info);
   Napi::Value turn(const Napi::CallbackInfo &info);
+  Napi::Value try_lock(const Napi::CallbackInfo &info);
+  Napi::Value stop_waiting(const Napi::CallbackInfo &info);
   Napi::Value figures(const Napi::CallbackInfo &info);
   Napi::Value flush(const Napi::CallbackInfo &info);
   Napi::Value close(const Napi::CallbackInfo &info);

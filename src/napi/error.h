@@ -27,6 +27,9 @@ public:
   bool set_no_memory();
   void set(const Failure &other);
   void clear(); // nothing has failed after all
+  int code() const {
+    return code_;
+  }
   const char *code_name() const;
   const char *text() const; // never null
 

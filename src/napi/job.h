@@ -51,6 +51,18 @@ public:
     bytes_ -= job->size;
     return job;
   }
+  // Moves what `list` has before what is here.
+  void prepend(JobList &list) {
+    if (!list.first_) return;
+    *list.last_ = first_;
+    if (!first_) last_ = list.last_;
+    first_ = list.first_;
+    calls_ += list.calls_;
+    bytes_ += list.bytes_;
+    list.first_ = nullptr;
+    list.last_ = &list.first_;
+    list.calls_ = list.bytes_ = 0;
+  }
   void clear() {
     while (J *job = pop()) delete job;
   }

@@ -118,6 +118,7 @@ bool Batch::run_here() {
 }
 
 void Batch::after_jobs(bool was_open) {
+  put_back();
   for (WriteJob *job = jobs.first(); job; job = job->next)
     if (job->failure && !job->deferred) report.lost.set(job->failure);
   if (!state->core) return;
@@ -153,7 +154,8 @@ WriteJob *Batch::run_together(WriteJob *first) {
 
 void Batch::run_transaction() {
   auto begun = std::chrono::steady_clock::now();
-  int code = replic_begin(state->core, wall_clock_ms());
+  auto begin = leaves_lock ? replic_begin_busy : replic_begin;
+  int code = begin(state->core, wall_clock_ms());
   if (code != REPLIC_OK) return fail_all(code, replic_error_text(state->core));
   run_begun(begun);
 }
@@ -193,6 +195,7 @@ void Batch::finish(napi_env env) {
   state->batch = nullptr;
   state->figures = state->tally;
   state->checkpoints.after_batch(*state, wal_pages);
+  state->lock.after_batch(*state, *this);
   state->pump();
   while (WriteJob *job = jobs.pop()) {
     job->done(*state);
@@ -201,7 +204,8 @@ void Batch::finish(napi_env env) {
   state->settle_some();
   if (state->on_batch && (report.worth_telling() || state->over.first())) {
     Napi::HandleScope scope(env);
-    state->tell(report.to_js(env, state->frames.bytes(), state->over.first()));
+    state->tell(
+        report.to_js(env, state->frames.bytes() + state->held.bytes(), state->over.first()));
   }
   spent = state->spent;
   state->spent = this;
@@ -210,6 +214,8 @@ void Batch::finish(napi_env env) {
 void Batch::discard() {
   if (state->batch == this) state->batch = nullptr;
   jobs.clear();
+  back.clear();
+  back_frames.clear();
   free_list(spent);
   spent = nullptr;
   report.free_outbox();
@@ -246,6 +252,7 @@ bool State::begin_life() {
 void State::end_life() {
   phase = Phase::closed;
   frames.clear(); // what came in after the last batch is asked for again
+  held.clear();
   forget_callback();
   napi_remove_env_cleanup_hook(env, teardown, this);
   release();
@@ -303,7 +310,12 @@ void State::push(WriteJob *job) {
     delete job; // a link that ends after close()
     return;
   }
-  frames.push(job);
+  bool waits = lock.is_awaited() && job->brings();
+  if (waits && !lock.has_room(*this, job)) {
+    delete job;
+    return;
+  }
+  (waits ? held : frames).push(job);
   added();
 }
 
@@ -322,29 +334,41 @@ void State::pump() {
   reads.pump();
 }
 
+// What waits for the write lock stays where it is until that is tried again.
 Batch *State::next_batch() {
-  WriteJob *first = migrating ? steps.first() : writes.first();
+  WriteJob *first = migrating ? steps.first() : lock.is_due() ? writes.first() : nullptr;
   if (migrating && !first) return nullptr;
-  bool has_frames = frames.first() && phase == Phase::open; // the core is gone once close has run
+  // the core is gone once close has run
+  bool has_frames = phase == Phase::open && (frames.first() || (lock.is_due() && held.first()));
   if (!first && !has_frames) return nullptr;
   if (!migrating && checkpoints.must_wait()) return nullptr;
   if (first && first->order() == WriteJob::Order::last && !(reads.idle() && !checkpoints.busy()))
     return nullptr;
   Batch *next = new (std::nothrow) Batch(this);
   if (!next) return nullptr;
-  if (migrating) {
-    next->in_step = true;
-    next->jobs.push(steps.pop());
-  } else if (first && first->order() != WriteJob::Order::grouped) {
-    migrating = first->order() == WriteJob::Order::opens;
-    next->jobs.push(writes.pop());
-  } else {
-    take(writes, next->jobs, BATCH_BYTES);
-    if (has_frames) take(frames, next->jobs, BATCH_FRAME_BYTES);
-  }
+  fill(next, first);
   if (!migrating) next->rest_ms = checkpoints.take_rest();
   std::swap(next->spent, spent);
   return batch = next;
+}
+
+void State::fill(Batch *next, WriteJob *first) {
+  bool is_due = lock.is_due();
+  if (migrating) {
+    next->in_step = true;
+    next->jobs.push(steps.pop());
+    return;
+  }
+  lock.begin(*next, limits.busy_timeout_ms);
+  if (first && first->order() != WriteJob::Order::grouped) {
+    migrating = first->order() == WriteJob::Order::opens;
+    next->jobs.push(writes.pop());
+    return;
+  }
+  if (is_due) take(writes, next->jobs, BATCH_BYTES);
+  if (phase != Phase::open) return;
+  if (is_due) take(held, next->jobs, BATCH_FRAME_BYTES);
+  if (!is_due || !held.first()) take(frames, next->jobs, BATCH_FRAME_BYTES);
 }
 
 void State::start_batch() {
@@ -365,7 +389,8 @@ static bool is_light(const JobList<WriteJob> &list, int most) {
 }
 
 bool State::is_little() const {
-  if (phase != Phase::open || migrating || writes.calls() + frames.calls() > LITTLE_CALLS ||
+  if (phase != Phase::open || migrating || lock.is_awaited() || held.first() ||
+      writes.calls() + frames.calls() > LITTLE_CALLS ||
       writes.bytes() + frames.bytes() > LITTLE_BYTES)
     return false;
   int most = config.normal_durability ? REPLIC_TAKES_WRITE_LOCK : REPLIC_TAKES_MEMORY;
@@ -459,6 +484,7 @@ void State::dispose() {
   spent = nullptr;
   writes.clear();
   frames.clear();
+  held.clear();
   steps.clear();
   over.clear();
   reads.discard();

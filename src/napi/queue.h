@@ -31,11 +31,13 @@
 #include <condition_variable>
 #include <mutex>
 #include <string>
+#include <type_traits>
 
 #include "checkpoints.h"
 #include "job.h"
 #include "reader.h"
 #include "report.h"
+#include "write_lock.h"
 
 struct State;
 
@@ -75,7 +77,8 @@ struct WriteJob : Job {
     opens,   // the same; from here on only State::steps run, until one of them ends it
     last,    // alone, when all reads have ended
   };
-  WriteJob *next = nullptr; // in its JobList
+  WriteJob *next = nullptr;   // in its JobList
+  int64_t waits_since_ms = 0; // for the write lock, by steady_ms(); 0: not yet
   virtual Order order() const {
     return Order::grouped;
   }
@@ -86,6 +89,10 @@ struct WriteJob : Job {
   // REPLIC_TAKES_...; what is not LONGER may run on the main thread.
   virtual int takes() const {
     return REPLIC_TAKES_LONGER;
+  }
+  // A frame that brings what is to be stored.
+  virtual bool brings() const {
+    return false;
   }
   virtual void run(Batch &batch) = 0;
   // Main thread, before the promise is settled: what the outcome means for the connection.
@@ -99,8 +106,12 @@ protected:
 struct Batch : Work {
   using Work::Work;
   JobList<WriteJob> jobs;
-  bool in_step = false; // one job of State::steps
-  int rest_ms = -1;     // Checkpoints::take_rest
+  bool in_step = false;                // one job of State::steps
+  bool leaves_lock = false;            // another program is known to have the write lock
+  bool met_lock = false;               // it was found to have it
+  int64_t gives_up_before = 0;         // calls that have waited since then fail
+  JobList<WriteJob> back, back_frames; // what goes back into the queues
+  int rest_ms = -1;                    // Checkpoints::take_rest
   int64_t wal_pages = 0;
   Report report;
   Batch *spent = nullptr; // batches whose outboxes are to be freed
@@ -118,6 +129,7 @@ private:
   void run_transaction();
   void run_begun(std::chrono::steady_clock::time_point begun);
   void after_jobs(bool was_open);
+  void put_back(); // write_lock.cc
   WriteJob *run_together(WriteJob *first);
   void fail_all(int code, const char *text);
 };
@@ -127,7 +139,8 @@ enum class Phase { created, opening, open, closing, closed };
 struct Limits {
   size_t max_queue_calls, max_queue_bytes;
   uint32_t readers;
-  bool calls_turn; // lib calls turn() after each turn that has made calls
+  int64_t busy_timeout_ms; // write_lock.h
+  bool calls_turn;         // lib calls turn() after each turn that has made calls
 };
 
 // Shared by the Connection object, its Cursors, the cleanup hook and the Works under way.
@@ -148,6 +161,7 @@ struct State {
   napi_ref on_batch = nullptr; // until all is closed
   JobList<WriteJob> writes;    // calls
   JobList<WriteJob> frames; // what links bring: received frames, their coming and going, heartbeats
+  JobList<WriteJob> held;   // frames that came before those, and wait for the write lock
   JobList<WriteJob> steps;  // calls of the migration under way
   bool migrating = false;   // from the start of its first job to the end of its last: step_jobs.h
   JobList<WriteJob> over;   // their promises are to be settled, in this order
@@ -157,6 +171,7 @@ struct State {
   Figures figures; // as of the last batch that has finished
   ReadPool reads;
   Checkpoints checkpoints;
+  WriteLock lock;
 
   void retain();
   void release();    // the last one deletes the state
@@ -205,6 +220,7 @@ private:
   bool is_little() const;
   void start_turn();
   Batch *next_batch(); // nullptr: none can begin
+  void fill(Batch *next, WriteJob *first);
   void start_batch();
   bool check_room(size_t calls, size_t bytes, size_t more, Failure &failure) const;
   napi_value make_promise(Job *job);
@@ -229,6 +245,7 @@ template <typename J> Napi::Value State::accept(J *job, JobList<J> &list) {
   if (job->failure) {
     settle(env, job);
   } else {
+    if constexpr (std::is_same_v<J, WriteJob>) lock.note(job);
     list.push(job);
     added();
   }

@@ -15,7 +15,7 @@ static void go_on(State &state) {
 }
 
 void MigrationBeginJob::run(Batch &batch) {
-  check(batch, replic_begin(batch.state->core, wall_clock_ms()));
+  check(batch, replic_begin_now(batch.state->core, wall_clock_ms()));
 }
 
 void MigrationBeginJob::done(State &state) {

@@ -160,6 +160,9 @@ struct ReceiveJob : BytesJob {
   int takes() const override {
     return replic_frame_takes(bytes_, len_);
   }
+  bool brings() const override {
+    return replic_frame_brings(bytes_, len_);
+  }
   void run(Batch &batch) override;
 };
 struct MessageJob : BytesJob {

@@ -437,7 +437,6 @@ static void a_locked_file_delays_a_slice(void) {
   cluster *c = cluster_start(1, T);
   peer *p = &c->peers[0];
   for (int i = 0; i < 4; i++) put(p, 1, "a", i);
-  sqlite3_busy_timeout(p->r->db, 0);
   replic_compaction done;
   int64_t held = 0;
   for (int rounds = 0; rounds < 3; rounds++) {

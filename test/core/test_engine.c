@@ -127,7 +127,7 @@ static void a_first_call_that_fails_leaves_nothing(void) {
   replic_get_counters(p->r, &before);
   peer_begin(p);
   CHECK_CODE(p->r, put_in_batch(p, 1, 100, &sequence), SQLITE_CONSTRAINT_CHECK);
-  CHECK(!sqlite3_get_autocommit(p->r->db)); /* the next call is in a transaction, too */
+  CHECK(sqlite3_get_autocommit(p->r->db)); /* the next call begins another transaction */
   CHECK_CODE(p->r, put_in_batch(p, 2, 100, &sequence), SQLITE_CONSTRAINT_CHECK);
   CHECK_OK(p->r, peer_commit(p));
   replic_get_counters(p->r, &after);
@@ -333,16 +333,49 @@ static void a_full_disk_undoes_what_did_not_fit(void) {
 static void a_locked_database_delays_and_loses_nothing(void) {
   cluster *c = single();
   peer *p = &c->peers[0];
-  sqlite3_busy_timeout(p->r->db, 0);
   sql_exec(peer_sql(p), "BEGIN IMMEDIATE");
   int64_t sequence;
   peer_begin(p);
   CHECK_CODE(p->r, put_in_batch(p, 1, 1, &sequence), SQLITE_BUSY);
+  CHECK(strstr(replic_error_text(p->r), p->r->path) != NULL);
+  CHECK(strstr(replic_error_text(p->r), "another program holds the write lock") != NULL);
+  sql_exec(peer_sql(p), "COMMIT"); /* met once per batch */
+  CHECK_CODE(p->r, put_in_batch(p, 1, 1, &sequence), SQLITE_BUSY);
+  CHECK(replic_is_busy(p->r));
   CHECK_OK(p->r, peer_commit(p));
-  sqlite3_busy_timeout(p->r->db, 600000); /* for which this one does not wait */
+  CHECK(replic_is_busy(p->r));
+  sql_exec(peer_sql(p), "BEGIN IMMEDIATE");
   CHECK_CODE(p->r, replic_begin_now(p->r, c->now_ms), SQLITE_BUSY);
   sql_exec(peer_sql(p), "COMMIT");
+  CHECK_OK(p->r, replic_begin_busy(p->r, c->now_ms)); /* which does not even try */
+  CHECK_CODE(p->r, put_in_batch(p, 1, 1, &sequence), SQLITE_BUSY);
+  CHECK_OK(p->r, peer_commit(p));
   peer_begin(p);
+  CHECK(!replic_is_busy(p->r));
+  CHECK_OK(p->r, put_in_batch(p, 2, 2, &sequence));
+  CHECK_INT(sequence, 1);
+  CHECK_OK(p->r, peer_commit(p));
+  check_memory_is_disk(p);
+}
+
+/* What fails first is undone with its transaction, and the lock may be gone when the next begins.
+ */
+static void a_lock_that_is_lost_within_a_batch(void) {
+  cluster *c = single();
+  peer *p = &c->peers[0];
+  int64_t sequence, changes, rowid;
+  static const char BAD[] = "INSERT INTO nowhere VALUES(1)";
+  peer_begin(p);
+  CHECK_CODE(p->r, replic_run(p->r, BAD, strlen(BAD), 0, 0, NULL, 0, &changes, &rowid),
+             SQLITE_ERROR);
+  sql_exec(peer_sql(p), "BEGIN IMMEDIATE");
+  CHECK_CODE(p->r, put_in_batch(p, 1, 1, &sequence), SQLITE_BUSY);
+  CHECK_OK(p->r, peer_commit(p));
+  sql_exec(peer_sql(p), "COMMIT");
+  check_memory_is_disk(p);
+  peer_begin(p);
+  CHECK_CODE(p->r, replic_run(p->r, BAD, strlen(BAD), 0, 0, NULL, 0, &changes, &rowid),
+             SQLITE_ERROR);
   CHECK_OK(p->r, put_in_batch(p, 2, 2, &sequence));
   CHECK_INT(sequence, 1);
   CHECK_OK(p->r, peer_commit(p));
@@ -1231,6 +1264,7 @@ int main(int argc, char **argv) {
       TEST(a_commit_that_fails_undoes_memory_too),
       TEST(a_full_disk_undoes_what_did_not_fit),
       TEST(a_locked_database_delays_and_loses_nothing),
+      TEST(a_lock_that_is_lost_within_a_batch),
       TEST(a_deferred_foreign_key_fails_its_own_call),
       TEST(calls_out_of_order_are_refused),
       TEST(an_interrupted_statement_undoes_itself),

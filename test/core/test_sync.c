@@ -1141,9 +1141,54 @@ static void the_vector_is_told_as_it_moves(void) {
   CHECK_INT(replic_vector_count(c->peers[2].r), 3);
 }
 
+/* A batch of a peer that does not get the write lock: everything on its way to it, and a heartbeat.
+ */
+static void locked_beat(cluster *c, int w) {
+  peer *p = &c->peers[1];
+  c->now_ms += 1000;
+  tick(&c->peers[0]);
+  CHECK_OK(p->r, replic_begin_busy(p->r, peer_now(p)));
+  for (size_t i = 0; i < c->wires[w].to[1].n; i++) {
+    const packet *frame = &c->wires[w].to[1].packets[i];
+    int rc = replic_receive(p->r, c->wires[w].number, frame->data, frame->len);
+    if (rc != SQLITE_BUSY || !replic_frame_brings(frame->data, frame->len)) CHECK_OK(p->r, rc);
+  }
+  while (c->wires[w].to[1].n) wire_drop(c, w, 1, 0);
+  CHECK_OK(p->r, replic_tick(p->r));
+  CHECK_OK(p->r, peer_commit(p));
+  CHECK_INT(queued(c, w, 0, NEED) + queued(c, w, 0, ERROR), 0);
+  while (c->wires[w].to[0].n) wire_deliver(c, w, 0, 0);
+}
+
+/* Another program writes for longer than a link may be silent. What came meanwhile is not asked for
+ * before it can be stored, not acknowledged, and not lost. */
+static void a_locked_file_ends_no_link(void) {
+  cluster *c = cluster_start(2, T);
+  int w = wire_open(c, 0, 1);
+  cluster_settle(c);
+  for (int i = 0; i < 2; i++) peer_forget_events(&c->peers[i]);
+  sql_exec(peer_sql(&c->peers[1]), "BEGIN IMMEDIATE");
+  for (int i = 0; i < 15; i++) {
+    put(&c->peers[0], i, "x");
+    locked_beat(c, w);
+  }
+  CHECK_INT(peer_at(&c->peers[1], 101), 0);
+  CHECK_INT(info_of(&c->peers[0], 0).lag, 15);
+  sql_exec(peer_sql(&c->peers[1]), "COMMIT");
+  cluster_beat(c, 2);
+  CHECK_INT(peer_at(&c->peers[1], 101), 15);
+  cluster_same(c, "t");
+  for (int i = 0; i < 2; i++) {
+    CHECK_INT(info_of(&c->peers[i], 0).state, REPLIC_LINK_READY);
+    CHECK_INT(event_count(&c->peers[i], REPLIC_EVENT_LINK_CLOSE), 0);
+    CHECK_INT(event_count(&c->peers[i], REPLIC_EVENT_ERROR), 0);
+  }
+}
+
 int main(int argc, char **argv) {
   static const test TESTS[] = {
       TEST(a_link_becomes_ready_on_both_sides),
+      TEST(a_locked_file_ends_no_link),
       TEST(a_write_goes_out_at_once_and_once),
       TEST(one_batch_is_one_frame),
       TEST(catch_up_after_a_long_absence),
