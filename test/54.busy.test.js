@@ -83,7 +83,7 @@ describe.skipIf(!hasShell).each(['full', 'normal'])('with durability %s', (durab
       db.upsert('note', { id: 1, text: 'b' }),
       db.migrate([{ up: NOTES }, { up: 'CREATE TABLE local (x)' }]),
     ]
-    await until(() => db.status().lockedSince)
+    await until(() => db.status().lockedSince && db.status().queue.calls === calls.length)
     calls.push(db.run('INSERT INTO local SELECT text FROM note'))
     calls.push(db.upsert('note', { id: 1, text: 'c' }), db.compact())
     expect(await db.get('SELECT count(*) AS n FROM note')).toEqual({ n: 0 }) // reads go on
