@@ -103,6 +103,7 @@
         'src/napi/report.cc',
         'src/napi/step_jobs.cc',
         'src/napi/values.cc',
+        'src/napi/watch.cc',
         'src/napi/write_jobs.cc',
         'src/napi/write_lock.cc',
       ],

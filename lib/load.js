@@ -74,6 +74,7 @@ export function addon() {
 export function use(found) {
   if (loaded) return loaded
   found.setErrorClass(ReplicError)
+  found.setPulse(() => {})
   loaded = found
   return loaded
 }

@@ -4,7 +4,15 @@
 
 import { createHash } from 'node:crypto'
 import { ReplicError, usage } from './errors.js'
-import { boolean, integer, isPlain, kindOf, readOptions } from './options.js'
+import {
+  abortSignal,
+  boolean,
+  integer,
+  isPlain,
+  kindOf,
+  milliseconds,
+  readOptions,
+} from './options.js'
 
 const UP = 0 // kinds of steps, as the core numbers them
 const DOWN = 1
@@ -22,10 +30,33 @@ const CHECKS = {
   name: { accepts: (value) => typeof value === 'string', wants: 'a string' },
   rename: { accepts: isPlain, wants: "an object { 'table.column': 'table.newName' }" },
 }
-const OPTIONS = Object.freeze({ force: false, dryRun: false, to: undefined })
+const OPTIONS = Object.freeze({
+  force: false,
+  dryRun: false,
+  to: undefined,
+  signal: undefined,
+  timeoutMs: undefined,
+})
+
+/** What is asked for: the arguments of migrate(), checked. Throws REPLIC_USAGE. */
+export function readMigration(list, given) {
+  if (!Array.isArray(list))
+    throw usage(
+      `migrate: a list of steps is needed, [{ up: 'CREATE TABLE …' }], not ${kindOf(list)}`,
+    )
+  const steps = Array.from(list, (step, i) => readStep(step ?? null, i + 1))
+  const checks = {
+    force: boolean,
+    dryRun: boolean,
+    to: integer(0, steps.length),
+    signal: abortSignal,
+    timeoutMs: milliseconds(1),
+  }
+  return { steps, ...readOptions('migrate', given, OPTIONS, checks) }
+}
 
 /**
- * Brings the database to version `to` of `list`, by default the last one, up or down. `host`: what the
+ * Brings the database to version `to` of `steps`, by default the last one, up or down. `host`: what the
  * replica lends:
  *   stored()                       the rows of _replic_migrations by version
  *   transaction(commit, fn)        runs fn; commits what it has done, or undoes it: also where it throws
@@ -34,14 +65,7 @@ const OPTIONS = Object.freeze({ force: false, dryRun: false, to: undefined })
  * Returns { from, to }, and with dryRun the steps. Throws REPLIC_USAGE, REPLIC_MIGRATION, what the core
  * says of a step, or what a function has thrown; the steps before the failing one stay.
  */
-export async function migrate(list, given, host) {
-  if (!Array.isArray(list))
-    throw usage(
-      `migrate: a list of steps is needed, [{ up: 'CREATE TABLE …' }], not ${kindOf(list)}`,
-    )
-  const steps = Array.from(list, (step, i) => readStep(step ?? null, i + 1))
-  const checks = { force: boolean, dryRun: boolean, to: integer(0, steps.length) }
-  const { force, dryRun, to = steps.length } = readOptions('migrate', given, OPTIONS, checks)
+export async function migrate({ steps, force, dryRun, to = steps.length }, host) {
   const stored = await host.stored()
   const plan = makePlan(steps, stored, to, force)
   if (!dryRun) {

@@ -14,6 +14,7 @@ export const DEFAULTS = Object.freeze({
   durability: 'full', // 'full': every commit is synced to disk; 'normal': see docs/architecture.md
   readBigInts: false, // true: every integer is read as a bigint
   readers: 2, // read-only connections
+  maxQueryMs: Infinity, // a query that runs for longer is stopped
   maxQueueCalls: 100_000, // calls waiting to be executed
   maxQueueBytes: 256 * MiB, // values of calls waiting to be executed
   maxClockSkewMs: 60_000, // patches from further in the future wait
@@ -86,6 +87,10 @@ const CHECKS = {
   durability: oneOf('full', 'normal'),
   readBigInts: boolean,
   readers: integer(1, 16),
+  maxQueryMs: {
+    accepts: (value) => value === Infinity || milliseconds(1).accepts(value),
+    wants: `an integer from 1 to ${MAX_TIMER_MS}, or Infinity`,
+  },
   maxQueueCalls: integer(1, 10_000_000),
   maxQueueBytes: integer(1, 64 * 1024 * MiB),
   maxClockSkewMs: milliseconds(1),

@@ -16,14 +16,16 @@ import { checkSocket, Links } from './link.js'
 import { addon } from './load.js'
 import { toMetrics } from './metrics.js'
 import { readYourWrite as expressMiddleware } from './middleware/express.js'
-import { migrate as migrateSteps } from './migrate.js'
+import { migrate as migrateSteps, readMigration } from './migrate.js'
 import * as option from './options.js'
 import { collector, exposeProgress, Progress } from './progress.js'
 import { Retention } from './retention.js'
 import { checkParams, checkSql, flatten, flattenOne, pack, toRows } from './rows.js'
+import { Stopper } from './stop.js'
 import { FrameSocket, kindOfSocket } from './transport/websocket-frames.js'
 import { Verifier } from './verify.js'
 
+const STOPPING_MS = 200 // what is stopped at the deadline of close() may take until it ends
 const CURSOR_ROWS = 256 // rows that iterate() fetches at a time
 const UPSERT = 0 // kinds of changes, as the addon numbers them
 const DELETE = 1
@@ -49,8 +51,21 @@ export function linksOf(db) {
 
 const closed = () =>
   new ReplicError('REPLIC_CLOSED', 'the replica is closed: Replica.open() opens the file again')
-const READ_CHECKS = { readBigInts: option.boolean }
-const UNSAFE = { defaults: { unsafe: false }, checks: { unsafe: option.boolean } }
+const LIMITS = { signal: undefined, timeoutMs: undefined }
+const LIMIT_CHECKS = { signal: option.abortSignal, timeoutMs: option.milliseconds(1) }
+const READ_CHECKS = { readBigInts: option.boolean, ...LIMIT_CHECKS }
+const READ = { defaults: { readBigInts: false, ...LIMITS }, checks: READ_CHECKS }
+const READ_SYNC = {
+  defaults: { readBigInts: false, timeoutMs: undefined },
+  checks: READ_CHECKS,
+}
+const STEP_READ = { defaults: { readBigInts: false }, checks: READ_CHECKS }
+const NEVER_STOPPED = Object.freeze({ ticket: 0, stopper: undefined })
+const MAX_TICKET = 2 ** 32 - 1
+const SQL = {
+  defaults: { unsafe: false, ...LIMITS },
+  checks: { unsafe: option.boolean, ...LIMIT_CHECKS },
+}
 const LOAD = {
   defaults: { progress: undefined, signal: undefined },
   checks: { progress: option.callback, signal: option.abortSignal },
@@ -88,6 +103,7 @@ export class Replica extends EventEmitter {
   #verifier
   #retention
   #progress // what is applied here
+  #tickets = 0 // by which calls are stopped
   #state = 'opening' // then 'open', 'closing', 'closed'
   #peerId
   #tables = new Map() // name -> { columns: Set, key: string[], given: string[], names: string }
@@ -133,6 +149,7 @@ export class Replica extends EventEmitter {
     const { durability, peerId, readBigInts, ...limits } = addonOptions(this.#options)
     const config = {
       ...limits,
+      maxQueryMs: limits.maxQueryMs === Infinity ? 0 : limits.maxQueryMs,
       peerId: peerId ?? 0,
       newPeerId: randomInt(1, option.MAX_PEER_ID + 1),
       normalDurability: durability === 'normal',
@@ -141,6 +158,7 @@ export class Replica extends EventEmitter {
       callsTurn: true,
     }
     this.#native = new (addon().Connection)(this.#path, config, (batch) => this.#onBatch(batch))
+    endWithProcess(this.#native)
     const opened = await this.#native.open()
     const warning = placeWarning(this.#path)
     if (warning) process.emitWarning(warning, 'ReplicWarning')
@@ -172,20 +190,27 @@ export class Replica extends EventEmitter {
   /** Brings the schema to the last of `steps`, up or down; waits for a migrate() under way. */
   async migrate(steps, options) {
     this.#checkWriting('migrate')
+    const job = readMigration(steps, options)
+    const { ticket, stopper } = this.#stopper('migrate', job)
     const native = this.#native
-    const run = this.#migrating.then(() =>
-      migrateSteps(steps, options, {
-        stored: () =>
-          this.all('SELECT version, up, down, name, hash FROM _replic_migrations ORDER BY version'),
-        transaction: (commit, fn) => this.#schemaCall(this.#transaction(commit, fn)),
-        stepBegin: (...args) => native.stepBegin(...args),
-        stepRun: (...args) => native.stepRun(...args),
-        stepEnd: () => native.stepEnd(),
-        call: (fn) => this.#callFunction(fn),
-      }),
-    )
+    const host = {
+      stored: () =>
+        this.all('SELECT version, up, down, name, hash FROM _replic_migrations ORDER BY version'),
+      transaction: (commit, fn) => {
+        stopper?.throwIfStopped()
+        return this.#schemaCall(this.#transaction(commit, fn))
+      },
+      stepBegin: (...args) => native.stepBegin(...args),
+      stepRun: (...args) => native.stepRun(...args, ticket),
+      stepEnd: () => native.stepEnd(),
+      call: (fn) => this.#callFunction(fn, ticket, stopper),
+    }
+    const run = this.#migrating.then(() => {
+      stopper?.throwIfStopped()
+      return migrateSteps(job, host)
+    })
     this.#migrating = run.catch(() => {})
-    return run
+    return stopper ? stopper.outcome(run) : run
   }
 
   // A transaction that other calls wait for, from its first call to its last.
@@ -202,7 +227,7 @@ export class Replica extends EventEmitter {
   }
 
   // Runs fn(calls) as a part of the migration under way, until close() is called at the latest.
-  async #callFunction(fn) {
+  async #callFunction(fn, ticket, stopper) {
     const ended = new Promise((_, reject) => {
       this.#endFunction = () => reject(closed())
     })
@@ -210,7 +235,8 @@ export class Replica extends EventEmitter {
     this.#inFunction = true
     functionsUnderWay++
     try {
-      return await Promise.race([ended, migrating.run(this, fn, this.#stepCalls())])
+      const result = migrating.run(this, fn, this.#stepCalls(ticket))
+      return await Promise.race(stopper ? [ended, stopper.stopped, result] : [ended, result])
     } finally {
       this.#inFunction = false
       if (--functionsUnderWay === 0) migrating.disable() // it costs every promise of the process
@@ -218,22 +244,22 @@ export class Replica extends EventEmitter {
   }
 
   // What a step that is a function can do. Everything but upsert and delete stays local.
-  #stepCalls() {
+  #stepCalls(ticket) {
     const native = this.#native
     const read = (where, first) => async (sql, params, options) => {
-      const readBigInts = this.#readArguments(where, sql, params, options)
-      return toRows(await native.stepRead(sql, params, first, readBigInts))
+      const { readBigInts } = this.#readArguments(where, sql, params, options, STEP_READ)
+      return toRows(await native.stepRead(sql, params, first, readBigInts, ticket))
     }
     const [get, all] = [read('tx.get', true), read('tx.all', false)]
     return {
       run: async (sql, params) => {
         checkSql('tx.run', sql)
         checkParams('tx.run', params)
-        return native.stepRun(sql, params, false)
+        return native.stepRun(sql, params, false, ticket)
       },
       exec: async (sql) => {
         checkSql('tx.exec', sql)
-        const { changes } = await native.stepRun(sql, undefined, true)
+        const { changes } = await native.stepRun(sql, undefined, true, ticket)
         return { changes }
       },
       get: async (...args) => (await get(...args))[0],
@@ -335,23 +361,36 @@ export class Replica extends EventEmitter {
     return toRows(this.#querySync('allSync', sql, params, options, false))
   }
 
+  /** A loop over rows. Leaving it ends the query at once, also while it looks for the next row. */
   iterate(sql, params, options) {
-    return this.#iterate(sql, params, options)
+    const left = { ticket: this.#newTicket(), isLeft: false }
+    const loop = this.#iterate(left, sql, params, options)
+    const leave = loop.return
+    loop.return = (value) => {
+      left.isLeft = true
+      this.#native.stop(left.ticket)
+      return leave.call(loop, value)
+    }
+    return loop
   }
 
   async run(sql, params, options) {
     this.#checkWriting('run')
     checkSql('run', sql)
     checkParams('run', params)
-    const { unsafe } = read('run', options, UNSAFE)
-    return this.#schemaCall(this.#native.run(sql, params, unsafe))
+    const { unsafe, ...limits } = read('run', options, SQL)
+    const { ticket, stopper } = this.#stopper('run', limits)
+    const done = this.#schemaCall(this.#native.run(sql, params, unsafe, ticket))
+    return stopper ? stopper.outcome(done) : done
   }
 
   async exec(sql, options) {
     this.#checkWriting('exec')
     checkSql('exec', sql)
-    const { unsafe } = read('exec', options, UNSAFE)
-    return this.#schemaCall(this.#native.exec(sql, unsafe))
+    const { unsafe, ...limits } = read('exec', options, SQL)
+    const { ticket, stopper } = this.#stopper('exec', limits)
+    const done = this.#schemaCall(this.#native.exec(sql, unsafe, ticket))
+    return stopper ? stopper.outcome(done) : done
   }
 
   /** Resolves once everything up to `token` is applied here. */
@@ -492,8 +531,11 @@ export class Replica extends EventEmitter {
     const late = new Promise((_, reject) => {
       timer = setTimeout(() => {
         this.#links.terminate()
+        this.#native.stopAll()
         if (this.#native.stopWaiting()) return // for another program: its calls fail now
-        if (!this.#coreClosed) reject(closeIsLate(timeoutMs))
+        timer = setTimeout(() => {
+          if (!this.#coreClosed) reject(closeIsLate(timeoutMs))
+        }, STOPPING_MS)
       }, timeoutMs)
     })
     try {
@@ -759,50 +801,77 @@ export class Replica extends EventEmitter {
 
   async #query(where, sql, params, options, first) {
     this.#check()
-    const readBigInts = this.#readArguments(where, sql, params, options)
-    return this.#native.query(sql, params, first, readBigInts)
+    const given = this.#readArguments(where, sql, params, options, READ)
+    const { readBigInts } = given
+    const { ticket, stopper } = this.#stopper(where, given)
+    const rows = this.#native.query(sql, params, first, readBigInts, ticket)
+    if (!stopper) return rows
+    // A thread that cannot stop at once has a result that nobody waits for.
+    return stopper.outcome(Promise.race([stopper.stopped, rows]))
+  }
+
+  // By the ticket the addon stops a call; 0: nothing does.
+  #stopper(where, limits) {
+    if (limits.signal === undefined && limits.timeoutMs === undefined) return NEVER_STOPPED
+    const ticket = this.#newTicket()
+    const late = () => timeIsOver(where, limits.timeoutMs)
+    return { ticket, stopper: new Stopper(limits, late, () => this.#native.stop(ticket)) }
+  }
+
+  #newTicket() {
+    this.#tickets = (this.#tickets % MAX_TICKET) + 1
+    return this.#tickets
   }
 
   // Until the application's code lets go of the thread all of its calls see one state of the file:
   // nothing it has waited for can be missing, and finding the state costs as much as a row.
   #querySync(where, sql, params, options, first) {
     this.#check()
-    const readBigInts = this.#readArguments(where, sql, params, options)
+    const { readBigInts, timeoutMs } = this.#readArguments(where, sql, params, options, READ_SYNC)
     if (!this.#readsSync) {
       this.#readsSync = true
       queueMicrotask(this.#endSync)
     }
-    return this.#native.querySync(sql, params, first, readBigInts)
+    return this.#native.querySync(sql, params, first, readBigInts, 0, timeoutMs)
   }
 
-  #readArguments(where, sql, params, options) {
+  #readArguments(where, sql, params, options, { defaults, checks }) {
     checkSql(where, sql)
     checkParams(where, params)
-    if (options === undefined) return this.#options.readBigInts
-    const defaults = { readBigInts: this.#options.readBigInts }
-    return read(where, options, { defaults, checks: READ_CHECKS }).readBigInts
+    if (options === undefined) return this.#options
+    const own = { ...defaults, readBigInts: this.#options.readBigInts }
+    return read(where, options, { defaults: own, checks })
   }
 
-  async *#iterate(sql, params, options) {
+  async *#iterate(left, sql, params, options) {
     this.#check()
-    const readBigInts = this.#readArguments('iterate', sql, params, options)
-    const cursor = await this.#native.cursorOpen(sql, params, readBigInts)
+    const { ticket } = left
+    const given = this.#readArguments('iterate', sql, params, options, READ)
+    const { readBigInts, signal, timeoutMs } = given
+    const stopper = new Stopper({ signal }, undefined, () => this.#native.stop(ticket))
+    let cursor
     try {
-      let next = cursor.next(CURSOR_ROWS)
-      for (let done = false; !done; ) {
+      cursor = await this.#native.cursorOpen(sql, params, readBigInts, ticket, timeoutMs)
+      const goesOn = () => !left.isLeft && !stopper.isStopped
+      let next = goesOn() && cursor.next(CURSOR_ROWS)
+      while (next) {
         const batch = await next
-        done = batch[1]
-        if (!done) {
-          next = cursor.next(CURSOR_ROWS) // fetched while the application takes these
-          next.catch(() => {}) // seen when it is awaited
-        }
+        next = !batch[1] && goesOn() && cursor.next(CURSOR_ROWS) // fetched while the application takes these
+        if (next) next.catch(() => {}) // seen when it is awaited
         for (const row of toRows(batch)) {
           this.#check()
+          stopper.throwIfStopped()
           yield row
         }
       }
+      stopper.throwIfStopped()
+    } catch (error) {
+      stopper.throwIfStopped()
+      if (error?.code !== 'SQLITE_INTERRUPT') throw error // else return() was called
     } finally {
-      await cursor.close()
+      stopper.release()
+      this.#native.stop(ticket)
+      await cursor?.close()
     }
   }
 
@@ -918,6 +987,29 @@ function addonOptions({ secret, authorize, maxLinks, maxPendingLinks, ...others 
 
 const notLinked = (who) =>
   new ReplicError('REPLIC_NOT_FOUND', `verify: ${who} linked and ready; see status().links`)
+
+const timeIsOver = (where, timeoutMs) =>
+  new ReplicError(
+    'REPLIC_TIMEOUT',
+    `${where}: it had not ended after timeoutMs (${timeoutMs} ms), so it was stopped: EXPLAIN QUERY PLAN says what a ` +
+      'statement reads; add an index, or allow it a longer timeoutMs',
+  )
+
+// Before a process ends, Node waits for all that its pool has begun.
+const natives = new Set()
+const forgotten = new FinalizationRegistry((ref) => natives.delete(ref))
+let isTold = false
+
+function endWithProcess(native) {
+  const ref = new WeakRef(native)
+  natives.add(ref)
+  forgotten.register(native, ref)
+  if (isTold) return
+  isTold = true
+  process.on('exit', () => {
+    for (const each of natives) each.deref()?.end()
+  })
+}
 
 const closeIsLate = (timeoutMs) =>
   new ReplicError(

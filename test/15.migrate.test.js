@@ -1,7 +1,7 @@
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { Replica } from '../lib/index.js'
-import { migrate } from '../lib/migrate.js'
+import { migrate, readMigration } from '../lib/migrate.js'
 import { converged, link, NOTES, openReplica, rejects, SEED, tempDir, until } from './helpers.js'
 
 const drop = (table) => `DROP TABLE ${table}; DROP TABLE ${table}_patches;`
@@ -740,7 +740,7 @@ describe('what is wrong', () => {
     const stored = async () => [1, 3].map((version) => ({ version, up: NOTES, down: '', hash: '' }))
     const transaction = () => expect.fail('nothing may be applied')
     const list = [{ up: NOTES }, { up: NOTES }, { up: NOTES }]
-    const migrating = migrate(list, undefined, { stored, transaction })
+    const migrating = migrate(readMigration(list), { stored, transaction })
     await rejects(migrating, 'REPLIC_MIGRATION', 'lacks version 2')
   })
 

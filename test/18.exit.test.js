@@ -25,6 +25,17 @@ async function runOn(runtime, program, ...args) {
   const result = await runProcess(runtime, [...args, file])
   return { dir, ...result }
 }
+// SQL that would run for ever, by the kind of call.
+const ENDLESS = `const endless = 'WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n'
+  const nothing = () => {}
+  const calls = {
+    get: () => { for (let i = 0; i < 8; i++) db.get(endless).catch(nothing) },
+    iterate: () => { db.iterate(endless).next().catch(nothing) },
+    run: () => { db.run('CREATE TABLE own AS ' + endless).catch(nothing) },
+    migrate: () => {
+      db.migrate([{ up: ${JSON.stringify(NOTES)} }, { up: 'CREATE TABLE own AS ' + endless }]).catch(nothing)
+    },
+  }`
 const ended = { code: 0, signal: null, stderr: '' }
 
 // test/83 runs this on each runtime, for its own sake only.
@@ -144,6 +155,18 @@ describe.each(RUNTIMES)('on %s', (_, runtime) => {
       expect(await db.all("SELECT name FROM sqlite_schema WHERE name = 'own'")).toEqual([])
       expect(await db.all('SELECT id FROM note')).toEqual([])
       expect(await db.all('SELECT version FROM _replic_migrations')).toEqual([{ version: 1 }])
+    })
+
+    it('by process.exit() while SQL runs that would never end', async () => {
+      const { dir, ...result } = await run(`const db = await open('a.db')
+      await db.upsert('note', { id: 1 })
+      ${ENDLESS}
+      for (const kind of ['get', 'iterate', 'run', 'migrate']) calls[kind]()
+      setTimeout(() => { console.log('now'); process.exit() }, 20)`)
+      expect(result).toMatchObject({ ...ended, stdout: 'now\n' })
+      const db = await openReplica({ path: join(dir, 'a.db'), ddl: '' })
+      expect(await db.all('SELECT id FROM note')).toEqual([{ id: 1 }])
+      expect(await db.all("SELECT name FROM sqlite_schema WHERE name = 'own'")).toEqual([])
     })
 
     it('by an error that nobody catches', async () => {
@@ -316,6 +339,26 @@ describe.each(RUNTIMES)('on %s', (_, runtime) => {
       )
       expect(result).toMatchObject({ ...ended, stdout: '0 1\n' })
     })
+
+    it.each(['get', 'iterate', 'run', 'migrate', 'getSync'])(
+      'may be terminated while %s runs, which would never end',
+      async (kind) => {
+        const result = await runWorker(
+          `${ENDLESS}
+          calls['kind']?.()
+          setTimeout(() => {
+            parentPort.postMessage('now')
+            if ('kind' === 'getSync') db.getSync(endless)
+          }, 20)`.replaceAll('kind', kind),
+          `worker.on('message', async () => {
+            await worker.terminate()
+            const db = await reopen()
+            console.log((await db.all("SELECT name FROM sqlite_schema WHERE name = 'own'")).length)
+          })`,
+        )
+        expect(result).toMatchObject({ ...ended, stdout: '0\n' })
+      },
+    )
 
     it('may be terminated in the middle of writes', async () => {
       const result = await runWorker(

@@ -101,7 +101,8 @@ describe('types name what is there', () => {
       const said = number && Number(number.replaceAll(',', '')) * (UNITS[unit] ?? 1)
       const [, word] = /(?:'(\w+)' \(default\))/.exec(doc) ?? []
       const isFalse = /Default false/.test(doc) ? false : undefined
-      expect([name, said ?? word ?? isFalse]).toEqual([name, DEFAULTS[name]])
+      const isEndless = /Default Infinity/.test(doc) ? Infinity : undefined
+      expect([name, said ?? word ?? isFalse ?? isEndless]).toEqual([name, DEFAULTS[name]])
     }
   })
 

@@ -92,6 +92,11 @@ export interface OpenOptions {
   readBigInts?: boolean | undefined
   /** Read-only connections, 1 to 16. Default 2. */
   readers?: number | undefined
+  /**
+   * How long a query of get, all, iterate, getSync or allSync may run, in ms, 1 to 2^31 - 1; then it is stopped, with
+   * REPLIC_TIMEOUT. What it waits does not count. Default Infinity.
+   */
+  maxQueryMs?: number | undefined
   /** Calls that may wait to be executed; a further one is REPLIC_BUSY. Default 100,000. */
   maxQueueCalls?: number | undefined
   /** Bytes of values and frames that may wait to be executed. Default 256 MiB. */
@@ -187,7 +192,7 @@ export interface MigrationTransaction {
 }
 
 /** Options of migrate(). */
-export interface MigrateOptions {
+export interface MigrateOptions extends CallLimits {
   /** The version to go to, at most the length of the list. Default: its length. */
   to?: number | undefined
   /** Take the texts of the list for what was applied under other ones; nothing of them runs. Default false. */
@@ -208,14 +213,30 @@ export interface PlannedStep {
   sql: string | null
 }
 
+/** What ends a call before its end. What it has done so far is undone; once it is committed, it resolves. */
+export interface CallLimits {
+  /** Stops the call: it rejects with the signal's reason. If it has not begun yet, it never does. */
+  signal?: Signal | undefined
+  /** How long the call may take, in ms, 1 to 2^31 - 1, the time for which it waits included; then REPLIC_TIMEOUT. */
+  timeoutMs?: number | undefined
+}
+
 /** Options of one query. */
-export interface ReadOptions {
+export interface ReadOptions extends CallLimits {
   /** Overrides the option of `open`. */
   readBigInts?: boolean | undefined
 }
 
+/** Options of getSync() and allSync(), which no signal can reach. */
+export interface SyncReadOptions {
+  /** Overrides the option of `open`. */
+  readBigInts?: boolean | undefined
+  /** How long the query may run, in ms, 1 to 2^31 - 1; then REPLIC_TIMEOUT. */
+  timeoutMs?: number | undefined
+}
+
 /** Options of run() and exec(). */
-export interface WriteOptions {
+export interface WriteOptions extends CallLimits {
   /** Permit SQL that writes to replicated tables, past replication: peers will differ. */
   unsafe?: boolean | undefined
 }
@@ -752,7 +773,8 @@ export class Replica {
   /**
    * Brings the schema to the last of `steps`, up, or down with the scripts kept in the database. A position
    * in the list is a version. Each step is one transaction; the ones before a failing one stay. Reads go on
-   * meanwhile; writes wait for the step under way. See docs/migrations.md.
+   * meanwhile; writes wait for the step under way. `signal` and `timeoutMs` stop and undo the step under way. See
+   * docs/migrations.md.
    * Errors: REPLIC_MIGRATION, REPLIC_SCHEMA, REPLIC_TRANSACTION, REPLIC_DIRECT_WRITE, SQLite's own.
    */
   migrate(
@@ -801,7 +823,7 @@ export class Replica {
     options?: ReadOptions,
   ): Promise<R | undefined>
 
-  /** All rows of a query. */
+  /** All rows of a query. Errors of each query: REPLIC_TIMEOUT (timeoutMs, maxQueryMs), REPLIC_OUT_OF_RANGE, SQLite's own. */
   all<R = { [column: string]: ReadValue }>(
     sql: string,
     params?: Params,
@@ -816,19 +838,21 @@ export class Replica {
   getSync<R = { [column: string]: ReadValue }>(
     sql: string,
     params?: Params,
-    options?: ReadOptions,
+    options?: SyncReadOptions,
   ): R | undefined
 
   /** All rows of a query, as getSync. */
   allSync<R = { [column: string]: ReadValue }>(
     sql: string,
     params?: Params,
-    options?: ReadOptions,
+    options?: SyncReadOptions,
   ): R[]
 
   /**
    * The rows of a query, read 256 at a time from one snapshot. Leaving the loop ends the query; an iterator
-   * that is left without (by calling next() by hand) holds one of 64 connections until return() is called.
+   * that is left without (by calling next() by hand) holds one of 64 connections until return() is called. Leaving
+   * stops a query that still looks for its next row. `timeoutMs` and `maxQueryMs` count the time for which it reads,
+   * all slices together, and not what the loop does between the rows.
    */
   iterate<R = { [column: string]: ReadValue }>(
     sql: string,
@@ -838,7 +862,7 @@ export class Replica {
 
   /**
    * Runs one statement on the writing connection: for what is not replicated.
-   * Errors: REPLIC_DIRECT_WRITE, REPLIC_TRANSACTION, SQLite's own.
+   * Errors: REPLIC_DIRECT_WRITE, REPLIC_TRANSACTION, REPLIC_TIMEOUT, SQLite's own.
    */
   run(sql: string, params?: Params, options?: WriteOptions): Promise<RunResult>
 
@@ -945,8 +969,9 @@ export class Replica {
    * Closes the replica: executes what was called before, sends what that leaves, ends the links, releases
    * the file. Every pending promise settles. With `flushMs` it waits after the first two for at most
    * that long until each peer that is linked or being dialed has acknowledged everything, or has left. New calls
-   * are refused meanwhile. It does not tell whether all have acknowledged. After `timeoutMs` connections are cut; if calls are still being executed then, it rejects
-   * with REPLIC_TIMEOUT and goes on in the background. Can be called again; a second call with a shorter
+   * are refused meanwhile. It does not tell whether all have acknowledged. After `timeoutMs` connections are cut, and queries, run,
+   * exec and migrate are stopped and undone (REPLIC_CLOSED). If something is still being executed 200 ms later, it
+   * rejects with REPLIC_TIMEOUT and goes on in the background. Can be called again; a second call with a shorter
    * `flushMs` shortens the wait of the first.
    */
   close(options?: CloseOptions): Promise<void>

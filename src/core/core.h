@@ -282,6 +282,8 @@ struct replic {
   int64_t n_internal; /* tables of the engine's own; all are created at open */
   char *error;
   replic__auth auth;
+  int (*stop)(void *ctx, int is_sql); /* replic_on_steps */
+  void *stop_ctx;
   replic__identity *identity;
   replic__claims *claims; /* NULL: the VFS has no calls of the system for it */
   replic__clock clock, clock_committed;

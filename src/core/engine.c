@@ -134,11 +134,14 @@ static void restore_vector(replic *r, const replic__savepoint *save) {
 }
 
 /* On disk; what fails here loses the batch. Where all of the transaction is undone, the next call
- * begins another one: it may find the write lock taken. */
+ * begins another one: it may find the write lock taken. After some errors SQLite itself undoes all
+ * of it: what else there was is then lost. */
 static int undo(replic *r, const replic__savepoint *save) {
-  if (sqlite3_get_autocommit(r->db)) return SQLITE_ABORT_ROLLBACK; /* SQLite has undone it all */
-  int rc = save->whole ? replic__run_kept(r, "ROLLBACK", &r->rollback_sql)
-                       : replic__run_kept(r, "ROLLBACK TO call", &r->rollback_to_sql);
+  int is_undone = sqlite3_get_autocommit(r->db), rc = REPLIC_OK;
+  if (is_undone && (!save->whole || save == &r->together)) return SQLITE_ABORT_ROLLBACK;
+  if (!is_undone)
+    rc = save->whole ? replic__run_kept(r, "ROLLBACK", &r->rollback_sql)
+                     : replic__run_kept(r, "ROLLBACK TO call", &r->rollback_to_sql);
   if (rc == REPLIC_OK && save->whole) r->open_tx = 0;
   return rc == REPLIC_OK && !save->whole ? replic__run_kept(r, "RELEASE call", &r->release_sql)
                                          : rc;

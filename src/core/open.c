@@ -281,6 +281,17 @@ int64_t replic_clock_high(const replic *r) {
   return r->clock_committed.high;
 }
 
+static int ask_to_stop(void *ctx) {
+  replic *r = ctx;
+  return r->stop(r->stop_ctx, r->auth.mode != AUTH_ENGINE && r->auth.mode != AUTH_TRIGGERS);
+}
+
+void replic_on_steps(replic *r, int (*stop)(void *ctx, int is_sql), void *ctx) {
+  r->stop = stop;
+  r->stop_ctx = ctx;
+  sqlite3_progress_handler(r->db, REPLIC_STOP_STEPS, ask_to_stop, r);
+}
+
 void replic_interrupt(replic *r) {
   if (r->db) sqlite3_interrupt(r->db);
 }

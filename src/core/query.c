@@ -176,7 +176,7 @@ int replic_reader_start(replic_reader *reader, const char *sql, size_t len,
   replic_reader_reset(reader);
   reader->denied = 0;
   if (reader->sums) reader->sums->done = 1; /* sums of another statement */
-  replic__cached *entry;
+  replic__cached *entry = NULL;
   int rc = find_statement(reader, sql, len, &entry);
   if (rc != REPLIC_OK) return rc;
   reader->current = entry->stmt;
@@ -387,6 +387,10 @@ void replic_reader_begin(replic_reader *reader) {
 
 void replic_reader_end(replic_reader *reader) {
   if (!sqlite3_get_autocommit(reader->db)) run_own(reader, "COMMIT", &reader->commit);
+}
+
+void replic_reader_on_steps(replic_reader *reader, int (*stop)(void *ctx), void *ctx) {
+  if (reader->db) sqlite3_progress_handler(reader->db, REPLIC_STOP_STEPS, stop, ctx);
 }
 
 void replic_reader_interrupt(replic_reader *reader) {

@@ -94,6 +94,13 @@ const char *replic_code_name(int code);
 /* Interrupts a running statement from any thread (sqlite3_interrupt): the one call that may overlap
  * another. */
 void replic_interrupt(replic *r);
+/* Has `stop(ctx, is_sql)` called every REPLIC_STOP_STEPS steps of a statement, on the thread that
+ * runs it; `is_sql`: it is one of replic_run or of a migration's, and not the engine's own. Where
+ * it returns other than 0 the statement fails with SQLITE_INTERRUPT. If that one writes, SQLite
+ * undoes all of the transaction: the first call of a batch is then undone alone, any other one
+ * fails the batch. `ctx` is borrowed until replic_close. */
+void replic_on_steps(replic *r, int (*stop)(void *ctx, int is_sql), void *ctx);
+#define REPLIC_STOP_STEPS 2000 /* of SQLite's virtual machine: some tens of microseconds */
 
 /* ---- a batch: one transaction, one commit ----------------------------------------------------------------- */
 

@@ -20,6 +20,13 @@ static Napi::Value set_error_class(const Napi::CallbackInfo &info) {
   return info.Env().Undefined();
 }
 
+// (function) -> undefined. It does nothing: whether it can be called is what is asked.
+static Napi::Value set_pulse(const Napi::CallbackInfo &info) {
+  if (info[0].IsFunction())
+    addon_data(info.Env()).pulse = Napi::Persistent(info[0].As<Napi::Function>());
+  return info.Env().Undefined();
+}
+
 // (CREATE TABLE …) -> the DDL of its T_patches
 static Napi::Value patches_table(const Napi::CallbackInfo &info) {
   Napi::Env env = info.Env();
@@ -58,6 +65,7 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("Connection", Connection::define(env));
   exports.Set("codes", error_codes(env));
   exports.Set("setErrorClass", Napi::Function::New(env, set_error_class, "setErrorClass"));
+  exports.Set("setPulse", Napi::Function::New(env, set_pulse, "setPulse"));
   exports.Set("offlineQuery", Napi::Function::New(env, offline_query, "offlineQuery"));
   exports.Set("offlineCopy", Napi::Function::New(env, offline_copy, "offlineCopy"));
   exports.Set("patchesTable", Napi::Function::New(env, patches_table, "patchesTable"));

@@ -43,6 +43,9 @@ Napi::Function Connection::define(Napi::Env env) {
           checked_method<Connection, &Connection::turn>("turn"),
           checked_method<Connection, &Connection::try_lock>("tryLock"),
           checked_method<Connection, &Connection::stop_waiting>("stopWaiting"),
+          checked_method<Connection, &Connection::stop>("stop"),
+          checked_method<Connection, &Connection::stop_all>("stopAll"),
+          checked_method<Connection, &Connection::end>("end"),
           checked_method<Connection, &Connection::figures>("figures"),
           checked_method<Connection, &Connection::flush>("flush"),
           checked_method<Connection, &Connection::close>("close"),
@@ -110,6 +113,7 @@ static bool read_config(Napi::Object from, replic_config *config, Limits *limits
   limits->max_queue_bytes = reader.size("maxQueueBytes");
   limits->readers = static_cast<uint32_t>(reader.number("readers"));
   limits->busy_timeout_ms = static_cast<int64_t>(reader.number("busyTimeoutMs"));
+  limits->max_query_ms = reader.number("maxQueryMs");
   limits->calls_turn = reader.truth("callsTurn");
   return reader.ok();
 }
@@ -178,6 +182,7 @@ template <typename J> Napi::Value Connection::step(const Napi::CallbackInfo &inf
 template <typename J> Napi::Value Connection::read(const Napi::CallbackInfo &info) {
   J *job = new (std::nothrow) J;
   bool given = job && job->given(info);
+  if (job) job->limit.max_query_ms = state_->limits.max_query_ms;
   return state_->submit<ReadJob>(job, given, state_->reads.queue);
 }
 
@@ -188,11 +193,12 @@ Napi::Value Connection::query_sync(const Napi::CallbackInfo &info) {
   QueryJob job;
   Reader &reader = state_->reads.calling;
   napi_value rows = nullptr;
+  job.limit.max_query_ms = state_->limits.max_query_ms;
   if (state_->check_open(job.failure) && job.given(info)) {
     if (job.check(reader, reader.open())) {
       replic_rows vector = {};
       replic_reader_begin(reader.db);
-      job.run(reader);
+      job.execute(reader);
       job.check(reader, replic_reader_vector(reader.db, &vector));
       if (vector.n_rows && !job.failure) tell_vector(*state_, vector);
       replic_rows_free(&vector);
@@ -220,6 +226,7 @@ Napi::Value Connection::sync_ended(const Napi::CallbackInfo &info) {
 template <typename J> Napi::Value Connection::open_cursor(const Napi::CallbackInfo &info) {
   J *job = new (std::nothrow) J;
   bool given = job && job->given(info);
+  if (job && J::IS_LIMITED) job->limit.max_query_ms = state_->limits.max_query_ms;
   if (given) job->cursor = state_->reads.add_cursor(state_, job->failure);
   Reader *cursor = job ? job->cursor : nullptr;
   return state_->submit<ReadJob>(job, given, cursor ? cursor->own : state_->reads.queue);
@@ -228,6 +235,28 @@ template <typename J> Napi::Value Connection::open_cursor(const Napi::CallbackIn
 Napi::Value Connection::flush(const Napi::CallbackInfo &info) {
   if (state_->phase != Phase::open) return resolved_promise(info.Env());
   return state_->accept<WriteJob>(new (std::nothrow) FlushJob, state_->writes);
+}
+
+// ---- stopping ----
+
+// (ticket) -> undefined. The calls that have it reject with SQLITE_INTERRUPT: those that wait at
+// once, one that runs as soon as SQLite asks. One that is done resolves.
+Napi::Value Connection::stop(const Napi::CallbackInfo &info) {
+  uint32_t ticket = ticket_of(info.Env(), info[0]);
+  if (ticket && state_->phase != Phase::closed) state_->stop(ticket);
+  return info.Env().Undefined();
+}
+
+// () -> undefined. After close(): all queries and SQL that run or wait reject with REPLIC_CLOSED.
+Napi::Value Connection::stop_all(const Napi::CallbackInfo &info) {
+  if (state_->phase != Phase::closed) state_->stop_all();
+  return info.Env().Undefined();
+}
+
+// () -> undefined. The process ends: interrupts whatever runs, and nothing runs any more.
+Napi::Value Connection::end(const Napi::CallbackInfo &info) {
+  if (state_->phase != Phase::closed) state_->die();
+  return info.Env().Undefined();
 }
 
 // () -> what has been counted up to the last batch that has finished, and the bytes that wait now.

@@ -34,6 +34,9 @@ private:
   Napi::Value turn(const Napi::CallbackInfo &info);
   Napi::Value try_lock(const Napi::CallbackInfo &info);
   Napi::Value stop_waiting(const Napi::CallbackInfo &info);
+  Napi::Value stop(const Napi::CallbackInfo &info);
+  Napi::Value stop_all(const Napi::CallbackInfo &info);
+  Napi::Value end(const Napi::CallbackInfo &info);
   Napi::Value figures(const Napi::CallbackInfo &info);
   Napi::Value flush(const Napi::CallbackInfo &info);
   Napi::Value close(const Napi::CallbackInfo &info);

@@ -23,35 +23,37 @@ Napi::Function Cursor::define(Napi::Env env) {
                      });
 }
 
-napi_value Cursor::make(napi_env env, Reader *reader, bool big_ints) {
+napi_value Cursor::make(napi_env env, const CursorParts &parts) {
   AddonData &data = addon_data(env);
-  data.new_cursor = reader;
-  Napi::Value made = data.cursor_class.New({Napi::Boolean::New(env, big_ints)});
+  data.new_cursor = &parts;
+  Napi::Value made = data.cursor_class.New({});
   bool taken = !data.new_cursor;
   data.new_cursor = nullptr;
   return taken ? static_cast<napi_value>(made) : nullptr;
 }
 
 Cursor::Cursor(const Napi::CallbackInfo &info) : Napi::ObjectWrap<Cursor>(info) {
-  Reader *&reader = addon_data(info.Env()).new_cursor;
-  if (!reader) {
+  const CursorParts *&parts = addon_data(info.Env()).new_cursor;
+  if (!parts) {
     Napi::TypeError::New(info.Env(), "a Cursor comes from cursorOpen").ThrowAsJavaScriptException();
     return;
   }
   info.This().As<Napi::Object>().TypeTag(&TAG);
-  big_ints_ = is_true(info.Env(), info[0]);
-  std::swap(reader_, reader);
-  state_ = reader_->state;
+  parts_ = *parts;
+  parts = nullptr;
+  state_ = parts_.reader->state;
   state_->retain();
 }
 
 Cursor::~Cursor() {
-  if (reader_) reader_->held = false;
+  if (parts_.reader) parts_.reader->held = false;
   if (state_) state_->release();
 }
 
 Napi::Value Cursor::next(const Napi::CallbackInfo &info) {
-  CursorNextJob *job = new (std::nothrow) CursorNextJob(big_ints_);
+  CursorNextJob *job = new (std::nothrow) CursorNextJob(parts_.big_ints);
+  if (job) job->ticket = parts_.ticket;
+  if (job) job->limit = parts_.limit;
   return submit(job, job && job->given(info));
 }
 
@@ -61,14 +63,15 @@ template <typename J> Napi::Value Cursor::read(const Napi::CallbackInfo &info) {
 }
 
 Napi::Value Cursor::submit(ReadJob *job, bool given) {
-  if (given && !reader_) job->failure.set(REPLIC_ECLOSED, "the cursor is closed");
-  return state_->submit<ReadJob>(job, given, reader_ ? reader_->own : state_->reads.queue);
+  Reader *reader = parts_.reader;
+  if (given && !reader) job->failure.set(REPLIC_ECLOSED, "the cursor is closed");
+  return state_->submit<ReadJob>(job, given, reader ? reader->own : state_->reads.queue);
 }
 
 Napi::Value Cursor::close(const Napi::CallbackInfo &info) {
-  Reader *reader = reader_;
+  Reader *reader = parts_.reader;
   if (!reader || state_->phase != Phase::open) return resolved_promise(info.Env());
   CursorCloseJob *job = new (std::nothrow) CursorCloseJob(reader);
-  if (job) reader_ = nullptr; // the job holds it
+  if (job) parts_.reader = nullptr; // the job holds it
   return state_->accept<ReadJob>(job, reader->own);
 }

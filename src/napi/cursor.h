@@ -5,16 +5,26 @@
 
 #include <napi.h>
 
+#include "watch.h"
+
 struct ReadJob;
 struct Reader;
 struct State;
+
+// What a Cursor is made of.
+struct CursorParts {
+  Reader *reader = nullptr;
+  bool big_ints = false;
+  uint32_t ticket = 0; // of each of its calls
+  Limit limit;
+};
 
 class Cursor : public Napi::ObjectWrap<Cursor> {
 public:
   static const napi_type_tag TAG;
   static Napi::Function define(Napi::Env env);
-  // Takes over the hold on `reader`. nullptr: it could not be made, an exception may be pending.
-  static napi_value make(napi_env env, Reader *reader, bool big_ints);
+  // Takes over the hold on the reader. nullptr: it could not be made, an exception may be pending.
+  static napi_value make(napi_env env, const CursorParts &parts);
 
   explicit Cursor(const Napi::CallbackInfo &info);
   ~Cursor() override; // one that was forgotten is closed by ReadPool::sweep
@@ -25,7 +35,6 @@ private:
   Napi::Value submit(ReadJob *job, bool given);
   Napi::Value close(const Napi::CallbackInfo &info);
 
-  State *state_ = nullptr;   // keeps it alive
-  Reader *reader_ = nullptr; // held; nullptr after close()
-  bool big_ints_ = false;
+  State *state_ = nullptr; // keeps it alive
+  CursorParts parts_;      // its reader is held; nullptr after close()
 };

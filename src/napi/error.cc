@@ -30,6 +30,15 @@ bool Failure::set_no_memory() {
   return set(SQLITE_NOMEM, "out of memory");
 }
 
+bool Failure::set_stopped() {
+  return set(SQLITE_INTERRUPT, "stopped");
+}
+
+bool Failure::set_closing() {
+  return set(REPLIC_ECLOSED, "the replica is closed: the timeoutMs of close() was over before this "
+                             "call had ended, so it was stopped and undone");
+}
+
 void Failure::set(const Failure &other) {
   set(other.code_, "%s", other.text());
 }

@@ -25,6 +25,8 @@ public:
 #endif
       ;
   bool set_no_memory();
+  bool set_stopped(); // lib has stopped it, and knows why
+  bool set_closing(); // close() has stopped it
   void set(const Failure &other);
   void clear(); // nothing has failed after all
   int code() const {

@@ -3,14 +3,21 @@
 
 #include <napi.h>
 
+#include <atomic>
+
 #include "error.h"
 #include "values.h"
+
+// Whether a call is to end before its end, and who says so.
+enum class Stop { no, caller, closing };
 
 // One struct per kind of call: in jobs.h on the writing connection, in reader.h on a reading one.
 // Made and destroyed on the main thread; in between, the thread that runs it is the only one to
 // touch it.
 struct Job {
   size_t size = 0;                  // as counted in its JobList
+  uint32_t ticket = 0;              // by which lib stops it; 0: it does not
+  std::atomic<Stop> stop{Stop::no}; // set by the main thread while another one may run it
   napi_deferred deferred = nullptr; // nullptr: nobody waits for it
   Arena arena;                      // what the call was given, and what it results in
   Failure failure;                  // set: the promise is rejected
@@ -62,6 +69,17 @@ public:
     list.first_ = nullptr;
     list.last_ = &list.first_;
     list.calls_ = list.bytes_ = 0;
+  }
+  template <typename Wanted> J *take(Wanted wanted) { // the first such one, as pop()
+    for (J **at = &first_; J *job = *at; at = &job->next) {
+      if (!wanted(*job)) continue;
+      *at = job->next;
+      if (!*at) last_ = at;
+      calls_--;
+      bytes_ -= job->size;
+      return job;
+    }
+    return nullptr;
   }
   void clear() {
     while (J *job = pop()) delete job;

@@ -4,6 +4,8 @@
 
 #include <sqlite3.h>
 
+#include "addon.h"
+
 // A batch ends with the call that reaches one of these: more calls would save little. Received
 // frames have a bound of their own: local writes share their batch, and shall not wait for all that
 // a fast peer has sent.
@@ -42,6 +44,13 @@ bool settle(napi_env env, Job *job) {
 
 bool WriteJob::check(Batch &batch, int code) {
   return code == REPLIC_OK || failure.set(code, "%s", replic_error_text(batch.state->core));
+}
+
+bool WriteJob::begin_sql(Batch &batch) {
+  if (stop == Stop::closing) failure.set_closing();
+  if (stop != Stop::no) return failure.set_stopped(); // unless it says more
+  batch.state->watch.begin(*this);
+  return true;
 }
 
 // ---- work ---------------------------------------------------------------------------------------
@@ -195,7 +204,9 @@ void Batch::finish(napi_env env) {
   state->batch = nullptr;
   state->figures = state->tally;
   state->checkpoints.after_batch(*state, wal_pages);
+  bool goes_back = back.first();
   state->lock.after_batch(*state, *this);
+  if (goes_back) state->refuse_stopped();
   state->pump();
   while (WriteJob *job = jobs.pop()) {
     job->done(*state);
@@ -241,9 +252,26 @@ void State::release() {
   if (--refs == 0) delete this;
 }
 
+bool State::make_waker() {
+  napi_value name;
+  auto forget = [](napi_env, void *state, void *) { static_cast<State *>(state)->release(); };
+  if (napi_create_string_utf8(env, "replic", NAPI_AUTO_LENGTH, &name) != napi_ok ||
+      napi_create_threadsafe_function(env, nullptr, nullptr, name, 0, 1, this, forget, this, woken,
+                                      &waker_) != napi_ok)
+    return false;
+  retain();
+  napi_unref_threadsafe_function(env, waker_);
+  return true;
+}
+
 bool State::begin_life() {
   if (!reads.create(this, limits.readers)) return false;
-  if (napi_add_env_cleanup_hook(env, teardown, this) != napi_ok) return false;
+  // Before the hook: they run in the opposite order, and what runs until then may call it.
+  if (!make_waker()) return false;
+  if (napi_add_env_cleanup_hook(env, teardown, this) != napi_ok) {
+    napi_release_threadsafe_function(waker_, napi_tsfn_abort);
+    return false;
+  }
   phase = Phase::opening;
   retain();
   return true;
@@ -255,6 +283,7 @@ void State::end_life() {
   held.clear();
   forget_callback();
   napi_remove_env_cleanup_hook(env, teardown, this);
+  napi_release_threadsafe_function(waker_, napi_tsfn_abort);
   release();
 }
 
@@ -319,12 +348,13 @@ void State::push(WriteJob *job) {
   added();
 }
 
-// Moves grouped jobs until one more would exceed BATCH_CALLS, or `bytes` are reached.
+// Moves grouped jobs until one more would exceed BATCH_CALLS, or `bytes` are reached. One that may
+// be stopped comes first: SQLite then undoes the transaction, so it must be alone in it by then.
 static void take(JobList<WriteJob> &from, JobList<WriteJob> &to, size_t bytes) {
   size_t calls = to.calls() + BATCH_CALLS;
   bytes += to.bytes();
   while (from.first() && from.first()->order() == WriteJob::Order::grouped && to.calls() < calls &&
-         to.bytes() < bytes)
+         to.bytes() < bytes && !(to.calls() && from.first()->ticket))
     to.push(from.pop());
 }
 
@@ -421,6 +451,56 @@ void State::start_turn() {
   retain();
   next->finish(env);
   release();
+}
+
+// ---- stopping ----
+
+// Its thread may move them meanwhile: put_back().
+template <typename Wanted> void Batch::stop(Stop why, Wanted wanted) {
+  std::lock_guard<std::mutex> lock(state->mutex);
+  for (JobList<WriteJob> *list : {&jobs, &back})
+    for (WriteJob *job = list->first(); job; job = job->next)
+      if (wanted(*job)) job->stop = why;
+}
+
+void State::refuse_stopped() {
+  auto is_stopped = [](const WriteJob &job) { return job.stop != Stop::no; };
+  while (WriteJob *job = writes.take(is_stopped)) refuse(job, job->stop);
+}
+
+void State::stop(uint32_t ticket) {
+  auto has_it = [ticket](const Job &job) { return job.ticket == ticket; };
+  while (WriteJob *job = writes.take(has_it)) refuse(job, Stop::caller);
+  while (WriteJob *job = steps.take(has_it)) refuse(job, Stop::caller);
+  if (batch) batch->stop(Stop::caller, has_it);
+  reads.stop(*this, ticket);
+  pump();
+}
+
+void State::stop_all() {
+  auto is_sql = [](const WriteJob &job) { return job.is_sql(); };
+  while (WriteJob *job = writes.take(is_sql)) refuse(job, Stop::closing);
+  while (WriteJob *job = steps.take(is_sql)) refuse(job, Stop::closing);
+  if (batch) batch->stop(Stop::closing, is_sql);
+  reads.stop_all(*this);
+  pump();
+}
+
+void State::feel_pulse() {
+  Napi::HandleScope scope(env);
+  Napi::FunctionReference &pulse = addon_data(env).pulse;
+  napi_value global, result;
+  if (pulse.IsEmpty() || napi_get_global(env, &global) != napi_ok) return;
+  if (napi_call_function(env, global, pulse.Value(), 0, nullptr, &result) != napi_ok) die();
+}
+
+void State::wake() {
+  napi_call_threadsafe_function(waker_, nullptr, napi_tsfn_nonblocking);
+}
+
+void State::woken(napi_env env, napi_value, void *data, void *) {
+  State *state = static_cast<State *>(data);
+  if (env && !state->dying && !can_call(env)) state->die();
 }
 
 // ---- between threads ----------------------------------------------------------------------------

@@ -37,6 +37,7 @@
 #include "job.h"
 #include "reader.h"
 #include "report.h"
+#include "watch.h"
 #include "write_lock.h"
 
 struct State;
@@ -86,6 +87,10 @@ struct WriteJob : Job {
   virtual bool is_change() const {
     return false;
   }
+  // SQL of the application's, which may take as long as it likes, and be stopped.
+  virtual bool is_sql() const {
+    return false;
+  }
   // REPLIC_TAKES_...; what is not LONGER may run on the main thread.
   virtual int takes() const {
     return REPLIC_TAKES_LONGER;
@@ -100,6 +105,8 @@ struct WriteJob : Job {
 
 protected:
   bool check(Batch &batch, int code); // notes a failure of the core's; false if it is one
+  // Before its SQL, until State::watch.end(). False: it has been stopped already.
+  bool begin_sql(Batch &batch);
 };
 
 // One transaction's worth of jobs, or one job that runs alone.
@@ -116,6 +123,7 @@ struct Batch : Work {
   Report report;
   Batch *spent = nullptr; // batches whose outboxes are to be freed
   void discard() override;
+  template <typename Wanted> void stop(Stop why, Wanted wanted); // main thread, while it runs
   static void free_list(Batch *list); // linked by `spent`; the core's thread
   // Main thread: as run(). False: another connection writes, so it would have to wait; nothing has
   // been done.
@@ -139,6 +147,7 @@ enum class Phase { created, opening, open, closing, closed };
 struct Limits {
   size_t max_queue_calls, max_queue_bytes;
   uint32_t readers;
+  double max_query_ms;     // 0: as long as they like
   int64_t busy_timeout_ms; // write_lock.h
   bool calls_turn;         // lib calls turn() after each turn that has made calls
 };
@@ -177,6 +186,8 @@ struct State {
   void release();    // the last one deletes the state
   bool begin_life(); // before the OpenJob; false: out of memory
   void end_life();   // after the job that has closed everything
+  // Ends a call that will not run.
+  template <typename J> void refuse(J *job, Stop why);
   void forget_callback();
   void tell(napi_value report); // calls onBatch
   // Ends a call: takes the job over, and returns the promise of its outcome; empty with an
@@ -192,13 +203,17 @@ struct State {
   // Starts what waited for the end of this turn of the event loop, or runs it here. True: call it
   // once more after the next turn.
   bool turn();
-  void settle_some(); // of `over`; all of it where turn() will not be called again
+  void stop(uint32_t ticket); // the calls that have it: they fail with SQLITE_INTERRUPT
+  void refuse_stopped();      // that have gone back into the queue
+  void stop_all();            // all queries, and all SQL on the writing connection: it closes
+  void settle_some();         // of `over`; all of it where turn() will not be called again
 
   // ---- the Work that runs; the main thread when none does
   replic *core = nullptr;  // set under the mutex
   Tables tables;           // as JavaScript knows them
   Figures tally;           // what is being counted
   bool tell_links = false; // each report has the state of the links
+  Watch watch;             // of the job that executes SQL of the application's
   void set_core(replic *opened);
   void close_core();
 
@@ -207,12 +222,16 @@ struct State {
   int running = 0;                // Works inside run()
   std::condition_variable left;   // running has become 0
   std::atomic<bool> dying{false}; // the environment ends: nothing new is begun
-  void die(); // main thread, where the end is noticed before the cleanup hook runs
+  void die();        // main thread, where the end is noticed before the cleanup hook runs
+  void feel_pulse(); // main thread, within a statement: the same
+  void wake();       // the main thread: by a call of its event loop's it notices the end
   bool enter();
   void leave();
 
 private:
   ~State();
+  bool make_waker();
+  static void woken(napi_env env, napi_value, void *state, void *);
   static void teardown(void *data);
   void interrupt();
   void dispose();
@@ -224,7 +243,14 @@ private:
   void start_batch();
   bool check_room(size_t calls, size_t bytes, size_t more, Failure &failure) const;
   napi_value make_promise(Job *job);
+  napi_threadsafe_function waker_ = nullptr; // holds the State; never keeps the event loop
 };
+
+template <typename J> void State::refuse(J *job, Stop why) {
+  if (why == Stop::closing) job->failure.set_closing();
+  job->failure.set_stopped(); // unless it says more
+  if (!settle(env, job)) die();
+}
 
 template <typename J> Napi::Value State::submit(J *job, bool given, JobList<J> &list) {
   if (job && !given)

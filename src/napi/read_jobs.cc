@@ -147,6 +147,8 @@ int Statement::start(replic_reader *db) const {
 bool QueryJob::given(const Napi::CallbackInfo &info) {
   first_ = is_true(info.Env(), info[2]);
   big_ints_ = is_true(info.Env(), info[3]);
+  ticket = ticket_of(info.Env(), info[4]);
+  limit.timeout_ms = number_or_0(info.Env(), info[5]);
   return statement_.given(info, *this);
 }
 
@@ -168,6 +170,8 @@ CursorOpenJob::~CursorOpenJob() {
 
 bool CursorOpenJob::given(const Napi::CallbackInfo &info) {
   big_ints_ = is_true(info.Env(), info[2]);
+  ticket = ticket_of(info.Env(), info[3]);
+  limit.timeout_ms = number_or_0(info.Env(), info[4]);
   return statement_.given(info, *this);
 }
 
@@ -176,7 +180,7 @@ void CursorOpenJob::run(Reader &reader) {
 }
 
 napi_value CursorOpenJob::result(napi_env env) {
-  napi_value made = Cursor::make(env, cursor, big_ints_);
+  napi_value made = Cursor::make(env, {cursor, big_ints_, ticket, limit});
   if (made) cursor = nullptr; // the Cursor holds it
   return made;
 }

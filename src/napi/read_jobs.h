@@ -49,7 +49,8 @@ struct Statement {
   int start(replic_reader *db) const;
 };
 
-// (sql, params, first, readBigInts) -> [columns, done, value, ...]
+// (sql, params, first, readBigInts, ticket, timeoutMs) -> [columns, done, value, ...]. The last two
+// may be left out, here as below; timeoutMs counts while it runs
 struct QueryJob : RowsJob {
   bool given(const Napi::CallbackInfo &info);
   void run(Reader &reader) override;
@@ -60,8 +61,10 @@ private:
   bool first_ = false;
 };
 
-// (sql, params, readBigInts) -> Cursor
+// (sql, params, readBigInts, ticket, timeoutMs) -> Cursor, whose calls have the same ticket, and
+// the time together
 struct CursorOpenJob : ReadJob {
+  static const bool IS_LIMITED = true; // by maxQueryMs
   ~CursorOpenJob() override;
   bool given(const Napi::CallbackInfo &info);
   void run(Reader &reader) override;
@@ -75,6 +78,7 @@ private:
 
 // () -> Cursor, all of whose calls see one state of the file
 struct SnapshotOpenJob : CursorOpenJob {
+  static const bool IS_LIMITED = false;
   bool given(const Napi::CallbackInfo &info);
   void run(Reader &reader) override;
 };
@@ -147,6 +151,9 @@ struct BackupEndJob : ReadJob {
 struct CursorCloseJob : ReadJob {
   explicit CursorCloseJob(Reader *held) : cursor_(held) {}
   ~CursorCloseJob() override;
+  bool may_be_refused() const override {
+    return false;
+  }
   void run(Reader &reader) override;
   napi_value result(napi_env env) override;
 

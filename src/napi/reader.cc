@@ -35,7 +35,7 @@ void ReadGo::run() {
       continue;
     }
     if (one_state) replic_reader_begin(reader.db);
-    job->run(reader);
+    job->execute(reader);
   }
   if (reader.db && !state->dying) read_vector();
   if (one_state && reader.db) replic_reader_end(reader.db);
@@ -80,6 +80,17 @@ void ReadGo::discard() {
 
 // ---- one connection -----------------------------------------------------------------------------
 
+void ReadJob::execute(Reader &reader) {
+  if (stop != Stop::no) {
+    if (stop == Stop::closing) failure.set_closing();
+    failure.set_stopped(); // unless it says more
+    return;
+  }
+  reader.watch.begin(*this, limit, reader.is_cursor);
+  run(reader);
+  reader.watch.end();
+}
+
 bool ReadJob::check(Reader &reader, int code) {
   return code == REPLIC_OK || failure.set(code, "%s", replic_reader_error_text(reader.db));
 }
@@ -88,6 +99,14 @@ int Reader::open() {
   if (db) return REPLIC_OK;
   replic_reader *opened;
   int code = replic_reader_open(state->path.c_str(), &opened);
+  if (code == REPLIC_OK)
+    replic_reader_on_steps(
+        opened,
+        [](void *data) -> int {
+          Reader *reader = static_cast<Reader *>(data);
+          return reader->watch.must_stop(*reader->state, true);
+        },
+        this);
   std::lock_guard<std::mutex> lock(state->mutex);
   db = opened;
   return code;
@@ -118,6 +137,7 @@ bool ReadPool::create(State *state, uint32_t n_readers) {
   n_readers_ = n_readers;
   for (uint32_t i = 0; i < n_readers; i++) readers_[i].state = state;
   calling.state = state;
+  calling.watch.calls_itself = true;
   return true;
 }
 
@@ -134,7 +154,7 @@ Reader *ReadPool::add_cursor(State *state, Failure &failure) {
     return nullptr;
   }
   reader->state = state;
-  reader->held = true;
+  reader->is_cursor = reader->held = true;
   reader->next = cursors_;
   cursors_ = reader;
   n_cursors_++;
@@ -178,6 +198,29 @@ void ReadPool::sweep() {
     cursor->close();
     delete cursor;
   }
+}
+
+template <typename Wanted> void ReadPool::stop_those(State &state, Wanted wanted, Stop why) {
+  auto stop = [&](const Reader &reader) {
+    for (ReadJob *job = reader.go ? reader.go->jobs.first() : nullptr; job; job = job->next)
+      if (wanted(*job)) job->stop = why;
+  };
+  while (ReadJob *job = queue.take(wanted)) state.refuse(job, why);
+  for (uint32_t i = 0; i < n_readers_; i++) stop(readers_[i]);
+  for (Reader *cursor = cursors_; cursor; cursor = cursor->next) {
+    while (ReadJob *job = cursor->own.take(wanted)) state.refuse(job, why);
+    stop(*cursor);
+  }
+}
+
+void ReadPool::stop(State &state, uint32_t ticket) {
+  stop_those(
+      state, [ticket](const ReadJob &job) { return job.ticket == ticket; }, Stop::caller);
+}
+
+void ReadPool::stop_all(State &state) {
+  stop_those(
+      state, [](const ReadJob &job) { return job.may_be_refused(); }, Stop::closing);
 }
 
 bool ReadPool::idle() const {

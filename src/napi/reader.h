@@ -5,6 +5,7 @@
 
 #include "job.h"
 #include "query.h"
+#include "watch.h"
 
 class ReadGo;
 struct Reader;
@@ -13,6 +14,12 @@ struct State;
 // A call on a reading connection.
 struct ReadJob : Job {
   ReadJob *next = nullptr; // in its JobList
+  Limit limit;
+  // False: only the connection's end, which must come.
+  virtual bool may_be_refused() const {
+    return true;
+  }
+  void execute(Reader &reader); // run(), which may be stopped
   virtual void run(Reader &reader) = 0;
   bool check(Reader &reader, int code); // notes a failure of the reader's; false if it is one
 };
@@ -22,13 +29,15 @@ struct Reader {
   // ---- main thread only
   State *state = nullptr;
   ReadGo *go = nullptr;   // under way
+  bool is_cursor = false; // fixed
   bool held = false;      // cursors: by a Cursor object, or by the job that opens or closes it
   JobList<ReadJob> own;   // cursors: calls that wait
   Reader *next = nullptr; // cursors: in the pool's list
 
   // ---- the ReadGo under way; the main thread when there is none
   replic_reader *db = nullptr; // set under State::mutex
-  int open();                  // REPLIC_OK, or a failure with its text in `db`; then close() is due
+  Watch watch;
+  int open(); // REPLIC_OK, or a failure with its text in `db`; then close() is due
   void close();
 };
 
@@ -48,8 +57,10 @@ public:
   bool create(State *state, uint32_t n_readers);      // false: out of memory
   Reader *add_cursor(State *state, Failure &failure); // held; nullptr: `failure` says why not
   void pump();                                        // not while a CloseJob is under way
-  bool idle() const;                                  // nothing waits, nothing is under way
-  void discard(); // frees all jobs and closes all connections, while nothing runs
+  void stop(State &state, uint32_t ticket);
+  void stop_all(State &state);
+  bool idle() const; // nothing waits, nothing is under way
+  void discard();    // frees all jobs and closes all connections, while nothing runs
 
   // ---- the thread of the CloseJob, while idle
   void close();
@@ -59,6 +70,7 @@ public:
 
 private:
   void start(Reader &reader, JobList<ReadJob> &from, size_t share);
+  template <typename Wanted> void stop_those(State &state, Wanted wanted, Stop why);
   void sweep();
 
   Reader *readers_ = nullptr;

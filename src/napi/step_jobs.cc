@@ -88,26 +88,31 @@ napi_value StepEndJob::result(napi_env env) {
 
 bool StepRunJob::given(const Napi::CallbackInfo &info) {
   all_ = is_true(info.Env(), info[2]);
-  return given_sql(info, info.Env().Undefined()) &&
+  return given_sql(info, info.Env().Undefined(), info[3]) &&
          read_params(info.Env(), info[1], arena, failure, &params_, &n_params_);
 }
 
 void StepRunJob::run(Batch &batch) {
+  if (!begin_sql(batch)) return;
   check(batch, replic_step_run(batch.state->core, sql_, len_, all_, params_, n_params_, &changes_,
                                &rowid_));
+  batch.state->watch.end();
 }
 
 bool StepReadJob::given(const Napi::CallbackInfo &info) {
   first_ = is_true(info.Env(), info[2]);
   big_ints_ = is_true(info.Env(), info[3]);
+  ticket = ticket_of(info.Env(), info[4]);
   sql_ = read_string(info.Env(), info[0], "sql", arena, failure, &len_);
   return sql_ && read_params(info.Env(), info[1], arena, failure, &params_, &n_params_);
 }
 
 void StepReadJob::run(Batch &batch) {
+  if (!begin_sql(batch)) return;
   if (check(batch, replic_step_read(batch.state->core, sql_, len_, params_, n_params_,
                                     first_ ? 1 : SIZE_MAX, &rows_)))
     take_names(arena, failure);
+  batch.state->watch.end();
 }
 
 napi_value StepReadJob::result(napi_env env) {

@@ -32,7 +32,7 @@ private:
   replic_step step_ = {};
 };
 
-// (sql, params, many) -> { changes, lastInsertRowid }
+// (sql, params, many, ticket) -> { changes, lastInsertRowid }
 struct StepRunJob : SqlJob {
   StepRunJob() : SqlJob(false) {}
   bool given(const Napi::CallbackInfo &info);
@@ -42,8 +42,11 @@ private:
   bool all_ = false;
 };
 
-// (sql, params, first, readBigInts) -> { columns, values }
+// (sql, params, first, readBigInts, ticket) -> { columns, values }
 struct StepReadJob : WriteJob, RowsResult {
+  bool is_sql() const override {
+    return true;
+  }
   bool given(const Napi::CallbackInfo &info);
   void run(Batch &batch) override;
   napi_value result(napi_env env) override;

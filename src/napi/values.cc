@@ -335,6 +335,16 @@ bool is_true(napi_env env, napi_value value) {
   return napi_get_value_bool(env, value, &truth) == napi_ok && truth;
 }
 
+double number_or_0(napi_env env, napi_value value) {
+  double number;
+  return napi_get_value_double(env, value, &number) == napi_ok ? number : 0;
+}
+
+uint32_t ticket_of(napi_env env, napi_value value) {
+  uint32_t ticket;
+  return napi_get_value_uint32(env, value, &ticket) == napi_ok ? ticket : 0;
+}
+
 const char *read_string(napi_env env, napi_value value, const char *what, Arena &arena,
                         Failure &failure, size_t *len) {
   napi_valuetype type = napi_undefined;

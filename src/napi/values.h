@@ -82,6 +82,9 @@ bool refuse_value(napi_env env, Reading reading, napi_value value, const char *w
 // Whether an argument is `true`. (Not Napi::Value::ToBoolean(): a conversion is refused where the
 // environment ends, and what node-addon-api then gives ends the process when it is looked at.)
 bool is_true(napi_env env, napi_value value);
+// A number that may be left out; 0 then, and for what is none.
+double number_or_0(napi_env env, napi_value value);
+uint32_t ticket_of(napi_env env, napi_value value);
 // A string argument. Throws a TypeError naming `what` and returns nullptr if it is none; nullptr
 // with `failure` set if memory is exhausted or, with `len` nullptr (the core takes it as a C
 // string), it holds a NUL.

@@ -20,6 +20,13 @@ void OpenJob::run(Batch &batch) {
     return;
   }
   state.set_core(core);
+  replic_on_steps(
+      core,
+      [](void *data, int is_sql) -> int {
+        State *watched = static_cast<State *>(data);
+        return watched->watch.must_stop(*watched, is_sql);
+      },
+      &state);
   peer_id_ = replic_peer_id(core);
   is_new_peer_ = replic_is_new_peer(core);
   n_vector_ = replic_vector_count(core);
@@ -167,25 +174,28 @@ napi_value ChangeJob::result(napi_env env) {
 
 // ---- SQL ----------------------------------------------------------------------------------------
 
-bool SqlJob::given_sql(const Napi::CallbackInfo &info, napi_value unsafe) {
+bool SqlJob::given_sql(const Napi::CallbackInfo &info, napi_value unsafe, napi_value given_ticket) {
+  ticket = ticket_of(info.Env(), given_ticket);
   unsafe_ = is_true(info.Env(), unsafe);
   sql_ = read_string(info.Env(), info[0], "sql", arena, failure, &len_);
   return sql_;
 }
 
 bool RunJob::given(const Napi::CallbackInfo &info) {
-  return given_sql(info, info[2]) &&
+  return given_sql(info, info[2], info[3]) &&
          read_params(info.Env(), info[1], arena, failure, &params_, &n_params_);
 }
 
 bool ExecJob::given(const Napi::CallbackInfo &info) {
-  return given_sql(info, info[1]);
+  return given_sql(info, info[1], info[2]);
 }
 
 void SqlJob::run(Batch &batch) {
   batch.report.tables_changed = true; // perhaps: they are compared after the commit
+  if (!begin_sql(batch)) return;
   check(batch, replic_run(batch.state->core, sql_, len_, many_, unsafe_, params_, n_params_,
                           &changes_, &rowid_));
+  batch.state->watch.end();
 }
 
 napi_value SqlJob::result(napi_env env) {

@@ -47,14 +47,18 @@ private:
   int64_t sequence_ = 0;
 };
 
-// run: (sql, params, unsafe) -> { changes, lastInsertRowid }; exec: (sql, unsafe) -> { changes }
+// run: (sql, params, unsafe, ticket) -> { changes, lastInsertRowid }; exec: (sql, unsafe, ticket)
+// -> { changes }
 struct SqlJob : WriteJob {
+  bool is_sql() const override {
+    return true;
+  }
   void run(Batch &batch) override;
   napi_value result(napi_env env) override;
 
 protected:
   explicit SqlJob(bool many) : many_(many) {}
-  bool given_sql(const Napi::CallbackInfo &info, napi_value unsafe);
+  bool given_sql(const Napi::CallbackInfo &info, napi_value unsafe, napi_value ticket);
   const char *sql_ = nullptr;
   size_t len_ = 0;
   replic_param *params_ = nullptr;

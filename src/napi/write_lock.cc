@@ -29,6 +29,7 @@ void Batch::put_back() {
   int64_t now_ms = steady_ms();
   if (in_step || (state->core && !replic_is_busy(state->core))) return;
   JobList<WriteJob> all;
+  std::lock_guard<std::mutex> lock(state->mutex); // the main thread may look for one to stop
   while (WriteJob *job = jobs.pop()) all.push(job);
   while (WriteJob *job = all.pop()) {
     met_lock = met_lock || is_busy(job);

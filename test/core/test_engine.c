@@ -249,6 +249,53 @@ static void a_batch_that_is_undone_as_a_whole_is_lost_together(void) {
   check_memory_is_disk(p);
 }
 
+static int stop_sql(void *ctx, int is_sql) {
+  return is_sql && *(int *)ctx;
+}
+
+#define COUNT_TO(n)                                                                                \
+  "WITH RECURSIVE k(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM k WHERE i < " #n ") "
+
+/* SQLite undoes the transaction of a write that is stopped: the first call of a batch is all of it,
+ * and its neighbours go on. A read undoes nothing. What is not the application's is not stopped. */
+static void a_call_that_is_stopped(void) {
+  cluster *c = single();
+  peer *p = &c->peers[0];
+  int stop = 1;
+  int64_t sequence, changes, rowid;
+  static const char FILL[] =
+      "INSERT INTO plain SELECT i, i FROM (" COUNT_TO(100000) "SELECT i FROM k)";
+  static const char READ[] = COUNT_TO(100000) "SELECT count(*) FROM k";
+  replic_on_steps(p->r, stop_sql, &stop);
+  peer_begin(p);
+  CHECK_CODE(p->r, replic_run(p->r, FILL, strlen(FILL), 0, 0, NULL, 0, &changes, &rowid),
+             SQLITE_INTERRUPT);
+  CHECK_OK(p->r, put_in_batch(p, 1, 1, &sequence));
+  CHECK_INT(sequence, 1);
+  CHECK_CODE(p->r, replic_run(p->r, READ, strlen(READ), 0, 0, NULL, 0, &changes, &rowid),
+             SQLITE_INTERRUPT);
+  CHECK_OK(p->r, put_in_batch(p, 2, 2, &sequence));
+  CHECK_OK(p->r, peer_commit(p));
+  CHECK_TEXT(peer_dump(p, "plain"), "");
+  check_memory_is_disk(p);
+
+  replic_on_steps(p->r, stop_sql, &stop); /* it has been opened again */
+  peer_begin(p);
+  CHECK_OK(p->r, put_in_batch(p, 3, 3, &sequence));
+  CHECK_CODE(p->r, replic_run(p->r, FILL, strlen(FILL), 0, 0, NULL, 0, &changes, &rowid),
+             SQLITE_INTERRUPT);
+  CHECK_CODE(p->r, put_in_batch(p, 4, 4, &sequence), SQLITE_ABORT_ROLLBACK);
+  CHECK_CODE(p->r, peer_commit(p), SQLITE_ABORT_ROLLBACK);
+  check_memory_is_disk(p);
+  CHECK_INT(replic__vector_sequence(p->r, p->r->peer_id), 2);
+
+  replic_on_steps(p->r, stop_sql, &stop);
+  stop = 0;
+  run_sql(p, FILL);
+  put(p, 5, "goes on");
+  check_memory_is_disk(p);
+}
+
 static void a_group_is_all_or_nothing(void) {
   cluster *c = single();
   peer *p = &c->peers[0];
@@ -1259,6 +1306,7 @@ int main(int argc, char **argv) {
       TEST(a_batch_that_begins_now),
       TEST(calls_made_together_are_as_calls_made_alone),
       TEST(a_batch_that_is_undone_as_a_whole_is_lost_together),
+      TEST(a_call_that_is_stopped),
       TEST(a_group_is_all_or_nothing),
       TEST(a_group_of_no_rows_issues_nothing),
       TEST(a_commit_that_fails_undoes_memory_too),

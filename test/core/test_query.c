@@ -101,6 +101,26 @@ static void names_outlive_a_change_of_the_schema(void) {
   replic_reader_close(reader);
 }
 
+static int stop_now(void *ctx) {
+  return *(int *)ctx;
+}
+
+static void a_query_that_is_stopped(void) {
+  cluster *c = cluster_start(1, DDL);
+  replic_reader *reader = open_reader(&c->peers[0]);
+  static const char ENDLESS[] =
+      "WITH RECURSIVE k(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM k) SELECT max(i) FROM k";
+  int stop = 1;
+  replic_rows rows = {0};
+  replic_reader_on_steps(reader, stop_now, &stop);
+  CHECK_INT(start(reader, ENDLESS), REPLIC_OK);
+  CHECK_INT(replic_reader_rows(reader, 1, 1, &rows), SQLITE_INTERRUPT);
+  replic_rows_free(&rows);
+  stop = 0;
+  CHECK_TEXT(ask(reader, "SELECT 1", NULL, 0), "i1\n");
+  replic_reader_close(reader);
+}
+
 static void what_is_refused(void) {
   cluster *c = cluster_start(1, DDL);
   peer *p = &c->peers[0];
@@ -453,6 +473,7 @@ int main(int argc, char **argv) {
                                TEST(parameters_by_position_and_by_name),
                                TEST(very_many_names),
                                TEST(names_outlive_a_change_of_the_schema),
+                               TEST(a_query_that_is_stopped),
                                TEST(what_is_refused),
                                TEST(rows_come_in_pieces_of_one_snapshot),
                                TEST(a_schema_change_is_followed),
