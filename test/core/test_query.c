@@ -1,5 +1,7 @@
 /* test_query.c - reading connections: what they return, what they refuse, and that they neither
  * wait for the writer nor change anything; digests and backups. */
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -468,6 +470,60 @@ static void what_a_backup_refuses(void) {
   replic_reader_close(reader);
 }
 
+/* ---- where nothing can be written ---- */
+
+static int open_to_read(const char *path, int flags, int mode) {
+  if (!(flags & (O_RDWR | O_CREAT))) return open(path, flags, mode);
+  errno = EROFS;
+  return -1;
+}
+
+static void mount_read_only(int yes) {
+  sqlite3_vfs *vfs = sqlite3_vfs_find(NULL);
+  vfs->xSetSystemCall(vfs, "open", yes ? (sqlite3_syscall_ptr)open_to_read : NULL);
+}
+
+/* Runs `sql` and closes the file without moving its WAL into it. */
+static void leave_wal(const char *path, const char *sql) {
+  sqlite3 *db;
+  CHECK_INT(sqlite3_open(path, &db), SQLITE_OK);
+  sqlite3_db_config(db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
+  CHECK_INT(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK);
+  sqlite3_close(db);
+}
+
+static void check_count(const char *path, const char *wanted) {
+  replic_reader *reader;
+  mount_read_only(1);
+  CHECK_INT(replic_reader_peek(path, &reader), REPLIC_OK);
+  CHECK_TEXT(ask(reader, "SELECT count(*) FROM t", NULL, 0), wanted);
+  replic_reader_close(reader);
+  mount_read_only(0);
+}
+
+static void a_file_where_nothing_can_be_written(void) {
+  const char *path = test_path("a ?#%41.db");
+  sqlite3 *db;
+  CHECK_INT(sqlite3_open(path, &db), SQLITE_OK);
+  const char *sql = "PRAGMA journal_mode = WAL; CREATE TABLE t(v); INSERT INTO t VALUES(1)";
+  CHECK_INT(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK);
+  sqlite3_close(db);
+  check_count(path, "i1\n"); /* at rest */
+  leave_wal(path, "INSERT INTO t VALUES(2)");
+  check_count(path, "i2\n"); /* with -shm */
+  CHECK_INT(unlink(test_format("%s-shm", path)), 0);
+  check_count(path, "i2\n"); /* with the WAL alone */
+  CHECK_INT(access(test_format("%s-wal", path), F_OK), 0);
+  replic_reader *reader;
+  mount_read_only(1);
+  CHECK_INT(replic_reader_open(path, &reader), REPLIC_OK); /* as a connection that stays would */
+  CHECK_INT(start(reader, "SELECT count(*) FROM t") & 0xff, SQLITE_CANTOPEN);
+  replic_reader_close(reader);
+  CHECK_INT(replic_reader_peek(test_path("missing.db"), &reader) & 0xff, SQLITE_CANTOPEN);
+  replic_reader_close(reader);
+  mount_read_only(0);
+}
+
 int main(int argc, char **argv) {
   static const test TESTS[] = {TEST(every_type_of_value),
                                TEST(parameters_by_position_and_by_name),
@@ -486,6 +542,7 @@ int main(int argc, char **argv) {
                                TEST(a_backup_is_one_snapshot),
                                TEST(a_backup_that_is_left_leaves_nothing),
                                TEST(what_an_earlier_file_leaves_is_not_taken_for_the_new_ones),
-                               TEST(what_a_backup_refuses)};
+                               TEST(what_a_backup_refuses),
+                               TEST(a_file_where_nothing_can_be_written)};
   return run_tests(argc, argv, TESTS, COUNT(TESTS));
 }
