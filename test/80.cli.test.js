@@ -126,6 +126,9 @@ const WRONG = [
     ['serve', '/no/such.db', '--peer', 'tcp://x:1'],
     'there is no file /no/such.db; --create makes one',
   ],
+  [['backup', 'tcp://x:1', 'b'], "a file is wanted where 'tcp://x:1' stands"],
+  [['serve', 'tcp://x:1', '--peer', 'tcp://x:1'], 'a file is wanted'],
+  [['decode', 'tcp://x:1'], 'a file is wanted'],
   [['status', 'ftp://x'], 'URL must be a URL that begins with tcp://'],
   [
     ['status', 'a.db', '--timeout-ms', 'soon'],

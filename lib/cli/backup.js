@@ -1,8 +1,7 @@
 // replic-sqlite backup FILE TARGET
 
 import { statSync } from 'node:fs'
-import { resolve } from 'node:path'
-import { copy, Peek, print, toJson } from './command.js'
+import { copy, Peek, pathOf, print, toJson } from './command.js'
 
 export const help = `replic-sqlite backup FILE TARGET [--json]
 
@@ -15,7 +14,7 @@ export const files = [2, 2]
 
 export async function run({ files: [file, target], json }) {
   const from = new Peek('backup', file).path
-  const to = resolve(target)
+  const to = pathOf('backup', target)
   copy('backup', from, to)
   const { size: bytes } = statSync(to)
   print(json ? toJson({ file: from, target: to, bytes }) : `${from} -> ${to}: ${bytes} bytes`)

@@ -93,9 +93,15 @@ function plain(_, value) {
 
 export const isUrl = (text) => /^[a-z][a-z0-9+.-]*:\/\//i.test(text)
 
+/** The absolute path of what must be the name of a file. Throws a Mistake. */
+export function pathOf(name, file) {
+  if (!isUrl(file)) return resolve(file)
+  throw new Mistake(`${name}: a file is wanted where '${file}' stands; see '${name} --help'`)
+}
+
 /** The absolute path of a file that must be there. Throws what is wrong with it. */
 export function existing(name, file) {
-  const path = resolve(file)
+  const path = pathOf(name, file)
   if (!existsSync(path)) {
     throw new ReplicError('SQLITE_CANTOPEN', `${name}: there is no file ${path}; check the path`)
   }

@@ -47,9 +47,14 @@ export function run({ values, files: [file], json }) {
 
 function begins(path) {
   const bytes = Buffer.alloc(SQLITE.length)
-  const file = openSync(path)
-  readSync(file, bytes, 0, bytes.length, 0)
-  closeSync(file)
+  try {
+    const file = openSync(path)
+    readSync(file, bytes, 0, bytes.length, 0)
+    closeSync(file)
+  } catch ({ code }) {
+    const message = `decode: ${path} cannot be opened (${code}): check the rights of the file and of its folder`
+    throw new ReplicError('SQLITE_CANTOPEN', message)
+  }
   return bytes.toString('latin1')
 }
 

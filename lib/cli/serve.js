@@ -2,11 +2,10 @@
 
 import { existsSync } from 'node:fs'
 import { createServer } from 'node:http'
-import { resolve } from 'node:path'
 import { METRICS_CONTENT_TYPE } from '../metrics.js'
 import { MAX_PEER_ID } from '../options.js'
 import { Replica } from '../replica.js'
-import { EXIT, existing, integer, Mistake, output, print, toJson } from './command.js'
+import { EXIT, existing, integer, Mistake, output, pathOf, print, toJson } from './command.js'
 import { whenNpmEnds } from './npm.js'
 import * as peers from './peers.js'
 
@@ -39,7 +38,7 @@ export const files = [1, 1]
 
 export async function run({ values, files: [file], json }) {
   const wanted = readArguments(values)
-  const path = values.create ? resolve(file) : existingOrHint(file)
+  const path = values.create ? pathOf('serve', file) : existingOrHint(file)
   const tell = teller(json)
   const db = await Replica.open(path, { peerId: wanted.peerId, secret: wanted.secret })
   db.on('link', tell.link)
@@ -66,8 +65,9 @@ export async function run({ values, files: [file], json }) {
 }
 
 function existingOrHint(file) {
-  if (!existsSync(file)) {
-    throw new Mistake(`serve: there is no file ${resolve(file)}; --create makes one`)
+  const path = pathOf('serve', file)
+  if (!existsSync(path)) {
+    throw new Mistake(`serve: there is no file ${path}; --create makes one`)
   }
   return existing('serve', file)
 }
