@@ -99,6 +99,7 @@
         'src/napi/offline.cc',
         'src/napi/queue.cc',
         'src/napi/read_jobs.cc',
+        'src/napi/read_threads.cc',
         'src/napi/reader.cc',
         'src/napi/report.cc',
         'src/napi/step_jobs.cc',

@@ -22,6 +22,7 @@ import { collector, exposeProgress, Progress } from './progress.js'
 import { Retention } from './retention.js'
 import { checkParams, checkSql, flatten, flattenOne, pack, toRows } from './rows.js'
 import { Stopper } from './stop.js'
+import { poolThreads } from './threads.js'
 import { FrameSocket, kindOfSocket } from './transport/websocket-frames.js'
 import { Verifier } from './verify.js'
 
@@ -149,6 +150,7 @@ export class Replica extends EventEmitter {
     const { durability, peerId, readBigInts, ...limits } = addonOptions(this.#options)
     const config = {
       ...limits,
+      poolThreads: poolThreads(process.env, process.versions),
       maxQueryMs: limits.maxQueryMs === Infinity ? 0 : limits.maxQueryMs,
       peerId: peerId ?? 0,
       newPeerId: randomInt(1, option.MAX_PEER_ID + 1),

@@ -6,6 +6,7 @@
 #include "object.h"
 #include "queue.h"
 #include "read_jobs.h"
+#include "read_threads.h"
 #include "step_jobs.h"
 #include "write_jobs.h"
 
@@ -113,6 +114,7 @@ static bool read_config(Napi::Object from, replic_config *config, Limits *limits
   limits->max_queue_bytes = reader.size("maxQueueBytes");
   limits->readers = static_cast<uint32_t>(reader.number("readers"));
   limits->busy_timeout_ms = static_cast<int64_t>(reader.number("busyTimeoutMs"));
+  ReadThreads::all().set_pool(reader.size("poolThreads"));
   limits->max_query_ms = reader.number("maxQueryMs");
   limits->calls_turn = reader.truth("callsTurn");
   return reader.ok();

@@ -5,6 +5,7 @@
 #include <sqlite3.h>
 
 #include "addon.h"
+#include "read_threads.h"
 
 // A batch ends with the call that reaches one of these: more calls would save little. Received
 // frames have a bound of their own: local writes share their batch, and shall not wait for all that
@@ -70,7 +71,7 @@ void Work::start() {
 
 void Work::execute(napi_env, void *data) {
   Work *work = static_cast<Work *>(data);
-  if (!work->state->enter()) return;
+  if (!work->state->enter()) return work->skip();
   work->run();
   work->state->leave();
 }
@@ -283,6 +284,7 @@ void State::end_life() {
   held.clear();
   forget_callback();
   napi_remove_env_cleanup_hook(env, teardown, this);
+  ReadThreads::all().forget(*this);
   napi_release_threadsafe_function(waker_, napi_tsfn_abort);
   release();
 }
@@ -500,7 +502,19 @@ void State::wake() {
 
 void State::woken(napi_env env, napi_value, void *data, void *) {
   State *state = static_cast<State *>(data);
-  if (env && !state->dying && !can_call(env)) state->die();
+  if (!env || state->dying) return;
+  if (!can_call(env)) return state->die();
+  state->reads.relieve();
+  state->pump();
+}
+
+void State::keep_loop(bool keep) {
+  if (keep == keeps_loop_) return;
+  keeps_loop_ = keep;
+  if (keep)
+    napi_ref_threadsafe_function(env, waker_);
+  else
+    napi_unref_threadsafe_function(env, waker_);
 }
 
 // ---- between threads ----------------------------------------------------------------------------
@@ -567,6 +581,7 @@ void State::dispose() {
   held.clear();
   steps.clear();
   over.clear();
+  ReadThreads::all().forget(*this);
   reads.discard();
   checkpoints.discard(*this);
   close_core();

@@ -58,6 +58,7 @@ public:
 
 protected:
   virtual void run() = 0;                // the other thread
+  virtual void skip() {}                 // the same, instead: the environment ends
   virtual void finish(napi_env env) = 0; // main thread, afterwards; deletes this, or gives it away
 
 private:
@@ -179,6 +180,7 @@ struct State {
   bool tick_waits = false;
   Figures figures; // as of the last batch that has finished
   ReadPool reads;
+  size_t read_threads_handed = 0; // guarded by ReadThreads
   Checkpoints checkpoints;
   WriteLock lock;
 
@@ -222,9 +224,10 @@ struct State {
   int running = 0;                // Works inside run()
   std::condition_variable left;   // running has become 0
   std::atomic<bool> dying{false}; // the environment ends: nothing new is begun
-  void die();        // main thread, where the end is noticed before the cleanup hook runs
-  void feel_pulse(); // main thread, within a statement: the same
-  void wake();       // the main thread: by a call of its event loop's it notices the end
+  void die();                // main thread, where the end is noticed before the cleanup hook runs
+  void feel_pulse();         // main thread, within a statement: the same
+  void keep_loop(bool keep); // main thread: what wake() calls keeps the event loop
+  void wake();               // the main thread: by a call of its event loop's it notices the end
   bool enter();
   void leave();
 
@@ -243,7 +246,8 @@ private:
   void start_batch();
   bool check_room(size_t calls, size_t bytes, size_t more, Failure &failure) const;
   napi_value make_promise(Job *job);
-  napi_threadsafe_function waker_ = nullptr; // holds the State; never keeps the event loop
+  napi_threadsafe_function waker_ = nullptr; // holds the State
+  bool keeps_loop_ = false;
 };
 
 template <typename J> void State::refuse(J *job, Stop why) {

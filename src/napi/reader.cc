@@ -3,6 +3,7 @@
 #include <new>
 
 #include "queue.h"
+#include "read_threads.h"
 
 static const size_t READ_SHARE = 32; // calls that one connection takes at a time, at most
 static const size_t MAX_CURSORS = 64;
@@ -13,23 +14,46 @@ public:
   ReadGo(State *owner, Reader &on, bool shares) : Work(owner), reader(on), one_state(shares) {}
   Reader &reader;
   const bool one_state; // for all jobs: each was called before this began, so it is new enough
-  JobList<ReadJob> jobs;
+
+  // ---- under State::mutex while it runs
+  JobList<ReadJob> waiting, done;
+  ReadJob *running = nullptr;
+
+  bool has_thread = false; // of ReadThreads
   void discard() override;
   ~ReadGo() override {
+    give_back();
     replic_rows_free(&vector_);
   }
 
 protected:
   void run() override;
+  void skip() override {
+    give_back();
+  }
   void finish(napi_env env) override;
 
 private:
+  ReadJob *next();
+  void give_back();
   void read_vector();
   replic_rows vector_ = {}; // of all that the jobs may have seen, if it is news
 };
 
+// Ends the job that has run, and begins another one.
+ReadJob *ReadGo::next() {
+  std::lock_guard<std::mutex> lock(state->mutex);
+  if (running) done.push(running);
+  return running = state->dying ? nullptr : waiting.pop();
+}
+
+void ReadGo::give_back() {
+  if (has_thread) ReadThreads::all().give_back();
+  has_thread = false;
+}
+
 void ReadGo::run() {
-  for (ReadJob *job = jobs.first(); job && !state->dying; job = job->next) {
+  while (ReadJob *job = next()) {
     if (!job->check(reader, reader.open())) {
       reader.close(); // the next one tries again
       continue;
@@ -39,12 +63,13 @@ void ReadGo::run() {
   }
   if (reader.db && !state->dying) read_vector();
   if (one_state && reader.db) replic_reader_end(reader.db);
+  give_back();
 }
 
 // What was read shall not be ahead of what JavaScript takes for applied here.
 void ReadGo::read_vector() {
   int code = replic_reader_vector(reader.db, &vector_);
-  for (ReadJob *job = jobs.first(); job && code != REPLIC_OK; job = job->next)
+  for (ReadJob *job = done.first(); job && code != REPLIC_OK; job = job->next)
     if (!job->failure) job->check(reader, code);
   if (code != REPLIC_OK) replic_rows_free(&vector_);
 }
@@ -68,14 +93,15 @@ void ReadGo::finish(napi_env env) {
   reader.go = nullptr;
   state->pump();
   if (vector_.n_rows) tell_vector(*state, vector_);
-  while (ReadJob *job = jobs.pop())
+  while (ReadJob *job = done.pop())
     if (!settle(env, job)) state->die();
   delete this;
 }
 
 void ReadGo::discard() {
   if (reader.go == this) reader.go = nullptr;
-  jobs.clear();
+  waiting.clear();
+  done.clear();
 }
 
 // ---- one connection -----------------------------------------------------------------------------
@@ -161,27 +187,58 @@ Reader *ReadPool::add_cursor(State *state, Failure &failure) {
   return reader;
 }
 
-void ReadPool::start(Reader &reader, JobList<ReadJob> &from, size_t share) {
+bool ReadPool::start(Reader &reader, JobList<ReadJob> &from, size_t share) {
+  State &state = *reader.state;
   bool shares = &from == &queue && share > 1;
-  ReadGo *go = new (std::nothrow) ReadGo(reader.state, reader, shares);
-  if (!go) return; // with the next pump
-  while (share-- > 0) go->jobs.push(from.pop());
+  bool must_end = !from.first()->may_be_refused(); // at once, and soon done
+  if (!must_end && !ReadThreads::all().take(state)) return false;
+  ReadGo *go = new (std::nothrow) ReadGo(&state, reader, shares);
+  if (!go) { // with the next pump
+    if (!must_end) ReadThreads::all().give_back();
+    return false;
+  }
+  go->has_thread = !must_end;
+  while (share-- > 0) go->waiting.push(from.pop());
   reader.go = go;
   go->start();
+  return true;
 }
 
-void ReadPool::pump() {
+void ReadPool::pump_queue() {
   size_t n_idle = 0;
   for (uint32_t i = 0; i < n_readers_; i++) n_idle += !readers_[i].go;
   for (uint32_t i = 0; i < n_readers_ && queue.first(); i++) {
     if (readers_[i].go) continue;
     size_t fair = queue.calls() / n_idle + 1, share = fair < READ_SHARE ? fair : READ_SHARE;
-    start(readers_[i], queue, share < queue.calls() ? share : queue.calls());
+    if (!start(readers_[i], queue, share < queue.calls() ? share : queue.calls())) return;
     n_idle--;
   }
+}
+
+void ReadPool::pump_cursors() {
   for (Reader *cursor = cursors_; cursor; cursor = cursor->next)
     if (!cursor->go && cursor->own.first()) start(*cursor, cursor->own, cursor->own.calls());
+}
+
+void ReadPool::pump() {
+  if (!n_readers_) return;
+  cursors_first_ = !cursors_first_;
+  if (cursors_first_) pump_cursors();
+  pump_queue();
+  if (!cursors_first_) pump_cursors();
+  ReadThreads::all().settle(*calling.state);
   sweep();
+}
+
+void ReadPool::relieve() {
+  JobList<ReadJob> back;
+  {
+    std::lock_guard<std::mutex> lock(calling.state->mutex);
+    for (uint32_t i = 0; i < n_readers_; i++)
+      for (ReadGo *go = readers_[i].go; go && go->running && go->waiting.first();)
+        back.push(go->waiting.pop());
+  }
+  queue.prepend(back);
 }
 
 // Drops the cursors that nothing refers to any more. One that was forgotten rather than closed is
@@ -201,16 +258,20 @@ void ReadPool::sweep() {
 }
 
 template <typename Wanted> void ReadPool::stop_those(State &state, Wanted wanted, Stop why) {
-  auto stop = [&](const Reader &reader) {
-    for (ReadJob *job = reader.go ? reader.go->jobs.first() : nullptr; job; job = job->next)
-      if (wanted(*job)) job->stop = why;
+  JobList<ReadJob> found;
+  auto look = [&](ReadGo *go) {
+    if (!go) return;
+    std::lock_guard<std::mutex> lock(state.mutex);
+    if (go->running && wanted(*go->running)) go->running->stop = why;
+    while (ReadJob *job = go->waiting.take(wanted)) found.push(job);
   };
-  while (ReadJob *job = queue.take(wanted)) state.refuse(job, why);
-  for (uint32_t i = 0; i < n_readers_; i++) stop(readers_[i]);
+  while (ReadJob *job = queue.take(wanted)) found.push(job);
+  for (uint32_t i = 0; i < n_readers_; i++) look(readers_[i].go);
   for (Reader *cursor = cursors_; cursor; cursor = cursor->next) {
-    while (ReadJob *job = cursor->own.take(wanted)) state.refuse(job, why);
-    stop(*cursor);
+    while (ReadJob *job = cursor->own.take(wanted)) found.push(job);
+    look(cursor->go);
   }
+  while (ReadJob *job = found.pop()) state.refuse(job, why);
 }
 
 void ReadPool::stop(State &state, uint32_t ticket) {

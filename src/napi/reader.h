@@ -57,6 +57,7 @@ public:
   bool create(State *state, uint32_t n_readers);      // false: out of memory
   Reader *add_cursor(State *state, Failure &failure); // held; nullptr: `failure` says why not
   void pump();                                        // not while a CloseJob is under way
+  void relieve(); // takes back what waits behind a query that runs for long
   void stop(State &state, uint32_t ticket);
   void stop_all(State &state);
   bool idle() const; // nothing waits, nothing is under way
@@ -69,7 +70,9 @@ public:
   void interrupt();
 
 private:
-  void start(Reader &reader, JobList<ReadJob> &from, size_t share);
+  bool start(Reader &reader, JobList<ReadJob> &from, size_t share); // false: no thread is free
+  void pump_queue();
+  void pump_cursors();
   template <typename Wanted> void stop_those(State &state, Wanted wanted, Stop why);
   void sweep();
 
@@ -77,4 +80,5 @@ private:
   uint32_t n_readers_ = 0;
   Reader *cursors_ = nullptr;
   size_t n_cursors_ = 0;
+  bool cursors_first_ = false; // they take turns
 };
