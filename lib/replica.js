@@ -203,7 +203,10 @@ export class Replica extends EventEmitter {
         return this.#schemaCall(this.#transaction(commit, fn))
       },
       stepBegin: (...args) => native.stepBegin(...args),
-      stepRun: (...args) => native.stepRun(...args, ticket),
+      stepRun: (...args) => {
+        stopper?.throwIfStopped()
+        return native.stepRun(...args, ticket)
+      },
       stepEnd: () => native.stepEnd(),
       call: (fn) => this.#callFunction(fn, ticket, stopper),
     }
@@ -237,7 +240,7 @@ export class Replica extends EventEmitter {
     this.#inFunction = true
     functionsUnderWay++
     try {
-      const result = migrating.run(this, fn, this.#stepCalls(ticket))
+      const result = migrating.run(this, fn, this.#stepCalls(ticket, stopper))
       return await Promise.race(stopper ? [ended, stopper.stopped, result] : [ended, result])
     } finally {
       this.#inFunction = false
@@ -246,20 +249,23 @@ export class Replica extends EventEmitter {
   }
 
   // What a step that is a function can do. Everything but upsert and delete stays local.
-  #stepCalls(ticket) {
+  #stepCalls(ticket, stopper) {
     const native = this.#native
     const read = (where, first) => async (sql, params, options) => {
+      stopper?.throwIfStopped()
       const { readBigInts } = this.#readArguments(where, sql, params, options, STEP_READ)
       return toRows(await native.stepRead(sql, params, first, readBigInts, ticket))
     }
     const [get, all] = [read('tx.get', true), read('tx.all', false)]
     return {
       run: async (sql, params) => {
+        stopper?.throwIfStopped()
         checkSql('tx.run', sql)
         checkParams('tx.run', params)
         return native.stepRun(sql, params, false, ticket)
       },
       exec: async (sql) => {
+        stopper?.throwIfStopped()
         checkSql('tx.exec', sql)
         const { changes } = await native.stepRun(sql, undefined, true, ticket)
         return { changes }
