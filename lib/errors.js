@@ -77,3 +77,7 @@ export function printable(text, max = MAX_TEXT) {
 
 /** The error of a wrong call. */
 export const usage = (message) => new ReplicError('REPLIC_USAGE', message)
+
+/** An error as status() shows it. */
+export const describe = (error) =>
+  error ? { code: error.code ?? null, message: error.message } : null

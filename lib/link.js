@@ -11,7 +11,8 @@
 // prove the secret, it has isAuthenticated, and peerId if that was proven too. What it knows of the
 // other side, for authorize(), is in details.
 
-import { explained, ReplicError, usage } from './errors.js'
+import { Dialer } from './dialer.js'
+import { describe, explained, ReplicError, usage } from './errors.js'
 import { errorFrame, Handshake, isOfHandshake, peerIdOfHello, readError } from './handshake.js'
 import { kindOf } from './options.js'
 
@@ -37,20 +38,22 @@ export class Links {
   #heartbeat
   #closing = false
   #stopped = false
-  #unflushed = new Set() // peerIds that flush() waits for
-  #opening = [] // links that were being opened then
-  #flushed
+  #total
+  #awaited = new Set() // peerIds that flush() waits for: their links broke, and they have dialed
+  #isFlushing = false
+  #flushed = () => {}
   refusals = 0 // connections for which there was no room
 
   /**
-   * `emit(name, event)` tells the application; `soon()` after frames were handed to `native`; `options` are those of
-   * Replica.open().
+   * `emit(name, event)` tells the application; `soon()` after frames were handed to `native`; `total()` is the sum of
+   * all sequences that are applied here; `options` are those of Replica.open().
    */
-  constructor(native, emit, soon, options, peerId) {
+  constructor(native, { emit, soon, total }, options, peerId) {
     this.peerId = peerId
     this.#native = native
     this.#emit = emit
     this.#soon = soon
+    this.#total = total
     this.#options = options
     this.#pauseAbove = Math.min(PAUSE_ABOVE, options.maxQueueBytes / 2)
   }
@@ -68,8 +71,8 @@ export class Links {
   }
 
   /**
-   * A new connection. `info`: { peerId (who must answer, or null), transport, address, isAccepted (and
-   * not dialed), details (for authorize()), refusal (the error that the other side is told, and
+   * A new connection. `info`: { peerId (who must answer, or null), transport, address, isAccepted (the other side
+   * has dialed), isDialed (by a Dialer), details (for authorize()), refusal (the error that the other side is told, and
    * nothing else), onDown(link) }. Throws REPLIC_CLOSED after stop(), and REPLIC_BUSY where there are
    * too many.
    */
@@ -114,8 +117,8 @@ export class Links {
   dial(connect, info, options) {
     this.#check()
     const dialer = new Dialer(this, connect, info, options)
+    dialer.begin()
     this.#endpoints.add(dialer)
-    dialer.dial()
     return dialer
   }
 
@@ -127,6 +130,7 @@ export class Links {
 
   removeEndpoint(endpoint) {
     this.#endpoints.delete(endpoint)
+    this.#checkFlush()
   }
 
   #check() {
@@ -160,13 +164,14 @@ export class Links {
     }
   }
 
-  /** An event of the core's that belongs to a link: ready, linkError, close, synced. */
+  /** An event of the core's that belongs to a link: ready, linkError, close, left, synced. */
   event(event) {
     const link = this.#links.get(event.link)
     if (!link) return
     if (event.kind === 'ready') link.ready(event.peer)
     if (event.kind === 'linkError') link.trouble(new ReplicError(event.code, event.text))
     if (event.kind === 'close') link.end(new ReplicError(event.code, event.text))
+    if (event.kind === 'left') link.had = event.sum
     if (event.kind === 'synced') this.#emit('synced', { peerId: event.peer, link: event.link })
   }
 
@@ -242,15 +247,15 @@ export class Links {
     this.#links.delete(link.id)
     if (this.#links.size === 0) this.#rest()
     link.left()
-    if (!this.#comesBack(link)) this.#unflushed.delete(link.peerId)
+    this.#awaitAgain(link)
     this.#checkFlush()
   }
 
-  // Whether there is another link to that peer, or will be: a connection that broke is dialed again.
-  #comesBack({ peerId, error }) {
-    const isOfPeer = (other) => other.peerId === peerId
-    const isDialed = error !== undefined && [...this.#endpoints].some(isOfPeer)
-    return isDialed || [...this.#links.values()].some(isOfPeer)
+  // Who has dialed dials again where the connection broke; who has left in order does not.
+  #awaitAgain({ peerId, isAccepted, upMs, error, had }) {
+    if (!this.#isFlushing || !isAccepted || upMs === 0) return
+    if (error === undefined) this.#awaited.delete(peerId)
+    else if (had < this.#total()) this.#awaited.add(peerId)
   }
 
   /** Ends all links with a peer, and stops dialing it. Returns whether there were any. */
@@ -280,30 +285,46 @@ export class Links {
   }
 
   /**
-   * Resolves when each peer that is linked or being dialed now has acknowledged all that this one has,
-   * or has left.
+   * Resolves when each peer that is linked, being linked or dialed has acknowledged all that this one has. Who is
+   * dialed may be gone, and come back; who has dialed and leaves in order is waited for no more.
    */
   flush() {
-    this.#unflushed = new Set(this.peers())
-    this.#opening = [...this.#links.values()].filter((link) => link.isOpening && !link.isAccepted)
+    this.#isFlushing = true
     return new Promise((resolve) => {
       // Not before the last write is in the figures of the links, which come with each batch from then on.
       const begin = () => {
         this.#flushed = resolve
+        const acked = this.#acked()
+        for (const endpoint of this.#endpoints) {
+          if (!this.#hasAll(endpoint, acked)) endpoint.hurry()
+        }
         this.#checkFlush()
       }
-      this.#native.flush().then(begin, resolve) // a commit that failed: its calls tell of it
+      this.#native.flush().then(begin, begin) // a commit that failed: its calls tell of it
     })
   }
 
   #checkFlush() {
-    if (!this.#flushed) return
-    for (const link of this.#opening) if (link.isReady) this.#unflushed.add(link.peerId)
-    this.#opening = this.#opening.filter((link) => link.isOpening)
+    if (!this.#isFlushing) return
+    const acked = this.#acked()
+    for (const peerId of acked) this.#awaited.delete(peerId)
+    if (this.#awaited.size > 0) return
     for (const link of this.#links.values()) {
-      if (link.hasAcknowledged) this.#unflushed.delete(link.peerId)
+      if (!link.isDialed && !acked.has(link.peerId)) return
     }
-    if (this.#unflushed.size + this.#opening.length === 0) this.#flushed()
+    for (const endpoint of this.#endpoints) if (!this.#hasAll(endpoint, acked)) return
+    this.#flushed()
+  }
+
+  // Who has acknowledged everything.
+  #acked() {
+    const links = [...this.#links.values()].filter((link) => link.hasAcknowledged)
+    return new Set(links.map((link) => link.peerId))
+  }
+
+  // What only listens waits for nobody.
+  #hasAll({ peerId, had = Infinity }, acked) {
+    return had >= this.#total() || acked.has(peerId)
   }
 
   /** The application may open no more links; those that there are go on. */
@@ -322,7 +343,8 @@ export class Links {
   /** Ends everything, after stop(); resolves when all connections are gone. */
   async close() {
     const links = [...this.#links.values()].map((link) => link.end())
-    await Promise.all([...links, ...[...this.#endpoints].map((endpoint) => endpoint.close())])
+    const endpoints = [...this.#endpoints].map(async (endpoint) => endpoint.close())
+    await Promise.allSettled([...links, ...endpoints])
   }
 
   /** Ends all connections at once. */
@@ -355,7 +377,8 @@ class Link {
   #heldBytes = 0
 
   constructor(links, id, socket, info) {
-    const { peerId = null, transport, address = null, isAccepted = false, onDown } = info
+    const { peerId = null, transport, address = null, onDown } = info
+    const { isAccepted = false, isDialed = false } = info
     this.#links = links
     this.#socket = socket
     this.#onDown = onDown
@@ -365,6 +388,8 @@ class Link {
     this.transport = transport
     this.address = address
     this.isAccepted = isAccepted
+    this.isDialed = isDialed
+    this.had = -1 // when it went down, the other side had everything up to this sum of sequences; -1: it had not
     this.#details = info.details
     this.#refusal = info.refusal
     this.#isAuthorized = !links.options.authorize
@@ -517,10 +542,6 @@ class Link {
     return this.isAccepted && (this.#state === 'connecting' || this.#state === 'opening')
   }
 
-  get isOpening() {
-    return (this.#state === 'connecting' || this.#state === 'opening') && !this.#ending
-  }
-
   get isReady() {
     return this.#state === 'ready' && !this.#ending
   }
@@ -632,84 +653,6 @@ class Link {
   }
 }
 
-/**
- * Keeps one connection up. `connect()` makes a socket that is on its way. After a connection has
- * ended it dials again, after a random part ("full jitter") of a delay that doubles from
- * `retryMinMs` to `retryMaxMs` and starts anew once a link was up for longer than that.
- */
-class Dialer {
-  #links
-  #connect
-  #info
-  #options
-  #link
-  #timer
-  #failures = 0
-  #stopped = false
-  #error
-  #peerId
-
-  constructor(links, connect, info, options) {
-    this.#links = links
-    this.#connect = connect
-    this.#info = info
-    this.#options = options
-    this.#peerId = info.peerId ?? null
-  }
-
-  /** Who is at the other end: as far as is known. */
-  get peerId() {
-    return this.#link?.peerId ?? this.#peerId
-  }
-
-  dial() {
-    this.#timer = undefined
-    const full = this.#links.roomError(false)
-    if (full) return this.#later(full, 0)
-    this.#link = this.#links.add(this.#connect(), {
-      ...this.#info,
-      onDown: (link) => this.#again(link),
-    })
-  }
-
-  #again(link) {
-    this.#link = undefined
-    this.#peerId = link.peerId
-    this.#later(link.error, link.upMs)
-  }
-
-  #later(error, upMs) {
-    this.#error = error
-    if (this.#stopped) return
-    const { retryMinMs, retryMaxMs, unref } = this.#options
-    this.#failures = upMs > retryMaxMs ? 0 : this.#failures + 1
-    const delay = Math.random() * Math.min(retryMaxMs, retryMinMs * 2 ** (this.#failures - 1))
-    this.#timer = setTimeout(() => this.dial(), delay)
-    if (unref) this.#timer.unref()
-  }
-
-  /** Dials no more. */
-  stop() {
-    this.#stopped = true
-    clearTimeout(this.#timer)
-  }
-
-  /** Dials no more and ends the connection; resolves when it is gone. */
-  close() {
-    this.stop()
-    this.#links.removeEndpoint(this)
-    return this.#link?.end() ?? Promise.resolve()
-  }
-
-  /** Between two attempts: what status() shows instead of a link. */
-  status() {
-    if (this.#link) return []
-    const { transport, address = null } = this.#info
-    const lastError = describe(this.#error)
-    return [{ peerId: this.peerId, link: null, transport, address, state: 'waiting', lastError }]
-  }
-}
-
 const wantsSecret = () =>
   new ReplicError(
     'REPLIC_AUTH',
@@ -727,8 +670,6 @@ const schemaOf = (lines) =>
         return [table, differs || null]
       }),
   )
-
-const describe = (error) => (error ? { code: error.code ?? null, message: error.message } : null)
 
 /** Checks that `socket` is one, before anything is done with it. */
 export function checkSocket(where, socket) {

@@ -60,6 +60,13 @@ export class Progress {
     return this.#vector
   }
 
+  /** The sum of all sequences: it grows with each patch that is applied. */
+  get total() {
+    let sum = 0
+    for (const sequence of this.#vector.values()) sum += sequence
+    return sum
+  }
+
   get waiting() {
     return this.#waiters.size
   }

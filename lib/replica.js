@@ -169,8 +169,12 @@ export class Replica extends EventEmitter {
     this.#pendingPatches = opened.pending
     this.#progress.begin(opened.peerId, opened.vector)
     exposeProgress(this, this.#progress)
-    const emit = (name, event) => this.#emitLater(name, event)
-    this.#links = new Links(this.#native, emit, () => this.#soon(), this.#options, this.#peerId)
+    const callbacks = {
+      emit: (name, event) => this.#emitLater(name, event),
+      soon: () => this.#soon(),
+      total: () => this.#progress.total,
+    }
+    this.#links = new Links(this.#native, callbacks, this.#options, this.#peerId)
     linksByReplica.set(this, this.#links)
     this.#verifier = new Verifier(
       this.#native,
@@ -547,7 +551,7 @@ export class Replica extends EventEmitter {
       }, timeoutMs)
     })
     try {
-      await Promise.race([this.#closing, late])
+      return await Promise.race([this.#closing, late])
     } finally {
       clearTimeout(timer)
     }
@@ -561,25 +565,30 @@ export class Replica extends EventEmitter {
     this.#links.refuse()
     this.#progress.fail(closed())
     this.#endFunction()
+    let isInTime = true
     if (flush) {
       this.#flushing = this.#flush()
-      await this.#flushing
+      isInTime = await this.#flushing
       this.#flushing = undefined
     }
     this.#links.stop()
-    await this.#native.close()
-    this.#coreClosed = true
-    await this.#links.close()
-    this.#state = 'closed'
+    try {
+      const unacknowledged = byOrigin(await this.#native.close())
+      return { flushed: isInTime && Object.keys(unacknowledged).length === 0, unacknowledged }
+    } finally {
+      this.#coreClosed = true
+      await this.#links.close()
+      this.#state = 'closed'
+    }
   }
 
-  // Until the peers that are linked have acknowledged all, or #endFlush() is called. Each of several
+  // Until all peers have acknowledged all (true), or #endFlush() is called (false). Each of several
   // close() calls waits for as long as it allows itself, so the shortest counts.
   async #flush() {
     const enough = new Promise((resolve) => {
-      this.#endFlush = resolve
+      this.#endFlush = () => resolve(false)
     })
-    await Promise.race([enough, this.#links.flush()])
+    return Promise.race([enough, this.#links.flush().then(() => true)])
   }
 
   async #flushed(flushMs) {
@@ -975,6 +984,13 @@ const isLocked = (path, since) =>
 
 const retentionError = (error) =>
   new ReplicError(error.code, `retention: ${error.message}; it is tried again`, { cause: error })
+
+// Flat: origin, patches, and again.
+function byOrigin(flat) {
+  const counts = {}
+  for (let i = 0; i < flat.length; i += 2) counts[flat[i]] = flat[i + 1]
+  return counts
+}
 
 // The bounds come flat: bound, how many are not above it, and again.
 function histogram({ count, sum, max, buckets }) {

@@ -306,13 +306,8 @@ describe('replicas', () => {
       receive: (_, bytes) => taken.push(bytes),
     }
     const options = { ...DEFAULTS, authorize: () => asked }
-    const links = new Links(
-      native,
-      () => {},
-      () => {},
-      options,
-      11,
-    )
+    const callbacks = { emit() {}, soon() {}, total: () => 0 }
+    const links = new Links(native, callbacks, options, 11)
     const socket = Object.assign(new EventEmitter(), { send() {}, close() {} })
     links.add(socket, { peerId: null, transport: 'test' })
     socket.emit('message', Buffer.from([1, 1, 0, 12, 0]))

@@ -1,8 +1,12 @@
-// close({ flushMs }): what linked peers have when it resolves, and when it does not wait any longer.
+// close({ flushMs }): what peers have when it resolves, when it does not wait any longer, and what it says of both.
 // Where it must not wait for the time to pass, that is days.
 
-import { describe, expect, it } from 'vitest'
+import { createServer as createHttp } from 'node:http'
+import { createServer, connect as netConnect } from 'node:net'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { WebSocketServer } from 'ws'
 import { connect, listen } from '../lib/transport/tcp.js'
+import * as websocket from '../lib/transport/websocket.js'
 import {
   converged,
   eventOf,
@@ -19,6 +23,7 @@ import { startProxy } from './proxy.js'
 const DAYS = 2 ** 31 - 1
 const many = (n, size = 1) => Array.from({ length: n }, (_, id) => ({ id, text: 'x'.repeat(size) }))
 const LARGE = 600_000 // two make a frame (1 MiB, docs/architecture.md#groups), and a window one frame
+const of = (db) => (event) => event.peerId === db.status().peerId
 const isState = (state) => (event) => event.state === state
 
 // A window so small that a peer gets most only after it has acknowledged the rest.
@@ -28,6 +33,40 @@ const replicas = (n, options) =>
     Array.from({ length: n }, (_, i) => openReplica({ peerId: 11 + i, ...small, ...options })),
   )
 const has = (db, origin) => db.status().vector[origin] ?? 0
+const FLUSHED = { flushed: true, unacknowledged: {} }
+const lacks = (unacknowledged) => ({ flushed: false, unacknowledged })
+const SLOW = { retryMinMs: DAYS, retryMaxMs: DAYS } // dials again in its own time
+
+/** A port at which nobody listens; listen(db) makes a peer listen there. */
+async function freePort() {
+  const server = createServer()
+  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve))
+  const { port } = server.address()
+  await new Promise((resolve) => server.close(resolve))
+  return { port, listen: (db) => listen(db, { port }) }
+}
+
+/** Serves over a transport; gives the port, and what dials it. */
+async function serve(db, transport) {
+  if (transport === 'tcp') {
+    const listener = await listen(db)
+    return { port: listener.address().port, dial: (from, port) => connect(from, { port, ...FAST }) }
+  }
+  const server = createHttp()
+  websocket.attach(db, new WebSocketServer({ server, perMessageDeflate: false }))
+  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve))
+  onTestFinished(() => server.close())
+  const dial = (from, port) => websocket.connect(from, `ws://127.0.0.1:${port}`, FAST)
+  return { port: server.address().port, dial }
+}
+
+/** A dialer of `db`'s that has failed to reach `port`, and waits. */
+async function waiting(db, port, options) {
+  const down = eventOf(db, 'link', isState('down'))
+  connect(db, { port, ...SLOW, ...options })
+  await down
+  expect(db.status().links).toMatchObject([{ state: 'waiting' }])
+}
 
 describe('waits', () => {
   it('until linked peers have everything, calls under way included', async () => {
@@ -38,6 +77,7 @@ describe('waits', () => {
     await a.close({ flushMs: DAYS })
     expect(new Set(await Promise.all(writes)).size).toBe(20)
     expect([has(b, 11), has(c, 11)]).toEqual([20, 20])
+    expect(await a.close()).toEqual(FLUSHED)
     expect(a.status()).toMatchObject({ state: 'closed', links: [] })
   })
 
@@ -46,9 +86,78 @@ describe('waits', () => {
     const listener = await listen(b)
     await a.upsert('note', { id: 1 })
     connect(a, { port: listener.address().port })
-    await a.close({ flushMs: DAYS })
+    expect(await a.close({ flushMs: DAYS })).toEqual(FLUSHED)
     expect(has(b, 11)).toBe(1)
   })
+
+  it('for a peer that waits to dial again, which it does at once, and soon again', async () => {
+    const [a, b] = await replicas(2)
+    const free = await freePort()
+    await a.upsert('note', many(3))
+    await waiting(a, free.port)
+    const failed = eventOf(a, 'link', isState('down'))
+    const closing = a.close({ flushMs: DAYS })
+    await failed // at once, although it would have been in days
+    await free.listen(b)
+    expect(await closing).toEqual(FLUSHED)
+    expect(has(b, 11)).toBe(3)
+  })
+
+  it('for a dialed peer that is gone in order: its restart', async () => {
+    const [a, b] = await replicas(2)
+    const free = await freePort()
+    await free.listen(b)
+    const up = eventOf(a, 'link', isState('up'))
+    connect(a, { port: free.port, ...FAST, unref: true })
+    await up
+    const down = eventOf(a, 'link', isState('down'))
+    await b.close()
+    await down
+    await a.upsert('note', { id: 1 })
+    const dialed = eventOf(a, 'link', isState('down'))
+    const closing = a.close({ flushMs: DAYS })
+    await dialed
+    const again = await openReplica({ path: b.status().path, ddl: null })
+    await free.listen(again)
+    expect(await closing).toEqual(FLUSHED)
+    expect(has(again, 11)).toBe(1)
+  })
+
+  it('for a peer that has just connected, and has not said who it is', async () => {
+    const [a, b] = await replicas(2)
+    const { port } = (await listen(a)).address()
+    await a.upsert('note', { id: 1 })
+    const somebody = netConnect(port, '127.0.0.1')
+    await until(() => a.status().links.length > 0)
+    const closing = a.close({ flushMs: DAYS })
+    const up = eventOf(b, 'link', isState('up'))
+    connect(b, { port, ...SLOW })
+    await up
+    somebody.destroy()
+    expect(await closing).toEqual(FLUSHED)
+    expect(has(b, 11)).toBe(1)
+  })
+
+  it.each(['tcp', 'websocket'])(
+    'for a peer that dials this one over %s and whose link breaks',
+    async (transport) => {
+      const [a, b] = await replicas(2)
+      const { port, dial } = await serve(a, transport)
+      const proxy = await startProxy(port)
+      const ups = [a, b].map((db) => eventOf(db, 'link', isState('up')))
+      dial(b, proxy.port)
+      await Promise.all(ups)
+      const writes = many(40, LARGE).map((row) => a.upsert('note', row))
+      const closing = a.close({ flushMs: DAYS })
+      await until(() => has(b, 11) > 0)
+      const up = eventOf(b, 'link', isState('up'))
+      proxy.cut()
+      await up
+      expect(await closing).toEqual(FLUSHED)
+      await Promise.all(writes)
+      expect(has(b, 11)).toBe(40)
+    },
+  )
 
   it('not without flushMs: a peer gets the rest when it is linked again', async () => {
     const [a, b] = await replicas(2)
@@ -109,43 +218,88 @@ describe('waits', () => {
 })
 
 describe('does not wait', () => {
-  it('without links, or for one that never said who it is', async () => {
-    const [a, b, c] = await replicas(3)
-    await a.close({ flushMs: DAYS })
-    await b.upsert('note', { id: 1 })
-    const listener = await listen(c)
-    connect(b, {
-      port: listener.address().port,
-      peerId: 99,
-      retryMinMs: 60_000,
-      retryMaxMs: 60_000,
-    })
-    await eventOf(b, 'link', isState('down'))
-    await b.close({ flushMs: DAYS })
+  it('where nobody is dialed, and says what nobody has', async () => {
+    const [a] = await replicas(1)
+    await a.upsert('note', many(2))
+    await a.upsert('note', { id: 9 })
+    await listen(a) // whether anybody will come nobody can say
+    expect(await a.close({ flushMs: DAYS })).toEqual(lacks({ 11: 3 }))
   })
 
-  it('where all is acknowledged already', async () => {
+  it('where there is nothing to give', async () => {
+    const [a] = await replicas(1)
+    await waiting(a, (await freePort()).port)
+    expect(await a.close({ flushMs: DAYS })).toEqual(FLUSHED)
+  })
+
+  it('where all is acknowledged already, whoever ends first', async () => {
     const [a, b] = await replicas(2)
     await link(a, b)
+    await link(b, a)
     await a.upsert('note', many(10))
     await converged(a, b)
-    await Promise.all([a.close({ flushMs: DAYS }), b.close({ flushMs: DAYS })])
+    const closing = [a.close({ flushMs: DAYS }), b.close({ flushMs: DAYS })]
+    expect(await Promise.all(closing)).toEqual([FLUSHED, FLUSHED])
+  })
+
+  it('for a dialed peer that had everything when it was gone', async () => {
+    const [a, b, c] = await replicas(3)
+    for (const db of [b, c]) {
+      const up = eventOf(a, 'link', isState('up'))
+      const listener = await listen(db)
+      connect(a, { port: listener.address().port, ...SLOW })
+      await up
+    }
+    await a.upsert('note', many(10))
+    await converged(a, b, c)
+    const down = eventOf(a, 'link', isState('down'))
+    await b.close()
+    await down
+    expect(await a.close({ flushMs: DAYS })).toEqual(FLUSHED)
+  })
+
+  it('for a dialer whose peer is linked another way', async () => {
+    const [a, b] = await replicas(2)
+    const { connection } = await link(b, a)
+    const up = eventOf(a, 'link', isState('standby'))
+    const listener = await listen(b)
+    connect(a, { port: listener.address().port, ...SLOW })
+    await up
+    await a.upsert('note', { id: 1 })
+    const down = eventOf(a, 'link', isState('down'))
+    await listener.close()
+    await down
+    await a.upsert('note', { id: 2 })
+    expect(await a.close({ flushMs: DAYS })).toEqual(FLUSHED)
+    await connection.close()
   })
 
   it('for a peer that has left', async () => {
     const [a, b, c] = await replicas(3)
-    const connection = await linkHeld(a, b)
-    connection.hold()
+    const held = await linkHeld(a, b)
+    held.hold()
     await a.upsert('note', { id: 1 })
     const closing = a.close({ flushMs: DAYS })
     await b.close()
-    await closing
+    expect(await closing).toEqual(lacks({ 11: 1 }))
 
-    const { listener } = await link(c, await openReplica({ peerId: 20, ...small }))
+    const { connection } = await link(await openReplica({ peerId: 20, ...small }), c)
     const writes = many(20, LARGE).map((row) => c.upsert('note', row))
     const leaving = c.close({ flushMs: DAYS })
-    await listener.close()
-    await Promise.all([leaving, ...writes])
+    await connection.close() // it has dialed, and leaves in order
+    expect(await leaving).toMatchObject({ flushed: false })
+    await Promise.all(writes)
+  })
+
+  it('for a peer that is dialed no more', async () => {
+    const [a] = await replicas(1)
+    await a.upsert('note', { id: 1 })
+    const connection = connect(a, { port: (await freePort()).port, ...FAST })
+    const failed = eventOf(a, 'link', isState('down'))
+    const closing = a.close({ flushMs: DAYS })
+    await failed
+    await connection.close()
+    expect(await closing).toEqual(lacks({ 11: 1 }))
   })
 
   it('longer than flushMs', async () => {
@@ -153,8 +307,18 @@ describe('does not wait', () => {
     const connection = await linkHeld(a, b)
     connection.hold()
     await a.upsert('note', { id: 1 })
-    await a.close({ flushMs: 1 })
+    expect(await a.close({ flushMs: 1 })).toEqual(lacks({ 11: 1 }))
     expect(has(b, 11)).toBe(0)
+  })
+
+  it('longer than flushMs for a peer that never answers, although another one has all', async () => {
+    const [a, b] = await replicas(2)
+    await waiting(a, (await freePort()).port)
+    await link(a, b)
+    const all = eventOf(a, 'synced')
+    await a.upsert('note', { id: 1 })
+    await all
+    expect(await a.close({ flushMs: 1 })).toEqual({ flushed: false, unacknowledged: {} })
   })
 
   it('longer than the most impatient of several calls', async () => {
@@ -165,12 +329,44 @@ describe('does not wait', () => {
       connection.hold()
       await from.upsert('note', { id: 1 })
       const calls = [from.close({ flushMs: DAYS }), from.close({ flushMs: DAYS })]
-      calls.push(impatient ? from.close(impatient) : from[Symbol.asyncDispose]())
-      await Promise.all(calls)
+      const third = impatient ? from.close(impatient) : from[Symbol.asyncDispose]()
+      expect(await Promise.all(calls)).toEqual([lacks({ 11: 1 }), lacks({ 11: 1 })])
+      await third
       expect(from.status().state).toBe('closed')
       expect(has(to, 11)).toBe(0)
       await from.close({ flushMs: DAYS })
     }
+  })
+})
+
+describe('says what nobody else has', () => {
+  it('without flushMs, too: of every origin, since it was opened', async () => {
+    const [a, b, c] = await replicas(3)
+    const { connection } = await link(c, a)
+    const [first, second] = [eventOf(c, 'synced'), eventOf(a, 'synced', of(b))]
+    await c.upsert('note', many(4))
+    await first
+    await connection.close()
+    await a.upsert('note', [{ id: 10 }, { id: 11 }])
+    await link(a, b)
+    await second
+    expect(await c.close()).toEqual(FLUSHED) // a has had it
+    expect(await a.close()).toEqual(FLUSHED) // c has had its own, b all
+    const again = await openReplica({ path: a.status().path, ddl: null })
+    expect(await again.close()).toEqual(lacks({ 11: 2, 13: 4 })) // as far as it knows
+    expect(await again.close()).toEqual(lacks({ 11: 2, 13: 4 }))
+  })
+
+  it('calls under way included, and what only a part of has been acknowledged', async () => {
+    const [a, b] = await replicas(2)
+    const connection = await linkHeld(a, b)
+    const all = eventOf(a, 'synced')
+    await a.upsert('note', [{ id: 1 }, { id: 2 }])
+    await all
+    connection.hold()
+    const writes = many(5).map((row) => a.upsert('note', row))
+    expect(await a.close()).toEqual(lacks({ 11: 5 }))
+    await Promise.all(writes)
   })
 })
 

@@ -1,18 +1,16 @@
-// The programs in the guides run, and print what the guides say. A block of `js` is a program (its first line may say
-// the name of its file, for others to import); a block of `text` after it is what it prints.
+// The programs in the guides run, and print what the guides say.
 
 import { spawnSync } from 'node:child_process'
-import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { execPath } from 'node:process'
-import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import { isTested } from './chaos/play.js'
+import { blocksOf, install, programsOf, ROOT, startServer } from './guides.js'
 import { runProcess, startProcess, tempDir } from './helpers.js'
 import { bunProgram } from './programs.js'
 import { freePort } from './servers.js'
 
-const ROOT = fileURLToPath(new URL('..', import.meta.url))
 const PROGRAMS = [
   'getting-started',
   'data-modelling',
@@ -21,38 +19,6 @@ const PROGRAMS = [
   'deployment',
   'operations',
 ]
-const page = (name) => readFileSync(join(ROOT, 'docs', `${name}.md`), 'utf8')
-
-/** All fenced blocks of a page, in order: { language, body }. */
-const blocksOf = (name) =>
-  [...page(name).matchAll(/^```(\w+)\n(.*?)^```/gms)].map(([, language, body]) => ({
-    language,
-    body,
-  }))
-
-/** The programs of a page: { name, source, printed }; printed is undefined where the page does not say. */
-function programsOf(page) {
-  const blocks = blocksOf(page)
-  return blocks.flatMap(({ language, body }, i) => {
-    if (language !== 'js' && language !== 'cjs') return []
-    const [, name] = /^\/\/ ([\w-]+\.mjs)/.exec(body) ?? [
-      null,
-      `${page}-${i}.${language === 'js' ? 'mjs' : 'cjs'}`,
-    ]
-    const next = blocks[i + 1]
-    return [{ name, source: body, printed: next?.language === 'text' ? next.body : undefined }]
-  })
-}
-
-/** A folder in which the package is installed, with the programs of a page. */
-function install(page) {
-  const dir = tempDir()
-  mkdirSync(join(dir, 'node_modules'))
-  symlinkSync(ROOT, join(dir, 'node_modules', 'replic-sqlite'), 'junction')
-  for (const { name, source } of programsOf(page)) writeFileSync(join(dir, name), source)
-  return dir
-}
-
 /** The database that docs/migrating-from.md begins with, by another build of SQLite: Bun's. */
 async function makeShop(cwd) {
   const { body } = blocksOf('migrating-from').find(({ language }) => language === 'sql')
@@ -129,25 +95,14 @@ describe('docs/deployment.md', () => {
   it('has a server whose peers have everything when SIGTERM has ended it', async () => {
     const cwd = install('deployment')
     const [replicA, httpA, replicB, httpB] = await Promise.all([1, 2, 3, 4].map(freePort))
-    const start = async (env) => {
-      const server = startProcess(execPath, ['server.mjs'], {
-        cwd,
-        env: { ...process.env, REPLIC_SECRET: 'at least sixteen bytes', ...env },
-      })
-      for (let line = ''; line !== 'ready'; line = await server.line()) {
-        if (line === null) expect.fail((await server.ended).stderr)
-      }
-      return server
-    }
-    const a = await start({ DB_FILE: 'a.db', REPLIC_PORT: replicA, HTTP_PORT: httpA })
-    await start({
+    const a = await startServer(cwd, { DB_FILE: 'a.db', REPLIC_PORT: replicA, HTTP_PORT: httpA })
+    await startServer(cwd, {
       DB_FILE: 'b.db',
       REPLIC_PORT: replicB,
       HTTP_PORT: httpB,
       PEERS: `127.0.0.1:${replicA}`,
     })
-    for (let line = ''; !/"state":"up"/.test(line); line = await a.line())
-      expect(line).not.toBe(null)
+    await a.shows(/"state":"up"/)
 
     const url = `http://127.0.0.1:${httpA}`
     expect((await fetch(`${url}/health`)).status).toBe(200)

@@ -286,12 +286,27 @@ export interface Compaction {
 /** Options of close(). */
 export interface CloseOptions {
   /**
-   * How long to wait at most until the peers that are linked or being dialed have acknowledged everything. Default
-   * 0 ms: they get the rest when they are linked again.
+   * How long to wait at most until the peers that are linked, being linked or dialed have acknowledged everything.
+   * Default 0 ms: they get the rest when they are linked again.
    */
   flushMs?: number | undefined
   /** How long closing may take after that. Default 5,000 ms. */
   timeoutMs?: number | undefined
+}
+
+/** What close() resolves with. */
+export interface CloseResult {
+  /**
+   * True: `unacknowledged` is empty, and so the file may go. With `flushMs`, moreover, each peer that was waited for
+   * has everything: where one of them has not when the time is over, it is false.
+   */
+  flushed: boolean
+  /**
+   * Per origin, by its peerId, how many of its patches that are in this file no other peer has acknowledged, as far as
+   * this replica was told since it was opened; origins without any are not named. Patches of other peers that it holds
+   * count like its own. They are the latest ones of their origin. An acknowledgement counts after its link has ended, too.
+   */
+  unacknowledged: Record<string, number>
 }
 
 /** Options of waitFor(). */
@@ -968,13 +983,16 @@ export class Replica {
   /**
    * Closes the replica: executes what was called before, sends what that leaves, ends the links, releases
    * the file. Every pending promise settles. With `flushMs` it waits after the first two for at most
-   * that long until each peer that is linked or being dialed has acknowledged everything, or has left. New calls
-   * are refused meanwhile. It does not tell whether all have acknowledged. After `timeoutMs` connections are cut, and queries, run,
+   * that long until each peer that is linked, being linked or dialed has acknowledged everything. Whoever is dialed is
+   * waited for while there is no connection, too, and dialed at once and at least every second, unless it had
+   * everything when its last link ended; so is a peer that has dialed this one, and whose connection broke. Not waited
+   * for are peers that have dialed and leave in order, and whoever may yet come to a listener or a bus. New calls are
+   * refused meanwhile. Says what nobody else has. After `timeoutMs` connections are cut, and queries, run,
    * exec and migrate are stopped and undone (REPLIC_CLOSED). If something is still being executed 200 ms later, it
-   * rejects with REPLIC_TIMEOUT and goes on in the background. Can be called again; a second call with a shorter
-   * `flushMs` shortens the wait of the first.
+   * rejects with REPLIC_TIMEOUT and goes on in the background. Can be called again, and says the same; a second call
+   * with a shorter `flushMs` shortens the wait of the first.
    */
-  close(options?: CloseOptions): Promise<void>
+  close(options?: CloseOptions): Promise<CloseResult>
 
   /** What it is, in short: for logs. Synchronous; works on a closed replica too. */
   toJSON(): { peerId: number; path: string; state: string }

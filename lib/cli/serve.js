@@ -45,8 +45,10 @@ export async function run({ values, files: [file], json }) {
   db.on('error', tell.error)
   const end = toldToEnd()
   const open = []
+  let hasServed = false
   const close = async () => {
-    await db.close({ flushMs: wanted.flushMs })
+    const result = await db.close({ flushMs: wanted.flushMs })
+    if (hasServed) tell.closed(result)
     await Promise.all(open.map((each) => each.close()))
   }
   try {
@@ -59,6 +61,7 @@ export async function run({ values, files: [file], json }) {
     for (const url of wanted.dialed) await peers.dial(db, url, wanted.tls, {})
     tell.ready(db.status())
     tell.ending(await end)
+    hasServed = true
   } finally {
     await close()
   }
@@ -164,5 +167,15 @@ function teller(json) {
         `error: ${error.message} (${error.code})`,
       ),
     ending: (why) => say({ event: 'closing', why }, `${why}: closing`),
+    closed: ({ flushed, unacknowledged }) => {
+      const counts = Object.entries(unacknowledged).map(
+        ([origin, n]) => `${n} patches of peer ${origin}`,
+      )
+      const left = counts.join(', ') || 'nothing, but a peer that was waited for lacks some'
+      say(
+        { event: 'closed', flushed, unacknowledged },
+        flushed ? 'closed' : `closed; nobody else has acknowledged: ${left}`,
+      )
+    },
   }
 }

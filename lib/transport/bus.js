@@ -10,7 +10,7 @@
 
 import { randomBytes } from 'node:crypto'
 import { EventEmitter } from 'node:events'
-import { ReplicError, usage } from '../errors.js'
+import { describe, ReplicError, usage } from '../errors.js'
 import { callback, integer, milliseconds, readOptions, subject } from '../options.js'
 import { linksOf } from '../replica.js'
 import * as format from './bus-message.js'
@@ -340,9 +340,7 @@ class Bus {
   status() {
     if (this.#sockets.size > 0) return []
     const { name: transport } = this.#options
-    const lastError = this.#error
-      ? { code: this.#error.code ?? null, message: this.#error.message }
-      : null
+    const lastError = describe(this.#error)
     const address = this.#subject('all')
     return [{ peerId: null, link: null, transport, address, state: 'waiting', lastError }]
   }

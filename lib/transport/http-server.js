@@ -63,8 +63,7 @@ export class Server {
   }
 
   #checkOpen() {
-    const { closing, stopped } = this.#links
-    if (this.#isClosed || closing || stopped) throw unavailable('the replica is closed')
+    if (this.#isClosed || this.#links.stopped) throw unavailable('the replica is closed')
   }
 
   #open({ address, details, header }) {

@@ -24,7 +24,7 @@ export class Server {
   }
 
   get isOpen() {
-    return !this.#isClosed && !this.#links.closing && !this.#links.stopped
+    return !this.#isClosed && !this.#links.stopped
   }
 
   /** Links a WebSocket that is open. `request`: with `headers` and `url`, for authorize(). */

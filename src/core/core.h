@@ -205,6 +205,8 @@ typedef struct replic__entry {
   replic__pruned pruned, pruned_committed;
   int64_t epoch_from; /* now.epoch holds from here on at the latest (epoch.c) */
   int64_t due;        /* no patch after `pruned.cursor` is stamped below it: no need to look */
+  int64_t elsewhere;  /* up to here some other peer has reported it as applied since replic_open,
+                         as far as replic__vector_elsewhere was told */
 } replic__entry;
 
 int replic__vector_load(replic *r);
@@ -212,6 +214,10 @@ int replic__vector_load(replic *r);
 replic__entry *replic__vector_entry(replic *r, uint32_t origin);
 int64_t replic__vector_sequence(const replic *r, uint32_t origin); /* as in the open batch */
 int64_t replic__vector_floor(const replic *r, uint32_t origin);    /* as in the open batch */
+/* Some other peer has reported it as applied; of origins that are not known here it is ignored. */
+void replic__vector_elsewhere(replic *r, uint32_t origin, int64_t sequence);
+/* See replic_unacknowledged. */
+const replic_position *replic__vector_nowhere_else(replic *r, size_t *n);
 int replic__vector_store(replic *r);   /* writes what changed in this batch */
 void replic__vector_settle(replic *r); /* after the commit: memory follows */
 void replic__vector_revert(replic *r);

@@ -334,6 +334,11 @@ void replic_checkpointer_close(replic_checkpointer *c);
 int replic_link_open(replic *r, uint32_t link, uint32_t expected_peer);
 /* The connection is gone. Unknown links are ignored. */
 void replic_link_close(replic *r, uint32_t link);
+/* What nobody else is known to have: per origin in `origin`, sorted, how many of its patches are
+ * here, in `sequence`, that no peer which was linked since replic_open has acknowledged. They are
+ * the latest ones, committed; who made them does not matter. `*n` entries, borrowed until the next
+ * call of this or of replic_vector. NULL: out of memory. */
+const replic_position *replic_unacknowledged(replic *r, size_t *n);
 /* One whole frame came in over `link`. `bytes` are untrusted. `len` 0: a part of one did, which is
  * a sign of life. A frame that is corrupt, hostile or not acceptable leaves the database untouched,
  * puts an ERROR frame and a REPLIC_EVENT_LINK_CLOSE into the outbox, and is no failure of the
@@ -418,6 +423,8 @@ enum {
                               closes the connection */
   REPLIC_EVENT_LINK_ERROR, /* link, peer, code, text: reported by this side or the other; the link
                               stays */
+  REPLIC_EVENT_LINK_LEFT, /* link, peer: it was closed with everything acknowledged that was here in
+                             this batch; a = the sum of all sequences then */
   REPLIC_EVENT_SYNCED, /* link, peer: both have acknowledged everything that the other had; once per
                           change */
   REPLIC_EVENT_ERROR,  /* code, text: not tied to a link (a trigger that raised during a merge) */

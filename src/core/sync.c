@@ -79,6 +79,26 @@ int replic__link_direct(const link *l, uint32_t peer) {
   return 0;
 }
 
+/* How many patches the other side has not acknowledged, but for its own. `*most`: what it has of
+ * the origin that it lacks most of; origin 0: it lacks nothing. (Vector and positions are in
+ * order.) */
+static int64_t lag_of(const replic *r, const link *l, position *most) {
+  int64_t lag = 0, largest = 0;
+  *most = (position){0};
+  for (size_t i = 0, p = 0; i < r->n_vector; i++) {
+    const replic_position *mine = &r->vector[i].now;
+    while (p < l->n_at && l->at[p].origin < mine->origin) p++;
+    int64_t acked = p < l->n_at && l->at[p].origin == mine->origin ? l->at[p].acked : 0;
+    int64_t lacks = mine->origin == l->peer ? 0 : mine->sequence - acked;
+    if (lacks <= 0) continue;
+    lag = replic__sum(lag, lacks);
+    if (lacks <= largest) continue;
+    largest = lacks;
+    *most = (position){.origin = mine->origin, .acked = acked};
+  }
+  return lag;
+}
+
 static void free_link(link *l) {
   for (size_t i = 0; i < l->n_tables; i++) replic__free_remote_table(l->tables[i]);
   sqlite3_free(l->tables);
@@ -590,10 +610,28 @@ int replic_link_open(replic *r, uint32_t id, uint32_t expected_peer) {
   return REPLIC_OK;
 }
 
+/* What the peer has is known beyond its link. Of a fork it is another history that it has. */
+static void keep_acked(replic *r, const link *l) {
+  for (size_t i = 0; l->ready && !l->fork_text && i < l->n_at; i++)
+    replic__vector_elsewhere(r, l->at[i].origin, l->at[i].acked);
+}
+
+static void tell_left(replic *r, const link *l) {
+  position most;
+  int64_t sum = 0;
+  for (size_t i = 0; i < r->n_vector; i++) sum = replic__sum(sum, r->vector[i].now.sequence);
+  if (!l->ready || l->fork_text || lag_of(r, l, &most) > 0) return;
+  replic__event(
+      r, (replic_event){.kind = REPLIC_EVENT_LINK_LEFT, .link = l->id, .peer = l->peer, .a = sum},
+      NULL);
+}
+
 void replic_link_close(replic *r, uint32_t id) {
   replic__sync *s = r->sync;
   link *l = replic__link_find(r, id);
   if (!l) return;
+  keep_acked(r, l);
+  tell_left(r, l);
   size_t i = 0;
   while (s->links[i] != l) i++;
   memmove(&s->links[i], &s->links[i + 1], (s->n_links - i - 1) * sizeof *s->links);
@@ -679,6 +717,11 @@ void replic__sync_schema_changed(replic *r) {
     if (s->links[i]->ready && s->links[i]->n_held) send_needs(r, s->links[i]);
 }
 
+const replic_position *replic_unacknowledged(replic *r, size_t *n) {
+  for (size_t i = 0; i < r->sync->n_links; i++) keep_acked(r, r->sync->links[i]);
+  return replic__vector_nowhere_else(r, n);
+}
+
 size_t replic_link_count(const replic *r) {
   return r->sync->n_links;
 }
@@ -724,20 +767,10 @@ int replic_link_at(replic *r, size_t index, replic_link_info *info) {
                              .retransmitted = l->sent_again,
                              .schema = link_schema(r, l),
                              .held = l->held};
-  const position *last = NULL; /* of the origin that it lacks most of */
-  int64_t most = 0;
-  for (size_t i = 0; i < r->n_vector; i++) {
-    const replic_position *mine = &r->vector[i].committed;
-    const position *at = replic__position(l, mine->origin);
-    int64_t lag = at && mine->origin != l->peer ? mine->sequence - at->acked : 0;
-    if (lag <= 0) continue;
-    info->lag = replic__sum(info->lag, lag);
-    if (lag <= most) continue;
-    most = lag;
-    last = at;
-  }
+  position most;
+  info->lag = lag_of(r, l, &most);
   int64_t stamped = 0;
-  if (last) replic__log_clock(r, last->origin, last->acked + 1, &stamped);
+  if (most.origin) replic__log_clock(r, most.origin, most.acked + 1, &stamped);
   if (stamped && r->now_ms > stamped) info->lag_ms = r->now_ms - stamped;
   for (size_t i = 0; i < l->n_at; i++) {
     int64_t mine = replic__vector_sequence(r, l->at[i].origin);

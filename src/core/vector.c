@@ -49,6 +49,12 @@ int64_t replic__vector_floor(const replic *r, uint32_t origin) {
                                                                     : 0;
 }
 
+void replic__vector_elsewhere(replic *r, uint32_t origin, int64_t sequence) {
+  size_t slot = find_slot(r, origin);
+  if (slot == r->n_vector || r->vector[slot].now.origin != origin) return;
+  if (sequence > r->vector[slot].elsewhere) r->vector[slot].elsewhere = sequence;
+}
+
 int replic__vector_load(replic *r) {
   sqlite3_stmt *stmt = NULL;
   int rc = replic__prepare(
@@ -141,6 +147,20 @@ size_t replic_vector_count(const replic *r) {
   size_t n = 0;
   for (size_t i = 0; i < r->n_vector; i++) n += r->vector[i].committed.sequence > 0;
   return n;
+}
+
+const replic_position *replic__vector_nowhere_else(replic *r, size_t *n) {
+  replic_position *grown = sqlite3_realloc64(r->positions, (r->n_vector + 1) * sizeof *grown);
+  if (!grown) return NULL;
+  r->positions = grown;
+  *n = 0;
+  for (size_t i = 0; i < r->n_vector; i++) {
+    const replic__entry *entry = &r->vector[i];
+    int64_t more = entry->committed.sequence - entry->elsewhere;
+    if (more > 0)
+      grown[(*n)++] = (replic_position){.origin = entry->committed.origin, .sequence = more};
+  }
+  return grown;
 }
 
 const replic_position *replic_vector(const replic *r) {

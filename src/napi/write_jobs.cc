@@ -259,6 +259,12 @@ napi_value FlushJob::result(napi_env env) {
 }
 
 void CloseJob::run(Batch &batch) {
+  const replic_position *all = replic_unacknowledged(batch.state->core, &n_unacknowledged_);
+  unacknowledged_ = all ? arena.array<replic_position>(n_unacknowledged_ + 1) : nullptr;
+  if (!unacknowledged_)
+    failure.set_no_memory();
+  else if (n_unacknowledged_)
+    memcpy(unacknowledged_, all, n_unacknowledged_ * sizeof *all);
   batch.state->reads.close();
   batch.state->checkpoints.close(*batch.state);
   batch.state->close_core();
@@ -269,7 +275,12 @@ void CloseJob::done(State &state) {
 }
 
 napi_value CloseJob::result(napi_env env) {
-  return undefined(env);
+  Napi::Array result = Napi::Array::New(env, n_unacknowledged_ * 2);
+  for (uint32_t i = 0; i < n_unacknowledged_; i++) {
+    result.Set(i * 2, Napi::Number::New(env, unacknowledged_[i].origin));
+    result.Set(i * 2 + 1, integer_to_js(env, unacknowledged_[i].sequence));
+  }
+  return result;
 }
 
 // ---- links --------------------------------------------------------------------------------------

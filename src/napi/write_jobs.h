@@ -122,7 +122,8 @@ struct FlushJob : WriteJob {
   napi_value result(napi_env env) override;
 };
 
-// () -> undefined. Ends the life of the connection
+// () -> what nobody else is known to have: flat [origin, patches, ...]. Ends the life of the
+// connection, also where there is no memory to say that
 struct CloseJob : WriteJob {
   Order order() const override {
     return Order::last;
@@ -130,6 +131,10 @@ struct CloseJob : WriteJob {
   void run(Batch &batch) override;
   void done(State &state) override;
   napi_value result(napi_env env) override;
+
+private:
+  replic_position *unacknowledged_ = nullptr;
+  size_t n_unacknowledged_ = 0;
 };
 
 // What concerns links has no promise, and is never refused.

@@ -1095,6 +1095,107 @@ static void two_links_in_opposite_order(void) {
   cluster_same(c, "t");
 }
 
+/* ---- what nobody else has ---- */
+
+/* "101 3, 102 1": origins and how many of their patches. */
+static const char *nowhere_else(const peer *p) {
+  size_t n = 0;
+  const replic_position *all = replic_unacknowledged(p->r, &n);
+  char *text = "";
+  CHECK(all);
+  for (size_t i = 0; i < n; i++)
+    text =
+        test_format("%s%s%u %lld", text, i ? ", " : "", all[i].origin, (long long)all[i].sequence);
+  return text;
+}
+
+static void what_nobody_else_has_is_counted(void) {
+  cluster *c = cluster_start(3, T);
+  peer *p = &c->peers[0];
+  CHECK_TEXT(nowhere_else(p), "");
+  put_many(p, 1, 3);
+  CHECK_TEXT(nowhere_else(p), "101 3");
+  int w = wire_open(c, 0, 1);
+  CHECK_TEXT(nowhere_else(p), "101 3"); /* on its way is not acknowledged */
+  cluster_beat(c, 2);
+  CHECK_TEXT(nowhere_else(p), "");
+  put(p, 4, "x");
+  put(&c->peers[1], 5, "x");
+  wire_cut(c, w);
+  CHECK_TEXT(nowhere_else(p), "101 1"); /* what it had stays known */
+  CHECK_TEXT(nowhere_else(&c->peers[1]), "102 1");
+  wire_open(c, 1, 2);
+  cluster_beat(c, 2);
+  CHECK_TEXT(nowhere_else(&c->peers[1]), "");
+  peer_stop(&c->peers[1]);
+  peer_start(&c->peers[1]);
+  CHECK_TEXT(nowhere_else(&c->peers[1]), "101 3, 102 1"); /* until somebody says so again */
+  wire_open(c, 2, 1);
+  cluster_beat(c, 2);
+  CHECK_TEXT(nowhere_else(&c->peers[1]), "");
+}
+
+/* 102 has the first patch, 103 all: of each origin the greatest counts. */
+static void what_nobody_else_has_is_found_over_all_peers(void) {
+  cluster *c = cluster_start(3, T);
+  put(&c->peers[0], 1, "x");
+  int first = wire_open(c, 0, 1);
+  cluster_beat(c, 2);
+  put(&c->peers[1], 2, "x");
+  cluster_beat(c, 2);
+  wire_cut(c, first);
+  wire_open(c, 0, 2);
+  put_many(&c->peers[0], 3, 2);
+  cluster_beat(c, 2);
+  put(&c->peers[2], 9, "x");
+  CHECK_TEXT(nowhere_else(&c->peers[0]), "");
+  cluster_beat(c, 2);
+  CHECK_TEXT(nowhere_else(&c->peers[0]), ""); /* 103 has its own */
+  CHECK_TEXT(nowhere_else(&c->peers[2]), "");
+}
+
+static void who_leaves_with_everything_is_told(void) {
+  cluster *c = cluster_start(2, T);
+  peer *p = &c->peers[0], *q = &c->peers[1];
+  int w = wire_open(c, 0, 1);
+  put_many(p, 1, 3);
+  cluster_settle(c);
+  put(q, 4, "x");
+  cluster_settle(c);
+  wire_cut(c, w);
+  CHECK_INT(event_count(p, REPLIC_EVENT_LINK_LEFT), 1);
+  CHECK_INT(event_last(p, REPLIC_EVENT_LINK_LEFT)->peer, 102);
+  CHECK_INT(event_last(p, REPLIC_EVENT_LINK_LEFT)->a, 4);
+  w = wire_open(c, 0, 1);
+  wire_cut(c, w); /* before its HELLO */
+  w = wire_open(c, 0, 1);
+  cluster_settle(c);
+  put(p, 5, "x");
+  wire_cut(c, w); /* before it could say that it has that */
+  CHECK_INT(event_count(p, REPLIC_EVENT_LINK_LEFT), 1);
+  CHECK_INT(event_count(q, REPLIC_EVENT_LINK_LEFT), 2); /* of what it knew p had all */
+  CHECK_INT(event_last(q, REPLIC_EVENT_LINK_LEFT)->a, 4);
+}
+
+/* A file that was copied: the other one says the same numbers of other patches. */
+static void what_a_fork_has_is_no_acknowledgement(void) {
+  cluster *c = cluster_start(3, T);
+  for (int i = 0; i < 2; i++) {
+    peer *p = &c->peers[i];
+    peer_stop(p);
+    p->config.peer_id = 7;
+    peer_start(p);
+    put(p, 1, i ? "one" : "another");
+  }
+  int w = wire_open(c, 1, 2);
+  cluster_settle(c);
+  wire_cut(c, w);
+  wire_open(c, 0, 2);
+  cluster_deliver(c);
+  CHECK(event_count(&c->peers[0], REPLIC_EVENT_LINK_CLOSE) > 0);
+  CHECK_TEXT(nowhere_else(&c->peers[0]), "7 1");
+}
+
 /* ---- what is shown ---- */
 
 static void tracing_tells_what_happens(void) {
@@ -1227,6 +1328,10 @@ int main(int argc, char **argv) {
       TEST(what_a_migration_lets_in_is_found_by_older_ones),
       TEST(a_value_that_does_not_fit_is_kept),
       TEST(a_migration_between_two_links),
+      TEST(what_nobody_else_has_is_counted),
+      TEST(what_nobody_else_has_is_found_over_all_peers),
+      TEST(who_leaves_with_everything_is_told),
+      TEST(what_a_fork_has_is_no_acknowledgement),
       TEST(of_two_links_one_stands_by),
       TEST(a_part_of_a_frame_is_a_sign_of_life),
       TEST(who_did_not_run_takes_nobody_for_silent),

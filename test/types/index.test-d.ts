@@ -118,6 +118,9 @@ export async function reading(db: Replica) {
   same<Awaited<ReturnType<typeof db.explain>>, string>(true)
   const compaction = await db.compact()
   same<typeof compaction, Compaction>(true)
+  const { flushed, unacknowledged } = await db.close({ flushMs: 1_000 })
+  same<typeof flushed, boolean>(true)
+  same<typeof unacknowledged, Record<string, number>>(true)
   await db.compact({ maxPatchRetentionMs: 0 })
   // @ts-expect-error no such option
   await db.compact({ olderThanMs: 0 })
