@@ -43,7 +43,7 @@ export class ClientSession extends Session {
     try {
       const headers = await this.#post({}, Buffer.alloc(0), () => {})
       this.#id = headers['replic-session']
-      if (!SESSION_ID.test(this.#id)) throw notOurs(this.#options.url, 'names no session')
+      if (!SESSION_ID.test(this.#id ?? '')) throw notOurs(this.#options.url, 'names no session')
     } catch (error) {
       return this.fail(error)
     }
