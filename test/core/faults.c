@@ -454,6 +454,92 @@ static int run_checkpoint(cluster *c) {
   return rc;
 }
 
+/* ---- calls that SQLite writes before their commit (wal_file.c) ---- */
+
+#define BIG(id, bytes) "REPLACE INTO big VALUES(" #id ", zeroblob(" #bytes "), 1)"
+static const char ACKNOWLEDGED[] = "SELECT count(*) || ' ' || sum(length(v)) FROM big";
+
+static void copy_files(const char *from, const char *to) {
+  static const char *const SUFFIXES[] = {"", "-wal", "-replic"};
+  for (size_t i = 0; i < COUNT(SUFFIXES); i++) {
+    FILE *in = fopen(test_format("%s%s", from, SUFFIXES[i]), "rb");
+    remove(test_format("%s%s", to, SUFFIXES[i]));
+    if (!in) continue;
+    FILE *out = fopen(test_format("%s%s", to, SUFFIXES[i]), "wb");
+    char data[4096];
+    for (size_t n; (n = fread(data, 1, sizeof data, in)) > 0;) CHECK(fwrite(data, 1, n, out) == n);
+    fclose(in);
+    CHECK(fclose(out) == 0);
+  }
+}
+
+/* The cache is small, and the WAL empty: undoing a transaction then reads none of it. */
+static void prepare_spilled(cluster *c) {
+  peer *p = &c->peers[0];
+  run_sql(p, "CREATE TABLE big(id INTEGER PRIMARY KEY, v BLOB, n INTEGER CHECK(n < 1000));" BIG(
+                 1, 9000));
+  for (int i = 0; i < 40; i++) run_sql(p, test_format(BIG(% d, 300), 100 + i));
+  sql_exec(p->r->db, "PRAGMA cache_size = 5; PRAGMA wal_checkpoint(TRUNCATE)");
+}
+
+static int run_one(peer *p, const char *sql) {
+  int64_t changes, rowid;
+  return replic_run(p->r, sql, strlen(sql), 0, 0, NULL, 0, &changes, &rowid);
+}
+
+/* A transaction that is undone; what another program writes meanwhile; and a batch of which the
+ * second call is undone alone. */
+static void undo_spilled(peer *p) {
+  if (replic_begin(p->r, peer_now(p)) == REPLIC_OK) run_one(p, BIG(2, 40000));
+  replic_rollback(p->r);
+  paused = true;
+  sql_exec(peer_sql(p), "UPDATE big SET v = zeroblob(300), n = n + 1 WHERE id >= 100");
+  paused = false;
+}
+
+static int call_spilled(peer *p, bool *first, bool *last) {
+  static const char REFUSED[] = "UPDATE big SET v = v || 'b', n = n + 2000 * (id > 130)";
+  int rc = run_one(p, BIG(1, 100000));
+  *first = rc == REPLIC_OK;
+  int refused = run_one(p, REFUSED);
+  CHECK(refused != REPLIC_OK);
+  int rest = run_one(p, BIG(3, 10000));
+  *last = rest == REPLIC_OK;
+  if (rc == REPLIC_OK && (refused & 0xff) != SQLITE_CONSTRAINT) rc = refused;
+  return rc == REPLIC_OK ? rest : rc;
+}
+
+static void check_acknowledged(peer *p, bool first, bool last) {
+  int64_t rows = 41 + last, bytes = 40 * 300 + (first ? 100000 : 9000) + (last ? 10000 : 0);
+  char *wanted = test_format("%lld %lld", (long long)rows, (long long)bytes);
+  copy_files(p->config.path, test_path("crash"));
+  sqlite3 *crashed;
+  CHECK_INT(sqlite3_open(test_path("crash"), &crashed), SQLITE_OK);
+  for (int i = 0; i < 2; i++) {
+    sqlite3 *db = i ? crashed : peer_sql(p);
+    CHECK_TEXT(sql_text(db, ACKNOWLEDGED), wanted);
+    CHECK_TEXT(sql_text(db, "PRAGMA integrity_check"), "ok");
+  }
+  sqlite3_close(crashed);
+}
+
+static int run_spilled(cluster *c) {
+  static bool is_first, is_last; /* acknowledged, also by an earlier run */
+  peer *p = &c->peers[0];
+  bool first = false, last = false;
+  if (!has_failed) is_first = is_last = false;
+  undo_spilled(p);
+  int rc = replic_begin(p->r, peer_now(p)), calls = rc;
+  if (rc == REPLIC_OK) calls = call_spilled(p, &first, &last);
+  if (rc == REPLIC_OK) rc = replic_commit(p->r);
+  if (rc != REPLIC_OK) replic_rollback(p->r);
+  fault_disarm();
+  peer_take_outbox(p);
+  if (rc != REPLIC_OK) return rc;
+  check_acknowledged(p, is_first |= first, is_last |= last);
+  return calls;
+}
+
 /* ---- retention, jumps, forks ---- */
 
 static void put_row(peer *p, int64_t id, const char *v) {
@@ -533,20 +619,6 @@ static void check_jumped(cluster *c) {
     CHECK_INT(sql_int(peer_sql(&c->peers[i]), "SELECT count(*) FROM _replic_staged"), 0);
 }
 
-static void copy_files(const char *from, const char *to) {
-  static const char *const SUFFIXES[] = {"", "-wal", "-replic"};
-  for (size_t i = 0; i < COUNT(SUFFIXES); i++) {
-    FILE *in = fopen(test_format("%s%s", from, SUFFIXES[i]), "rb");
-    remove(test_format("%s%s", to, SUFFIXES[i]));
-    if (!in) continue;
-    FILE *out = fopen(test_format("%s%s", to, SUFFIXES[i]), "wb");
-    char data[4096];
-    for (size_t n; (n = fread(data, 1, sizeof data, in)) > 0;) CHECK(fwrite(data, 1, n, out) == n);
-    fclose(in);
-    CHECK(fclose(out) == 0);
-  }
-}
-
 /* Peer 0 was put back to a backup of all its files, and has written since; both know where the
  * histories part, and it is about to be opened with a new peerId. */
 static void prepare_fork(cluster *c) {
@@ -582,6 +654,7 @@ static void check_healed(cluster *c) {
   prune(&c->peers[1]);
 }
 
+const work FAULT_SPILLED = {prepare_spilled, run_spilled, prepare_nothing};
 const work FAULT_COMPACTION = {prepare_compaction, run_compaction, check_compacted};
 const work FAULT_JUMP = {prepare_jump_here, run_jump, check_jumped};
 const work FAULT_SOURCE = {prepare_jump_there, run_jump, check_jumped};

@@ -170,6 +170,10 @@ static void sql_of_the_application(void) {
   fault_everywhere(&INPUT_OUTPUT, &FAULT_SQL, 1);
 }
 
+static void calls_that_are_written_before_the_commit(void) {
+  fault_everywhere(&INPUT_OUTPUT, &FAULT_SPILLED, 2);
+}
+
 static void a_migration(void) {
   fault_everywhere(&INPUT_OUTPUT, &FAULT_MIGRATION, 1);
 }
@@ -230,6 +234,7 @@ int main(int argc, char **argv) {
       TEST(received_patches),
       TEST(a_link_that_comes_up),
       TEST(sql_of_the_application),
+      TEST(calls_that_are_written_before_the_commit),
       TEST(a_migration),
       TEST(opening),
       TEST(opening_a_file_of_an_earlier_layout),

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # run.sh [PREFIX]
-# Proves the simulator: each script of this folder puts a typical bug back into a copy of the core,
-# and the simulator has to find it within a thousand seeds: its test clusters_converge, or the one
-# that a line "# found by …" names. Of the program only what differs is compiled anew. From the
-# Makefile's folder, with its MUTANT_CC, MUTANT_FLAGS and MUTANT_LIBS.
+# Proves the tests: each script of this folder puts a typical bug back into a copy of the core, and
+# a test has to find it. A line "# found by [PROGRAM] TEST" names it; without a program it is one of
+# the simulator's, which has a thousand seeds for it, and without a line clusters_converge. Of the
+# program only what differs is compiled anew. From the Makefile's folder, with its MUTANT_CC,
+# MUTANT_FLAGS and MUTANT_LIBS.
 # shellcheck disable=SC2086,SC2010 # lists of words; our own file names
 set -euo pipefail
 
@@ -39,14 +40,17 @@ for script in mutants/*.sed; do
     continue
   fi
   others=$(ls "$out"/*.o | grep -v '/core_\|/test_\|/fuzz_')
-  $MUTANT_CC "${objects[@]}" $others "$out/test_sim.o" $MUTANT_LIBS -o "$here/test_sim"
-  finder=$(sed -n 's/^# found by //p' "$script") status=0
-  SEEDS=${SEEDS:-1000} timeout 300 "$here/test_sim" "${finder:-clusters_converge}" \
-    >"$here/log" 2>&1 || status=$?
+  read -r program finder <<<"$(sed -n 's/^# found by //p' "$script")"
+  [[ $program == test_* ]] || { finder=${program:-clusters_converge} program=test_sim; }
+  $MUTANT_CC "${objects[@]}" $others "$out/$program.o" $MUTANT_LIBS -o "$here/$program"
+  status=0
+  seeds=${SEEDS:-}
+  [ "$program" != test_sim ] || seeds=${seeds:-1000}
+  SEEDS=$seeds timeout 300 "$here/$program" "$finder" >"$here/log" 2>&1 || status=$?
   if [ "$status" = 0 ]; then
-    fail "$name" "the simulator does not notice it"
+    fail "$name" "$program does not notice it"
   elif [ "$status" = 124 ]; then
-    fail "$name" "the simulator has not noticed it in five minutes"
+    fail "$name" "$program has not noticed it in five minutes"
   else
     grep -m2 "^# .*:.*:\|replay\|runtime error" "$here/log" || true
     echo "ok mutant_$name"
