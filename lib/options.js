@@ -14,6 +14,7 @@ export const DEFAULTS = Object.freeze({
   durability: 'full', // 'full': every commit is synced to disk; 'normal': see docs/architecture.md
   readBigInts: false, // true: every integer is read as a bigint
   readers: 2, // read-only connections
+  cacheBytes: 16 * MiB, // of the file, in memory: the writing connection's, and each reader's
   maxQueryMs: Infinity, // a query that runs for longer is stopped
   maxQueueCalls: 100_000, // calls waiting to be executed
   maxQueueBytes: 256 * MiB, // values of calls waiting to be executed
@@ -87,6 +88,7 @@ const CHECKS = {
   durability: oneOf('full', 'normal'),
   readBigInts: boolean,
   readers: integer(1, 16),
+  cacheBytes: integer(64 * KiB, 1024 * 1024 * MiB),
   maxQueryMs: {
     accepts: (value) => value === Infinity || milliseconds(1).accepts(value),
     wants: `an integer from 1 to ${MAX_TIMER_MS}, or Infinity`,

@@ -93,6 +93,11 @@ export interface OpenOptions {
   /** Read-only connections, 1 to 16. Default 2. */
   readers?: number | undefined
   /**
+   * How much of the file the writing connection, and each of the `readers`, keeps in memory at the most, 2^16 to 2^40
+   * bytes. Default 16 MiB. A loop of iterate keeps 1 MiB beside that, getSync and allSync together 2.
+   */
+  cacheBytes?: number | undefined
+  /**
    * How long a query of get, all, iterate, getSync or allSync may run, in ms, 1 to 2^31 - 1; then it is stopped, with
    * REPLIC_TIMEOUT. What it waits does not count. Default Infinity.
    */

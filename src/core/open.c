@@ -67,6 +67,7 @@ static int take_defaults(replic *r, const replic_config *config) {
   if (!c->max_pending_retention_ms) c->max_pending_retention_ms = THIRTY_DAYS_MS;
   if (!c->heartbeat_ms) c->heartbeat_ms = 1000;
   if (!c->link_timeout_ms) c->link_timeout_ms = 10000;
+  if (!c->cache_kib) c->cache_kib = 16 * 1024;
   if (!c->max_frame_bytes) c->max_frame_bytes = 64 * MIB;
   if (!c->window_bytes) c->window_bytes = 4 * MIB;
   if (!c->slice_bytes) c->slice_bytes = 256 * 1024;
@@ -190,8 +191,16 @@ static const char CREATE_TABLES[] =
     "CREATE TABLE IF NOT EXISTS main._replic_past(definition INTEGER PRIMARY KEY);"
     "INSERT OR IGNORE INTO main._replic_meta(key, value) VALUES('layout', 2)";
 
+static int set_cache(replic *r) {
+  char *sql = sqlite3_mprintf("PRAGMA main.cache_size = -%d", r->config.cache_kib);
+  int rc = sql ? replic__exec(r, sql) : SQLITE_NOMEM;
+  sqlite3_free(sql);
+  return rc;
+}
+
 static int set_up(replic *r) {
   int rc = check_encoding(r);
+  if (rc == REPLIC_OK) rc = set_cache(r);
   if (rc == REPLIC_OK)
     rc = replic__exec(r, "PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 4000; PRAGMA "
                          "foreign_keys = ON; PRAGMA temp_store = MEMORY");

@@ -353,6 +353,15 @@ int replic_reader_open(const char *path, replic_reader **out) {
   return replic__reader_connect(reader, path, 0, NULL);
 }
 
+int replic_reader_cache(replic_reader *reader, int kib) {
+  char *sql = sqlite3_mprintf("PRAGMA main.cache_size = -%d", kib);
+  reader->trusted = 1;
+  int rc = sql ? sqlite3_exec(reader->db, sql, NULL, NULL, NULL) : SQLITE_NOMEM;
+  reader->trusted = 0;
+  sqlite3_free(sql);
+  return rc == SQLITE_OK ? REPLIC_OK : replic__reader_fail_db(reader, rc);
+}
+
 void replic_reader_close(replic_reader *reader) {
   if (!reader) return;
   replic__backup_drop(reader);

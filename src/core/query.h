@@ -42,6 +42,8 @@ typedef struct replic_rows {
 int replic_reader_open(const char *path, replic_reader **out);
 /* The same for looking at a file once, which may lie where nothing can be written (peek.c). */
 int replic_reader_peek(const char *path, replic_reader **out);
+/* How much of the file it keeps in memory at the most, in KiB. Default: SQLite's, 16,000. */
+int replic_reader_cache(replic_reader *reader, int kib);
 /* Frees everything. NULL is allowed. Never fails. */
 void replic_reader_close(replic_reader *reader);
 /* The text of the last error. Borrowed until the next call on `reader`. Never NULL. */

@@ -56,6 +56,7 @@ typedef struct replic_config {
   uint32_t peer_id; /* fixed by the application; 0: the one kept in the file */
   uint32_t
       new_peer_id; /* drawn at random by the caller: taken where a new peerId is needed; not 0 */
+  int cache_kib; /* of the file, kept in memory by the writing connection at the most; 0: 16 MiB */
   int normal_durability;            /* 0: synchronous=FULL (I4); 1: NORMAL */
   int64_t max_clock_skew_ms;        /* 60 000 */
   int64_t max_pending_retention_ms; /* 30 days: see replic_compact */

@@ -112,6 +112,7 @@ static bool read_config(Napi::Object from, replic_config *config, Limits *limits
   config->trace = reader.truth("trace");
   limits->max_queue_calls = reader.size("maxQueueCalls");
   limits->max_queue_bytes = reader.size("maxQueueBytes");
+  config->cache_kib = limits->cache_kib = static_cast<int>(reader.number("cacheBytes") / 1024);
   limits->readers = static_cast<uint32_t>(reader.number("readers"));
   limits->busy_timeout_ms = static_cast<int64_t>(reader.number("busyTimeoutMs"));
   ReadThreads::all().set_pool(reader.size("poolThreads"));

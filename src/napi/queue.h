@@ -148,6 +148,7 @@ enum class Phase { created, opening, open, closing, closed };
 struct Limits {
   size_t max_queue_calls, max_queue_bytes;
   uint32_t readers;
+  int cache_kib;           // of each of them
   double max_query_ms;     // 0: as long as they like
   int64_t busy_timeout_ms; // write_lock.h
   bool calls_turn;         // lib calls turn() after each turn that has made calls

@@ -7,6 +7,8 @@
 
 static const size_t READ_SHARE = 32; // calls that one connection takes at a time, at most
 static const size_t MAX_CURSORS = 64;
+// Of the file, in memory: small where there can be many, and where queries are to be short.
+static const int CURSOR_CACHE_KIB = 1024, CALLING_CACHE_KIB = 2048;
 
 // What one connection does at a time.
 class ReadGo : public Work {
@@ -125,6 +127,7 @@ int Reader::open() {
   if (db) return REPLIC_OK;
   replic_reader *opened;
   int code = replic_reader_open(state->path.c_str(), &opened);
+  if (code == REPLIC_OK) code = replic_reader_cache(opened, cache_kib);
   if (code == REPLIC_OK)
     replic_reader_on_steps(
         opened,
@@ -161,8 +164,12 @@ bool ReadPool::create(State *state, uint32_t n_readers) {
   readers_ = new (std::nothrow) Reader[n_readers];
   if (!readers_) return false;
   n_readers_ = n_readers;
-  for (uint32_t i = 0; i < n_readers; i++) readers_[i].state = state;
+  for (uint32_t i = 0; i < n_readers; i++) {
+    readers_[i].state = state;
+    readers_[i].cache_kib = state->limits.cache_kib;
+  }
   calling.state = state;
+  calling.cache_kib = CALLING_CACHE_KIB;
   calling.watch.calls_itself = true;
   return true;
 }
@@ -180,6 +187,7 @@ Reader *ReadPool::add_cursor(State *state, Failure &failure) {
     return nullptr;
   }
   reader->state = state;
+  reader->cache_kib = CURSOR_CACHE_KIB;
   reader->is_cursor = reader->held = true;
   reader->next = cursors_;
   cursors_ = reader;

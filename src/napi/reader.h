@@ -29,6 +29,7 @@ struct Reader {
   // ---- main thread only
   State *state = nullptr;
   ReadGo *go = nullptr;   // under way
+  int cache_kib = 0;      // fixed
   bool is_cursor = false; // fixed
   bool held = false;      // cursors: by a Cursor object, or by the job that opens or closes it
   JobList<ReadJob> own;   // cursors: calls that wait
