@@ -9,6 +9,7 @@ export const codes = Object.freeze([
   'REPLIC_CLOSED',
   'REPLIC_UNKNOWN_COLUMN',
   'REPLIC_DIRECT_WRITE',
+  'REPLIC_FILE_GONE',
   'REPLIC_FORK',
   'REPLIC_KEY',
   'REPLIC_LOAD',

@@ -56,6 +56,8 @@ export class Links {
     this.#total = total
     this.#options = options
     this.#pauseAbove = Math.min(PAUSE_ABOVE, options.maxQueueBytes / 2)
+    // without links, too: the core looks whether the file is there still
+    this.#heartbeat = setInterval(() => this.#beat(), options.heartbeatMs).unref()
   }
 
   get options() {
@@ -84,7 +86,6 @@ export class Links {
     const link = new Link(this, id, socket, info)
     this.#links.set(id, link)
     link.start()
-    this.#heartbeat ??= setInterval(() => this.#beat(), this.#options.heartbeatMs).unref()
     return link
   }
 
@@ -245,7 +246,6 @@ export class Links {
   #left(link) {
     this.#leaving.delete(link)
     this.#links.delete(link.id)
-    if (this.#links.size === 0) this.#rest()
     link.left()
     this.#awaitAgain(link)
     this.#checkFlush()
@@ -277,11 +277,6 @@ export class Links {
   status() {
     const waiting = [...this.#endpoints].flatMap((endpoint) => endpoint.status?.() ?? [])
     return [...this.#links.values()].map((link) => link.status()).concat(waiting)
-  }
-
-  #rest() {
-    clearInterval(this.#heartbeat)
-    this.#heartbeat = undefined
   }
 
   /**
@@ -335,7 +330,7 @@ export class Links {
   /** Takes nothing in any more; what the core still has to send goes out. */
   stop() {
     this.#stopped = true
-    this.#rest()
+    clearInterval(this.#heartbeat)
     for (const endpoint of this.#endpoints) endpoint.stop()
     for (const link of this.#leaving) this.#left(link)
   }

@@ -26,6 +26,11 @@ const REPLICA = {
     ({ pending }) => pending.reduce((sum, { patches }) => sum + patches, 0),
   ],
   replic_log_rows: ['gauge', 'Patches in the log.', ({ logRows }) => logRows],
+  replic_file_gone: [
+    'gauge',
+    '1 once the file was removed, renamed or replaced: nothing is written any more.',
+    ({ fileGone }) => (fileGone === null ? 0 : 1),
+  ],
   replic_file_bytes: ['gauge', 'Size of the database file.', ({ fileBytes }) => fileBytes],
   replic_wal_bytes: ['gauge', 'Size of its write-ahead log.', ({ walBytes }) => walBytes],
   replic_queue_calls: ['gauge', 'Calls waiting or under way.', ({ queue }) => queue.calls],

@@ -13,6 +13,7 @@ export const DEFAULTS = Object.freeze({
   busyTimeoutMs: 5_000, // a call waits so long for the write lock while another program has it
   durability: 'full', // 'full': every commit is synced to disk; 'normal': see docs/architecture.md
   readBigInts: false, // true: every integer is read as a bigint
+  lockTimeoutMs: 0, // how long open waits for another Replica to let go of the file
   readers: 2, // read-only connections
   cacheBytes: 16 * MiB, // of the file, in memory: the writing connection's, and each reader's
   maxQueryMs: Infinity, // a query that runs for longer is stopped
@@ -87,6 +88,7 @@ const CHECKS = {
   busyTimeoutMs: milliseconds(),
   durability: oneOf('full', 'normal'),
   readBigInts: boolean,
+  lockTimeoutMs: milliseconds(),
   readers: integer(1, 16),
   cacheBytes: integer(64 * KiB, 1024 * 1024 * MiB),
   maxQueryMs: {

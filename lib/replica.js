@@ -7,6 +7,7 @@ import { randomInt } from 'node:crypto'
 import { EventEmitter } from 'node:events'
 import { statSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
+import { setTimeout as setTimeoutPromise } from 'node:timers/promises'
 import { debuglog } from 'node:util'
 import { backup as copyTo } from './backup.js'
 import { load as loadRows } from './bulk.js'
@@ -28,6 +29,8 @@ import { Verifier } from './verify.js'
 
 const STOPPING_MS = 200 // what is stopped at the deadline of close() may take until it ends
 const CURSOR_ROWS = 256 // rows that iterate() fetches at a time
+const LOCK_PAUSE_MS = 5 // before the file is tried again, and doubled each time
+const MAX_LOCK_PAUSE_MS = 100
 const UPSERT = 0 // kinds of changes, as the addon numbers them
 const DELETE = 1
 const EVENTS = ['change', 'link', 'synced', 'error']
@@ -121,6 +124,7 @@ export class Replica extends EventEmitter {
   #flushing // a promise while close({ flushMs }) waits for acknowledgements
   #endFlush = () => {}
   #coreClosed = false
+  #gone // what has become of the file, as an error
   #readsSync = false
   #endSync = () => {
     this.#readsSync = false
@@ -159,9 +163,7 @@ export class Replica extends EventEmitter {
       trace: tracing,
       callsTurn: true,
     }
-    this.#native = new (addon().Connection)(this.#path, config, (batch) => this.#onBatch(batch))
-    endWithProcess(this.#native)
-    const opened = await this.#native.open()
+    const opened = await this.#openNative(config)
     const warning = placeWarning(this.#path)
     if (warning) process.emitWarning(warning, 'ReplicWarning')
     this.#peerId = opened.peerId
@@ -185,12 +187,30 @@ export class Replica extends EventEmitter {
     this.#retention = new Retention(
       (...slice) => this.#call(this.#native.compact(...slice)),
       () => Math.max(Date.now(), this.#native.figures().clock),
-      (error) => this.#emitLater('error', retentionError(error)),
+      (error) => this.#tellError(retentionError(error)),
       this.#options,
     )
     this.#state = 'open'
     this.#retention.start()
     if (opened.isNewPeer) debug('%s goes on as peer %d', this.#path, this.#peerId)
+  }
+
+  // Whoever has the file open tells nobody when it lets go of it, so it is tried again and again.
+  async #openNative(config) {
+    const { lockTimeoutMs } = this.#options
+    const begun = performance.now()
+    for (let pauseMs = LOCK_PAUSE_MS; ; pauseMs = Math.min(2 * pauseMs, MAX_LOCK_PAUSE_MS)) {
+      this.#native = new (addon().Connection)(this.#path, config, (batch) => this.#onBatch(batch))
+      endWithProcess(this.#native)
+      try {
+        return await this.#native.open()
+      } catch (error) {
+        const leftMs = lockTimeoutMs - (performance.now() - begun)
+        if (error.code !== 'REPLIC_LOCKED' || lockTimeoutMs === 0) throw error
+        if (leftMs <= 0) throw stillLocked(error, lockTimeoutMs)
+        await setTimeoutPromise(Math.min(pauseMs, leftMs))
+      }
+    }
   }
 
   /** Brings the schema to the last of `steps`, up or down; waits for a migrate() under way. */
@@ -491,6 +511,7 @@ export class Replica extends EventEmitter {
       peerId: this.#peerId,
       path: this.#path,
       state: this.#state,
+      fileGone: this.#gone?.message ?? null,
       vector: Object.fromEntries(this.#progress.vector),
       tables: [...this.#tables.keys()],
       clock,
@@ -572,14 +593,17 @@ export class Replica extends EventEmitter {
       this.#flushing = undefined
     }
     this.#links.stop()
+    let outcome
     try {
       const unacknowledged = byOrigin(await this.#native.close())
-      return { flushed: isInTime && Object.keys(unacknowledged).length === 0, unacknowledged }
+      outcome = { flushed: isInTime && Object.keys(unacknowledged).length === 0, unacknowledged }
     } finally {
       this.#coreClosed = true
       await this.#links.close()
       this.#state = 'closed'
     }
+    if (this.#gone) throw this.#gone
+    return outcome
   }
 
   // Until all peers have acknowledged all (true), or #endFlush() is called (false). Each of several
@@ -639,12 +663,19 @@ export class Replica extends EventEmitter {
   #onEvent(event) {
     if (event.kind === 'trace') debug('%s: %s', this.#path, event.text)
     else if (event.kind === 'error') {
-      this.#emitLater('error', new ReplicError(event.code, event.text))
+      this.#tellError(new ReplicError(event.code, event.text))
     } else if (event.kind === 'change') {
       const { text: table, local, remote } = event
       this.#emitLater('change', { table, local, remote })
     } else if (event.kind === 'message') this.#verifier.message(event.peer, event.bytes)
     else this.#links.event(event)
+  }
+
+  // That the file is gone is told once, however much fails of it.
+  #tellError(error) {
+    if (error.code === 'REPLIC_FILE_GONE' && this.#gone) return
+    if (error.code === 'REPLIC_FILE_GONE') this.#gone = error
+    this.#emitLater('error', error)
   }
 
   #advance(vector) {
@@ -1005,9 +1036,14 @@ function histogram({ count, sum, max, buckets }) {
 
 // What only lib/ needs to know: the addon takes no secrets and no functions.
 function addonOptions({ secret, authorize, maxLinks, maxPendingLinks, ...others }) {
-  const { tokenSecret, maxWaits, ...rest } = others
+  const { lockTimeoutMs, tokenSecret, maxWaits, ...rest } = others
   return rest
 }
+
+const stillLocked = (error, ms) =>
+  new ReplicError(error.code, `${error.message}. It was so for lockTimeoutMs (${ms} ms)`, {
+    cause: error,
+  })
 
 const notLinked = (who) =>
   new ReplicError('REPLIC_NOT_FOUND', `verify: ${who} linked and ready; see status().links`)

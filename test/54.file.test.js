@@ -1,28 +1,41 @@
 // The file is ours while it is open: what the application, another SQLite, another copy of this package or an operator
 // does to it. Real processes, and SIGKILL: what was acknowledged is there afterwards.
 
+import { spawnSync } from 'node:child_process'
 import fs, { cpSync, existsSync, linkSync, readdirSync, symlinkSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { execPath } from 'node:process'
 import { pathToFileURL } from 'node:url'
 import { Worker } from 'node:worker_threads'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { placeWarning } from '../lib/file-system.js'
 import { Replica } from '../lib/index.js'
 import {
   bunProgram,
   childPath,
+  eventOf,
+  linkHeld,
   NOTES,
+  openReplica,
   rejects,
   runProcess,
   startProcess,
   tempDir,
+  until,
 } from './helpers.js'
 
+// Root of this system, or of a namespace in which it may mount.
+const canMount = spawnSync('unshare', ['-m', 'true']).status === 0
+const GONE = 'REPLIC_FILE_GONE'
+const SLOW = { heartbeatMs: 3_600_000 } // so that a commit finds it
 const DURABILITIES = ['full', 'normal']
 
 /** A process that has `file` open. `call(fn, ...args)` runs fn(tools, ...args) there. */
 async function holder(file, options = {}, program = execPath) {
-  const child = startProcess(program, [childPath('holder.js'), file, JSON.stringify(options)])
+  return holderOf(startProcess(program, [childPath('holder.js'), file, JSON.stringify(options)]))
+}
+
+async function holderOf(child) {
   const answered = async () => {
     const line = await child.line()
     if (line === null) expect.fail((await child.ended).stderr)
@@ -40,7 +53,7 @@ async function holder(file, options = {}, program = execPath) {
     return child.ended
   }
   const error = said === 'open' ? undefined : JSON.parse(said).error
-  return { call, kill, error }
+  return { call, kill, error, ended: child.ended }
 }
 
 /** The same with the table `note` and one row in it. */
@@ -52,6 +65,12 @@ async function writer(options, program) {
     process.call(({ db }, id, text) => db.upsert('note', { id, text }), id, text)
   await write(1, 'before')
   return { ...process, file, write }
+}
+
+/** A command of an operator's, in the folder of the file. */
+async function operate(file, command) {
+  const { code, stderr } = await runProcess('sh', ['-c', command], { cwd: dirname(file) })
+  expect(`${code} ${stderr}`).toBe('0 ')
 }
 
 /** Debian's sqlite3. */
@@ -247,4 +266,228 @@ describe('whoever opens it second gets REPLIC_LOCKED, whatever was read before:'
     await rejects(db.backup(file), 'REPLIC_LOCKED', file)
     await db.close()
   })
+})
+
+describe('a place where it will not stay is said at once:', () => {
+  it('a file of several names', () => {
+    const file = join(tempDir(), 'app.db')
+    fs.writeFileSync(file, '')
+    expect(placeWarning(file)).toBe(undefined)
+    linkSync(file, `${file}-2`)
+    expect(placeWarning(file)).toContain(`${file} has 2 names`)
+  })
+
+  it.runIf(canMount)('a file that is mounted by itself, and what becomes of it', async () => {
+    const outside = join(fs.mkdtempSync('/dev/shm/replic-'), 'app.db') // another device than inside
+    onTestFinished(() => fs.rmSync(dirname(outside), { recursive: true }))
+    const inside = join(tempDir(), 'app 1.db')
+    await (await openReplica({ path: outside })).close()
+    fs.writeFileSync(inside, '')
+    const program = 'mount --bind "$1" "$2" && shift 2 && exec "$@"'
+    const child = [execPath, childPath('holder.js'), inside, JSON.stringify(SLOW)]
+    const args = ['-m', 'sh', '-c', program, 'sh', outside, inside, ...child]
+    const { call, kill, ended } = await holderOf(startProcess('unshare', args))
+    await call(({ db }) => db.upsert('note', { id: 1, text: 'before' }))
+    await operate(outside, 'mv app.db old.db && cp old.db app.db')
+    await call(({ db }) => db.upsert('note', { id: 2, text: 'the mount is that file' }))
+    await operate(outside, 'rm old.db')
+    await rejects(
+      call(({ db }) => db.upsert('note', { id: 3 })),
+      GONE,
+      inside,
+      'mounted',
+    )
+    await kill()
+    expect((await ended).stderr).toContain(`${inside} is a file that is mounted by itself`)
+  })
+})
+
+describe('open({ lockTimeoutMs })', () => {
+  it('waits for a predecessor that closes, or is killed', async () => {
+    for (const end of [({ call }) => call(({ db }) => db.close()), ({ kill }) => kill()]) {
+      const predecessor = await writer()
+      const opening = Replica.open(predecessor.file, { lockTimeoutMs: 60_000, heartbeatMs: 5 })
+      await predecessor.write(2, 'while another one waits')
+      await end(predecessor)
+      const db = await opening
+      const { peerId } = db.status()
+      expect(Object.keys(db.status().vector)).toEqual([`${peerId}`]) // no new peer
+      expect(await db.get('SELECT count(*) AS n FROM note')).toEqual({ n: 2 })
+      await db.upsert('note', { id: 3 })
+      await db.close()
+    }
+  })
+
+  it('waits for one in the same process, without a thread of the pool', async () => {
+    const db = await openReplica()
+    const { path } = db.status()
+    const opening = Array.from({ length: 8 }, () => Replica.open(path, { lockTimeoutMs: 60_000 }))
+    await db.upsert('note', { id: 1 })
+    await db.close()
+    const one = async (opening) => {
+      const next = await opening
+      expect(await next.get('SELECT count(*) AS n FROM note')).toEqual({ n: 1 })
+      await next.close()
+    }
+    await Promise.all(opening.map(one))
+  })
+
+  it('says how long it has waited', async () => {
+    const db = await openReplica()
+    const opening = Replica.open(db.status().path, { lockTimeoutMs: 1 })
+    await rejects(opening, 'REPLIC_LOCKED', db.status().path, 'lockTimeoutMs (1 ms)')
+  })
+})
+
+// What an operator does, by a process of its own.
+const OPERATORS = {
+  'removes it': 'rm app.db',
+  'renames it': 'mv app.db old.db',
+  'moves a backup over it': 'mv backup.db app.db',
+  'makes another one in its place': 'rm app.db && sqlite3 app.db VACUUM',
+  'removes its WAL': 'rm app.db-wal',
+  'removes its WAL and index': 'rm app.db-wal app.db-shm',
+  'removes its witness': 'rm app.db-replic',
+  'removes the folder': 'rm -r "$PWD"',
+  'moves the folder': 'mv "$PWD" "$PWD-moved" && mkdir "$PWD"',
+}
+// There the data is, under another name or none.
+const ELSEWHERE = {
+  'renames it': (file) => join(dirname(file), 'old.db'),
+  'moves the folder': (file) => join(`${dirname(file)}-moved`, 'app.db'),
+}
+const LOST = [
+  'removes it',
+  'moves a backup over it',
+  'makes another one in its place',
+  'removes the folder',
+]
+
+// As openReplica(), which would close it once more.
+async function openToLose(path, options) {
+  const db = await Replica.open(path, options)
+  await db.migrate([{ up: NOTES }])
+  return db
+}
+
+describe.each(DURABILITIES)('with durability %s, when somebody', (durability) => {
+  it.each(Object.keys(OPERATORS))('%s, no write resolves that is lost', async (name) => {
+    const { file, call, write, kill } = await writer({ durability, ...SLOW })
+    await sqlite3(file, `VACUUM INTO '${join(dirname(file), 'backup.db')}'`)
+    await write(2, 'last')
+    await operate(file, OPERATORS[name])
+    const noticed = await rejects(write(3, 'into a file without a name'), GONE, file)
+    await rejects(write(4, 'after it'), GONE)
+    for (const [method, ...args] of [
+      ['run', 'CREATE TABLE own (x)'],
+      ['exec', 'CREATE TABLE own (x)'],
+      ['delete', 'note', { id: 1 }],
+      ['load', 'note', [{ id: 5 }]],
+      ['compact', { maxPatchRetentionMs: 0 }],
+      ['migrate', [{ up: NOTES }, { up: 'CREATE TABLE own (x)' }]],
+    ]) {
+      await rejects(
+        call(({ db }, name, args) => db[name](...args), method, args),
+        GONE,
+      )
+    }
+    const { status, events, last } = await call(async ({ db, events }) => ({
+      status: db.status(),
+      events,
+      last: await db.get('SELECT text FROM note WHERE id = 2'),
+    }))
+    expect(last).toEqual({ text: 'last' })
+    expect(status.fileGone).toBe(noticed.message)
+    expect(events).toEqual([{ code: GONE, message: noticed.message }])
+    await kill()
+    if (LOST.includes(name)) return
+    expect((await textsIn(ELSEWHERE[name]?.(file) ?? file)).slice(0, 2)).toEqual(['before', 'last'])
+  })
+})
+
+it('a backup that was moved over it is not touched by what was in the WAL', async () => {
+  for (const end of ['kill', 'close']) {
+    const { file, call, write, kill } = await writer(SLOW)
+    const backup = join(dirname(file), 'backup.db')
+    await sqlite3(file, `VACUUM INTO '${backup}'`)
+    const before = fs.readFileSync(backup)
+    for (let id = 2; id < 50; id++) await write(id, 'later')
+    await operate(file, OPERATORS['moves a backup over it'])
+    await rejects(write(50, 'too late'), GONE)
+    await rejects(
+      call(({ db }) => db.iterate('SELECT 1').next()),
+      GONE,
+    ) // by its path it is the other one
+    if (end === 'close')
+      await rejects(
+        call(({ db }) => db.close()),
+        GONE,
+        file,
+      )
+    else await kill()
+    expect(await sqlite3(file, 'PRAGMA integrity_check; SELECT count(*) FROM note')).toBe('ok\n1')
+    expect(fs.readFileSync(file).equals(before)).toBe(true)
+    expect(await textsIn(file)).toEqual(['before'])
+  }
+})
+
+it('a heartbeat finds it where nothing is written; close() says it, and another Replica opens', async () => {
+  const file = join(tempDir(), 'app.db')
+  const db = await openToLose(file, { heartbeatMs: 5 })
+  const told = eventOf(db, 'error')
+  await db.upsert('note', { id: 1, text: 'before' })
+  expect(db.status().fileGone).toBe(null)
+  await operate(file, 'rm app.db-wal')
+  const { message } = await rejects(Promise.reject(await told), GONE, `${file}-wal`)
+  expect(db.metrics()).toContain('replic_file_gone 1')
+  expect(db.getSync('SELECT count(*) AS n FROM note')).toEqual({ n: 1 })
+  await rejects(db.close(), GONE, message)
+  expect(db.status().state).toBe('closed')
+  expect(await textsIn(file)).toEqual(['before'])
+})
+
+it('a symbolic link that leads to another file now is found by a heartbeat', async () => {
+  const [one, other] = [join(tempDir(), 'one.db'), join(tempDir(), 'other.db')]
+  const link = join(tempDir(), 'app.db')
+  await (await Replica.open(other)).close()
+  await (await Replica.open(one)).close()
+  symlinkSync(one, link)
+  const db = await openToLose(link, { heartbeatMs: 5 })
+  const told = eventOf(db, 'error')
+  await operate(link, `ln -sf ${other} app.db`)
+  await rejects(Promise.reject(await told), GONE, link, 'another file')
+  await rejects(db.upsert('note', { id: 1 }), GONE)
+  await rejects(db.close(), GONE)
+})
+
+it('what others do in the folder is no reason', async () => {
+  const db = await openReplica({ path: join(tempDir(), 'app.db'), heartbeatMs: 1 })
+  const path = db.status().path
+  for (const command of [
+    'touch other; mv other another; rm another',
+    'ln app.db hard.db; rm hard.db; touch app.db app.db-wal; chmod 600 app.db',
+    "sqlite3 app.db 'VACUUM; PRAGMA wal_checkpoint(TRUNCATE); SELECT count(*) FROM note' >/dev/null",
+    'cp -a "$PWD" "$PWD-copy" && rm -r "$PWD-copy"',
+  ]) {
+    await operate(path, command)
+    await db.upsert('note', { id: 1, text: command })
+    await db.backup(join(dirname(path), 'copy.db'))
+  }
+  expect(db.status().fileGone).toBe(null)
+})
+
+it('links do not acknowledge then, and say why; what was acknowledged before goes out', async () => {
+  const a = await openToLose(join(tempDir(), 'a.db'), SLOW)
+  const b = await openReplica({ heartbeatMs: 5 })
+  await a.upsert('note', { id: 1, text: 'before' })
+  await operate(a.status().path, 'mv a.db old.db')
+  await rejects(a.upsert('note', { id: 2, text: 'lost' }), GONE)
+  await linkHeld(a, b)
+  await b.waitFor(a.token())
+  await b.upsert('note', { id: 3, text: 'kept at its sender' })
+  await until(() => a.status().links[0].held?.includes(a.status().path))
+  await until(() => b.status().links[0].lastError?.code === GONE)
+  expect(b.status().links[0].lag).toBeGreaterThan(0)
+  expect(await a.all('SELECT id FROM note WHERE id = 3')).toEqual([])
+  await rejects(a.close(), GONE)
 })

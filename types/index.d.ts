@@ -27,6 +27,7 @@ export type ReplicCode =
   | 'REPLIC_CLOSED'
   | 'REPLIC_UNKNOWN_COLUMN'
   | 'REPLIC_DIRECT_WRITE'
+  | 'REPLIC_FILE_GONE'
   | 'REPLIC_FORK'
   | 'REPLIC_KEY'
   | 'REPLIC_LOAD'
@@ -88,6 +89,11 @@ export interface OpenOptions {
    * reads, heartbeats and links go on. What peers send waits as long as it takes. Default 5,000.
    */
   busyTimeoutMs?: number | undefined
+  /**
+   * How long open() waits, in ms, where another Replica has the file open, in this process or another one: for a
+   * predecessor that is about to close it. Then REPLIC_LOCKED. No thread waits. Default 0: not at all.
+   */
+  lockTimeoutMs?: number | undefined
   /** Read every integer as a bigint. Default false: a number, or REPLIC_OUT_OF_RANGE beyond 2^53. */
   readBigInts?: boolean | undefined
   /** Read-only connections, 1 to 16. Default 2. */
@@ -616,6 +622,11 @@ export interface Status {
   path: string
   /** 'closing' from the call of close() on. */
   state: 'open' | 'closing' | 'closed'
+  /**
+   * Once a file of this replica was removed, renamed or replaced while it was open: which one, and what to do. All
+   * that writes rejects with REPLIC_FILE_GONE then. Otherwise null.
+   */
+  fileGone: string | null
   /** Per origin (a peerId) the sequence up to which everything is applied here. */
   vector: { [origin: string]: number }
   /** The replicated tables. */
@@ -994,8 +1005,9 @@ export class Replica {
    * for are peers that have dialed and leave in order, and whoever may yet come to a listener or a bus. New calls are
    * refused meanwhile. Says what nobody else has. After `timeoutMs` connections are cut, and queries, run,
    * exec and migrate are stopped and undone (REPLIC_CLOSED). If something is still being executed 200 ms later, it
-   * rejects with REPLIC_TIMEOUT and goes on in the background. Can be called again, and says the same; a second call
-   * with a shorter `flushMs` shortens the wait of the first.
+   * rejects with REPLIC_TIMEOUT and goes on in the background. Where the file was removed or replaced meanwhile, it closes
+   * all, and then rejects with REPLIC_FILE_GONE. Can be called again, and says the same; a second call with a shorter
+   * `flushMs` shortens the wait of the first.
    */
   close(options?: CloseOptions): Promise<CloseResult>
 

@@ -53,6 +53,8 @@ int replic_checkpointer_open(const char *path, replic_checkpointer **out) {
   memset(c, 0, sizeof *c);
   int rc = sqlite3_open_v2(
       path, &c->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE, NULL);
+  /* should the path be another file's by now: what is in our WAL is not for that */
+  if (rc == SQLITE_OK) sqlite3_db_config(c->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
   /* only the first read tells SQLite that there is a WAL */
   if (rc == SQLITE_OK)
     rc = sqlite3_exec(c->db, "SELECT 1 FROM main.sqlite_schema", NULL, NULL, NULL);

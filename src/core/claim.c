@@ -15,8 +15,16 @@
  * The lock on SHARED conflicts with what our own SQLite takes to remove the WAL, or to leave its
  * mode. So it is taken when that mode is there, and released before the last connection closes.
  *
+ * No lock keeps an operator from removing, renaming or replacing the files. So after each commit it
+ * is looked at whether their folder has changed (a call of fstat); where it has, and at each
+ * heartbeat, whether each file is still the one of its name. Once one is not, nothing more is
+ * written: r->gone says why, savepoints are refused with it, and so is the commit that has found
+ * it. What is in the WAL is moved into the database: the WAL may be the file that has lost its
+ * name, or lie beside another database by now, which must not take it for its own.
+ *
  * The core does no I/O but SQLite's: the calls are those of its VFS (xGetSystemCall). A VFS without
- * them (Windows, where locks belong to a handle anyway; tests) has none of this. */
+ * them (Windows, where locks belong to a handle anyway, and open files keep their names; tests) has
+ * none of this. */
 #ifndef _WIN32
 /* for F_OFD_SETLK, and as SQLite has it */
 #define _GNU_SOURCE 1        /* NOLINT(bugprone-reserved-identifier) */
@@ -65,11 +73,48 @@ void replic__claims_close(replic *r) {
   (void)r;
 }
 
+int replic__claims_look(replic *r, int thorough) {
+  (void)r, (void)thorough;
+  return REPLIC_OK;
+}
+
+void replic__claims_settle(replic *r) {
+  (void)r;
+}
+
+int replic__fail_gone(replic *r) {
+  return replic__fail(r, REPLIC_EGONE, "%s", r->gone);
+}
+
+uint64_t replic_file_id(const replic *r) {
+  (void)r;
+  return 0;
+}
+
+int replic_file_is(const char *path, uint64_t id) {
+  (void)path, (void)id;
+  return 1;
+}
+
 #else
 
 #ifndef F_OFD_SETLK
 #define F_OFD_SETLK (-1) /* fcntl refuses it, as an old kernel does */
 #define F_OFD_GETLK (-1)
+#endif
+
+#ifdef __APPLE__
+#define st_MTIM st_mtimespec
+#define st_CTIM st_ctimespec
+#else
+#define st_MTIM st_mtim
+#define st_CTIM st_ctim
+#endif
+
+#ifdef O_PATH
+#define OPEN_TO_LOOK O_PATH /* needs no permission to read */
+#else
+#define OPEN_TO_LOOK O_RDONLY
 #endif
 
 enum {
@@ -182,8 +227,21 @@ void replic__unclaim(int *fd) {
 
 /* ---- a replica's ---- */
 
+enum { DATABASE, WAL, SHM, WITNESS, GIVEN, N_FILES }; /* GIVEN: the path, perhaps of a link */
+enum { SETTLED_MS = 100 }; /* a file system's times are a few milliseconds coarse */
+static const char *const SUFFIXES[N_FILES] = {"", "-wal", "-shm", "-replic", ""};
+
 struct replic__claims {
-  int database; /* a descriptor of our own */
+  int database, folder; /* descriptors of our own; -1: none */
+  uint64_t inode;       /* of `database` */
+  int counts_links;     /* and st_nlink of it means something */
+  int is_elsewhere; /* than `folder`, which tells nothing of it: the file is a mount by itself */
+  int is_watching;
+  char *names[N_FILES];
+  uint64_t inodes[N_FILES]; /* by their names; 0: it cannot be told */
+  int64_t changed[4];       /* when `folder` was: seconds and nanoseconds, twice */
+  int is_settled; /* so long before it was looked at that the next change has another time */
+  int is_at_rest; /* r->gone, and the WAL is empty */
 };
 
 static int fail_taken(replic *r, const char *path) {
@@ -198,21 +256,149 @@ int replic__claims_open(replic *r) {
   if (!replic__claim_ready()) return REPLIC_OK;
   replic__claims *claims = r->claims = sqlite3_malloc64(sizeof *claims);
   if (!claims) return SQLITE_NOMEM;
-  *claims = (replic__claims){.database = -1};
+  *claims = (replic__claims){.database = -1, .folder = -1};
   int rc = replic__claim(path, &claims->database);
   if (rc == SQLITE_BUSY) return fail_taken(r, path);
   return rc == REPLIC_OK ? rc : replic__fail(r, rc, "%s: cannot be opened", path);
 }
 
-int replic__claims_share(replic *r) {
-  replic__claims *claims = r->claims;
-  if (!claims || !is_taken(claims->database, F_RDLCK, SHARED, SHARED_SIZE)) return REPLIC_OK;
+static int share(replic *r) {
+  if (!is_taken(r->claims->database, F_RDLCK, SHARED, SHARED_SIZE)) return REPLIC_OK;
   return replic__fail(
       r, SQLITE_BUSY,
       "%s is locked by another program, which does not use it in WAL mode: end that "
       "one first",
       r->path);
 }
+
+/* ---- what has become of the files ---- */
+
+static uint64_t inode_of(const char *path) {
+  struct stat found;
+  return sys.stat(path, &found) == 0 ? (uint64_t)found.st_ino : 0;
+}
+
+/* Without it changes are found by their heartbeats. */
+static int open_folder(const char *path) {
+  const char *slash = strrchr(path, '/');
+  char *folder = sqlite3_mprintf("%.*s", slash && slash > path ? (int)(slash - path) : 1, path);
+  int fd = folder ? open_own(folder, O_DIRECTORY | OPEN_TO_LOOK) : -1;
+  sqlite3_free(folder);
+  return fd;
+}
+
+static int watch(replic *r) {
+  replic__claims *claims = r->claims;
+  const char *path = sqlite3_db_filename(r->db, "main");
+  struct stat own, folder;
+  int moved = 0;
+  for (int i = 0; i < N_FILES; i++) {
+    claims->names[i] = sqlite3_mprintf("%s%s", i == GIVEN ? r->path : path, SUFFIXES[i]);
+    if (!claims->names[i]) return SQLITE_NOMEM;
+    claims->inodes[i] = inode_of(claims->names[i]);
+  }
+  claims->folder = open_folder(path);
+  if (sys.fstat(claims->database, &own) != 0) return REPLIC_OK;
+  claims->inode = (uint64_t)own.st_ino;
+  claims->counts_links = own.st_nlink > 0;
+  claims->is_elsewhere =
+      claims->folder < 0 || sys.fstat(claims->folder, &folder) != 0 || folder.st_dev != own.st_dev;
+  claims->is_watching = 1;
+  /* where a file has other numbers by its name than by its descriptor, they say nothing */
+  if (claims->inode == claims->inodes[DATABASE])
+    sqlite3_file_control(r->db, "main", SQLITE_FCNTL_HAS_MOVED, &moved);
+  else
+    memset(claims->inodes, 0, sizeof claims->inodes);
+  return moved ? replic__fail(r, REPLIC_EGONE, "%s was replaced while it was opened: open it again",
+                              r->path)
+               : REPLIC_OK;
+}
+
+int replic__claims_share(replic *r) {
+  if (!r->claims) return REPLIC_OK;
+  int rc = share(r);
+  return rc == REPLIC_OK ? watch(r) : rc;
+}
+
+/* What has become of one of them; NULL: nothing, or it cannot be told. `tells`: numbers say whether
+ * it is the same one. */
+static const char *fate(const replic__claims *claims, int which, int tells) {
+  struct stat found;
+  if (!claims->inodes[which]) return NULL;
+  if (sys.stat(claims->names[which], &found) != 0)
+    return errno == ENOENT || errno == ENOTDIR ? "has been removed or renamed" : NULL;
+  return !tells || found.st_ino == claims->inodes[which] ? NULL
+                                                         : "has been replaced by another file";
+}
+
+static int has_changed(replic__claims *claims, int64_t now_ms) {
+  struct stat folder;
+  if (claims->folder < 0 || sys.fstat(claims->folder, &folder) != 0) return 0;
+  int64_t times[] = {folder.st_MTIM.tv_sec, folder.st_MTIM.tv_nsec, folder.st_CTIM.tv_sec,
+                     folder.st_CTIM.tv_nsec};
+  int64_t modified_ms = times[0] * 1000 + times[1] / 1000000,
+          changed_ms = times[2] * 1000 + times[3] / 1000000;
+  int changed = !claims->is_settled || memcmp(times, claims->changed, sizeof times) != 0;
+  memcpy(claims->changed, times, sizeof times);
+  claims->is_settled = now_ms - modified_ms >= SETTLED_MS && now_ms - changed_ms >= SETTLED_MS;
+  return changed;
+}
+
+static int note_gone(replic *r, int which, const char *fate_of_it) {
+  r->gone = sqlite3_mprintf(
+      "%s %s while %s was open: what is written from here on would be lost, so nothing is. Close "
+      "the Replica, see to its files, and open it again",
+      r->claims->names[which], fate_of_it, r->path);
+  if (!r->gone) return SQLITE_NOMEM;
+  replic__event(r, (replic_event){.kind = REPLIC_EVENT_ERROR, .code = REPLIC_EGONE}, "%s", r->gone);
+  return replic__fail_gone(r);
+}
+
+int replic__fail_gone(replic *r) {
+  return replic__fail(r, REPLIC_EGONE, "%s", r->gone);
+}
+
+int replic__claims_look(replic *r, int thorough) {
+  replic__claims *claims = r->claims;
+  struct stat own = {.st_ino = 0};
+  if (r->gone) return replic__fail_gone(r);
+  if (!claims || !claims->is_watching) return REPLIC_OK;
+  int names_too = has_changed(claims, r->now_ms) || thorough;
+  if (!names_too && !claims->is_elsewhere) return REPLIC_OK;
+  if (sys.fstat(claims->database, &own) != 0) return REPLIC_OK;
+  int is_nameless = claims->counts_links && own.st_nlink == 0;
+  for (int i = 0; names_too && i < N_FILES; i++) {
+    const char *fate_of_it = fate(claims, i, (uint64_t)own.st_ino == claims->inode);
+    if (fate_of_it) return note_gone(r, i, fate_of_it);
+  }
+  return is_nameless ? note_gone(r, DATABASE, "has been removed where it was mounted from")
+                     : REPLIC_OK;
+}
+
+/* 1: nobody else has put a file of that name there. */
+static int is_free(const replic__claims *claims, int which) {
+  uint64_t inode = inode_of(claims->names[which]);
+  return !inode || inode == claims->inodes[which];
+}
+
+void replic__claims_settle(replic *r) {
+  replic__claims *claims = r->claims;
+  if (!r->gone || claims->is_at_rest || !is_free(claims, WAL) || !is_free(claims, SHM)) return;
+  claims->is_at_rest =
+      sqlite3_wal_checkpoint_v2(r->db, "main", SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL) == SQLITE_OK;
+}
+
+/* ---- connections of others ---- */
+
+uint64_t replic_file_id(const replic *r) {
+  return r->claims ? r->claims->inodes[DATABASE] : 0;
+}
+
+int replic_file_is(const char *path, uint64_t id) {
+  return !id || inode_of(path) == id;
+}
+
+/* ---- the end ---- */
 
 void replic__claims_release(replic *r) {
   struct flock lock = {.l_type = F_UNLCK, .l_whence = SEEK_SET, .l_start = SHARED};
@@ -221,8 +407,12 @@ void replic__claims_release(replic *r) {
 }
 
 void replic__claims_close(replic *r) {
-  if (r->claims) replic__unclaim(&r->claims->database);
-  sqlite3_free(r->claims);
+  replic__claims *claims = r->claims;
+  if (!claims) return;
+  replic__unclaim(&claims->database);
+  replic__unclaim(&claims->folder);
+  for (int i = 0; i < N_FILES; i++) sqlite3_free(claims->names[i]);
+  sqlite3_free(claims);
   r->claims = NULL;
 }
 

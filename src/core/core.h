@@ -292,6 +292,7 @@ struct replic {
   void *stop_ctx;
   replic__identity *identity;
   replic__claims *claims; /* NULL: the VFS has no calls of the system for it */
+  char *gone; /* what has become of the file: nothing is written any more; NULL: it is there */
   replic__clock clock, clock_committed;
   replic__entry *vector;
   size_t n_vector, cap_vector;
@@ -397,6 +398,13 @@ void replic__unclaim(int *fd);
 int replic__claims_open(replic *r);
 /* Once it is in WAL mode: from here on nobody else can be the last one, and remove the WAL. */
 int replic__claims_share(replic *r);
+/* After a commit, and `thorough` at heartbeats and where the file was opened once more: have the
+ * files still their names? Else REPLIC_EGONE, r->gone is set, and the event is told. */
+int replic__claims_look(replic *r, int thorough);
+int replic__fail_gone(replic *r);
+/* Once r->gone is set, between batches: moves the WAL into the database. Never fails; to be called
+ * again at the next heartbeat. */
+void replic__claims_settle(replic *r);
 /* Before the last connection closes, which removes the WAL then. */
 void replic__claims_release(replic *r);
 void replic__claims_close(replic *r);

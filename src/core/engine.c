@@ -84,6 +84,7 @@ int replic__savepoint_open(replic *r, uint32_t origin, replic__savepoint *save) 
   if (!r->in_batch)
     return replic__fail(r, REPLIC_EUSAGE, "no batch is open: call replic_begin first");
   if (r->lost) return fail_lost(r);
+  if (r->gone) return replic__fail_gone(r);
   if (origin) {
     const replic__entry *entry = replic__vector_entry(r, origin);
     if (!entry) return SQLITE_NOMEM;
@@ -183,6 +184,7 @@ void replic_rollback(replic *r) {
   replic__pending_recount(r);
   r->in_batch = r->open_tx = r->is_first = r->swapped = r->lost = r->stale = r->is_together = 0;
   r->step = 0;
+  replic__claims_settle(r);
   sqlite3_free(r->error);
   r->error = text;
 }
@@ -190,8 +192,12 @@ void replic_rollback(replic *r) {
 int replic_commit(replic *r) {
   if (!r->in_batch) return replic__fail(r, REPLIC_EUSAGE, "replic_commit: no batch is open");
   int rc = r->lost ? fail_lost(r) : REPLIC_OK;
+  if (rc == REPLIC_OK && r->open_tx && r->gone) rc = replic__fail_gone(r);
   if (rc == REPLIC_OK && r->open_tx) rc = replic__vector_store(r);
   if (rc == REPLIC_OK && r->open_tx) rc = replic__run_kept(r, "COMMIT", &r->commit_sql);
+  /* Only now is it known that what was committed has a name. Where it has none, memory stays as it
+   * was before this batch, which is nobody's; no other one follows. */
+  if (rc == REPLIC_OK && r->open_tx) rc = replic__claims_look(r, 0);
   if (rc != REPLIC_OK) {
     replic_rollback(r);
     return rc;
@@ -210,8 +216,9 @@ int replic_commit(replic *r) {
   }
   if (r->recount) replic__pending_recount(r);
   r->counted = 0;
-  replic__identity_witness(r);
+  if (!r->gone) replic__identity_witness(r);
   replic__sync_flush(r);
+  replic__claims_settle(r);
   return REPLIC_OK;
 }
 

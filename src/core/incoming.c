@@ -191,6 +191,10 @@ int replic__on_patches(replic *r, link *l, const uint8_t *bytes, size_t len) {
   replic__learn(r, l, at, p.up_to); /* it sends only what it has applied */
   if (p.up_to > known) l->synced = 0;
   l->ack_due = 1;
+  if (r->gone) {
+    replic__hold(r, l, at, REPLIC_EGONE, known, r->gone);
+    return REPLIC_OK;
+  }
   if (p.after > known) {
     if (!at->held) replic__send_need(r, l, at);
     keep_early(r, l, &p, bytes, len);

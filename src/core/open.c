@@ -267,6 +267,7 @@ void replic_close(replic *r) {
   replic__identity_close(r);
   replic_outbox_free(&r->outbox);
   sqlite3_free(r->auth.what);
+  sqlite3_free(r->gone);
   sqlite3_free(r->vector);
   sqlite3_free(r->positions);
   sqlite3_free(r->error);

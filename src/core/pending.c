@@ -701,6 +701,8 @@ int replic__pending_schema_changed(replic *r) {
   int rc = sqlite3_open_v2(
       r->path, &b.db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE, NULL);
   rc = fail_before(&b, rc);
+  if (rc == REPLIC_OK) sqlite3_db_config(b.db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
+  if (rc == REPLIC_OK) rc = replic__claims_look(r, 1); /* it may be another file by now */
   if (rc == REPLIC_OK) rc = replic__merge_mode(r, 1);
   if (rc == REPLIC_OK) rc = look_at_tables(&b);
   if (rc == REPLIC_OK) rc = forget_past(r);

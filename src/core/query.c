@@ -362,6 +362,16 @@ int replic_reader_cache(replic_reader *reader, int kib) {
   return rc == SQLITE_OK ? REPLIC_OK : replic__reader_fail_db(reader, rc);
 }
 
+int replic_reader_check(replic_reader *reader, uint64_t file_id) {
+  const char *path = sqlite3_db_filename(reader->db, "main");
+  if (replic_file_is(path, file_id)) return REPLIC_OK;
+  return replic__reader_fail(reader, REPLIC_EGONE,
+                             "%s has been removed, renamed or replaced: reading goes on only over "
+                             "the connections that have it open. Close the Replica, see to its "
+                             "files, and open it again",
+                             path);
+}
+
 void replic_reader_close(replic_reader *reader) {
   if (!reader) return;
   replic__backup_drop(reader);

@@ -44,6 +44,9 @@ int replic_reader_open(const char *path, replic_reader **out);
 int replic_reader_peek(const char *path, replic_reader **out);
 /* How much of the file it keeps in memory at the most, in KiB. Default: SQLite's, 16,000. */
 int replic_reader_cache(replic_reader *reader, int kib);
+/* After opening: whether it is the file of replic_file_id. REPLIC_EGONE: another one lies there by
+ * now, or none, and the reader must be closed. */
+int replic_reader_check(replic_reader *reader, uint64_t file_id);
 /* Frees everything. NULL is allowed. Never fails. */
 void replic_reader_close(replic_reader *reader);
 /* The text of the last error. Borrowed until the next call on `reader`. Never NULL. */

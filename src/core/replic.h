@@ -85,6 +85,12 @@ int replic_open(const replic_config *config, int64_t now_ms, replic **out);
  * allowed. Never fails. */
 void replic_close(replic *r);
 
+/* Which file it has open, for connections that open it by its path on their own: an inode, or 0
+ * where that cannot be told. */
+uint64_t replic_file_id(const replic *r);
+/* After having opened `path`: whether it is that file still. Any thread. */
+int replic_file_is(const char *path, uint64_t id);
+
 uint32_t replic_peer_id(const replic *r);
 /* 1 when this open went on as a new peer, because the file had been copied, moved or restored. */
 int replic_is_new_peer(const replic *r);

@@ -540,6 +540,8 @@ static int dispatch(replic *r, link *l, const uint8_t *bytes, size_t len) {
     if (bytes[1] < FRAME_HELLO || bytes[1] > FRAME_LAST) return replic__malformed(r, l, "unknown");
     return REPLIC_OK;
   }
+  int stages = bytes[1] == FRAME_STAGE || bytes[1] == FRAME_JUMP;
+  if (stages && r->gone) return REPLIC_OK; /* as if it were lost on its way */
   switch (bytes[1]) {
   case FRAME_PATCHES: return replic__on_patches(r, l, bytes, len);
   case FRAME_ACK: return on_ack(r, l, &in);
@@ -656,6 +658,7 @@ int replic_tick(replic *r) {
   replic__sync *s = r->sync;
   int64_t silent_ms = r->now_ms - s->tick_ms;
   /* the wall clock was set, or this process did not run: nobody could be heard meanwhile */
+  replic__claims_look(r, 1);
   int deaf = s->tick_ms && (silent_ms < 0 || silent_ms > r->config.link_timeout_ms);
   s->tick_ms = r->now_ms;
   for (size_t i = 0; i < s->n_links; i++) {

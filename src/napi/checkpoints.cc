@@ -25,6 +25,8 @@ void Checkpoints::Pass::run() {
   replic_checkpointer *opened = checkpoints_.db_;
   if (!opened) {
     code_ = replic_checkpointer_open(state->path.c_str(), &opened);
+    if (code_ == REPLIC_OK && !replic_file_is(state->path.c_str(), state->file_id))
+      code_ = REPLIC_EGONE; // it is another file by now
     if (code_ != REPLIC_OK) return replic_checkpointer_close(opened);
     std::lock_guard<std::mutex> lock(state->mutex);
     checkpoints_.db_ = opened;

@@ -163,6 +163,7 @@ struct State {
   const std::string path;
   replic_config config;
   const Limits limits;
+  uint64_t file_id = 0; // which file `path` is, from its opening on
 
   // ---- main thread only
   // The Connection object, each Cursor object, the cleanup hook, each Work from start() to

@@ -136,6 +136,7 @@ int Reader::open() {
           return reader->watch.must_stop(*reader->state, true);
         },
         this);
+  if (code == REPLIC_OK) code = replic_reader_check(opened, state->file_id);
   std::lock_guard<std::mutex> lock(state->mutex);
   db = opened;
   return code;

@@ -27,6 +27,7 @@ void OpenJob::run(Batch &batch) {
         return watched->watch.must_stop(*watched, is_sql);
       },
       &state);
+  state.file_id = replic_file_id(core);
   peer_id_ = replic_peer_id(core);
   is_new_peer_ = replic_is_new_peer(core);
   n_vector_ = replic_vector_count(core);
