@@ -4,7 +4,7 @@
 import { spawnSync } from 'node:child_process'
 import fs, { cpSync, existsSync, linkSync, readdirSync, symlinkSync } from 'node:fs'
 import { dirname, join } from 'node:path'
-import { execPath } from 'node:process'
+import process, { execPath } from 'node:process'
 import { pathToFileURL } from 'node:url'
 import { Worker } from 'node:worker_threads'
 import { describe, expect, it, onTestFinished } from 'vitest'
@@ -59,12 +59,12 @@ async function holderOf(child) {
 /** The same with the table `note` and one row in it. */
 async function writer(options, program) {
   const file = join(tempDir(), 'app.db')
-  const process = await holder(file, options, program)
-  await process.call(({ db }, up) => db.migrate([{ up }]), NOTES)
+  const opened = await holder(file, options, program)
+  await opened.call(({ db }, up) => db.migrate([{ up }]), NOTES)
   const write = (id, text) =>
-    process.call(({ db }, id, text) => db.upsert('note', { id, text }), id, text)
+    opened.call(({ db }, id, text) => db.upsert('note', { id, text }), id, text)
   await write(1, 'before')
-  return { ...process, file, write }
+  return { ...opened, file, write }
 }
 
 /** A command of an operator's, in the folder of the file. */
@@ -266,6 +266,82 @@ describe('whoever opens it second gets REPLIC_LOCKED, whatever was read before:'
     await rejects(db.backup(file), 'REPLIC_LOCKED', file)
     await db.close()
   })
+})
+
+const isRoot = process.getuid?.() === 0
+const NOBODY = 65_534
+
+describe.runIf(isRoot)('a process that may not do what it needs is told whose file it is:', () => {
+  async function refusedTo(end, mode, prepare = () => {}) {
+    const file = join(tempDir(), 'app.db')
+    fs.chmodSync(dirname(file), 0o777)
+    const db = await Replica.open(file)
+    await db.migrate([{ up: NOTES }])
+    const all = ['', '-wal', '-shm', '-replic'].map((each) => file + each)
+    const copies = all.map((path) => fs.readFileSync(path))
+    await db.close()
+    for (const [i, path] of all.entries()) {
+      fs.writeFileSync(path, copies[i]) // as a crash leaves them
+      fs.chownSync(path, NOBODY, NOBODY)
+    }
+    fs.chownSync(file + end, 0, 0)
+    fs.chmodSync(file + end, mode)
+    prepare(file)
+    const asNobody = { uid: NOBODY, gid: NOBODY }
+    const args = [childPath('holder.js'), file, '{}']
+    const { error } = await holderOf(startProcess(execPath, args, asNobody))
+    return { file, error }
+  }
+
+  it.each([
+    ['', 0o644],
+    ['', 0o600],
+    ['-wal', 0o600],
+    ['-wal', 0o644],
+    ['-shm', 0o600],
+    ['-shm', 0o644],
+    ['-replic', 0o600],
+    ['-replic', 0o644],
+  ])('app.db%s with mode %o', async (end, mode) => {
+    const { file, error } = await refusedTo(end, mode)
+    expect(error.code).toMatch(/^SQLITE_(READONLY|CANTOPEN)/)
+    expect(error.message).toContain(
+      `${file}${end} belongs to user 0 and group 0, with mode ${mode.toString(8)}`,
+    )
+    expect(error.message).toContain(`runs as user ${NOBODY}`)
+    expect(error.message).toContain('chown')
+  })
+
+  it('the folder', async () => {
+    const { file, error } = await refusedTo('', 0o666, (file) => {
+      for (const end of ['-wal', '-shm', '-replic']) fs.rmSync(file + end)
+      fs.chmodSync(dirname(file), 0o755)
+    })
+    expect(error.code).toMatch(/^SQLITE_(READONLY|CANTOPEN)/)
+    expect(error.message).toContain(`${dirname(file)} belongs to user 0`)
+  })
+})
+
+it('file descriptors that are used up are told, and nothing is lost', async () => {
+  const { file, call, write } = await writer()
+  const said = await call(async ({ db, fs, Replica }, file) => {
+    const open = []
+    const failed = []
+    try {
+      for (;;) open.push(fs.openSync('/dev/null'))
+    } catch (error) {
+      failed.push(error.code)
+    }
+    const told = (promise) => promise.then(String, ({ message }) => message)
+    failed.push(await told(db.iterate('SELECT 1').next()), await told(Replica.open(`${file}-2`)))
+    for (const fd of open) fs.closeSync(fd)
+    return [...failed, await told(db.iterate('SELECT 1').next())]
+  }, file)
+  expect(said[0]).toBe('EMFILE')
+  for (const text of said.slice(1, 3)) expect(text).toContain('ulimit -n')
+  expect(said[3]).toBe('[object Object]')
+  await write(2, 'after')
+  expect(await sqlite3(file, 'SELECT count(*) FROM note')).toBe('2')
 })
 
 describe('a place where it will not stay is said at once:', () => {

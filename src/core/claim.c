@@ -55,6 +55,11 @@ void replic__unclaim(int *fd) {
   *fd = -1;
 }
 
+char *replic__trouble(const char *path) {
+  (void)path;
+  return NULL;
+}
+
 int replic__claims_open(replic *r) {
   (void)r;
   return REPLIC_OK;
@@ -131,6 +136,8 @@ static struct {
   int (*fcntl)(int, int, ...);
   int (*fstat)(int, struct stat *);
   int (*stat)(const char *, struct stat *);
+  int (*access)(const char *, int);
+  uid_t (*geteuid)(void);
 } sys; /* fixed once it is filled */
 
 /* ---- the system's calls ---- */
@@ -167,8 +174,11 @@ static int take_calls(sqlite3_vfs *vfs) {
   sys.close = (int (*)(int))vfs->xGetSystemCall(vfs, "close");
   sys.fstat = (int (*)(int, struct stat *))vfs->xGetSystemCall(vfs, "fstat");
   sys.stat = (int (*)(const char *, struct stat *))vfs->xGetSystemCall(vfs, "stat");
+  sys.access = (int (*)(const char *, int))vfs->xGetSystemCall(vfs, "access");
+  sys.geteuid = (uid_t(*)(void))vfs->xGetSystemCall(vfs, "geteuid");
   int (*found)(int, int, ...) = (int (*)(int, int, ...))vfs->xGetSystemCall(vfs, "fcntl");
-  if (!sys.open || !sys.close || !sys.fstat || !sys.stat || !found) return 0;
+  if (!sys.open || !sys.close || !sys.fstat || !sys.stat || !sys.access || !sys.geteuid || !found)
+    return 0;
   sys.fcntl = found;
   return F_OFD_SETLK == -1 ||
          vfs->xSetSystemCall(vfs, "fcntl", (sqlite3_syscall_ptr)sqlite_fcntl) == SQLITE_OK;
@@ -225,6 +235,51 @@ void replic__unclaim(int *fd) {
   *fd = -1;
 }
 
+/* ---- why a file cannot be opened ---- */
+
+/* Of an absolute path; the caller frees. */
+static char *folder_of(const char *path) {
+  const char *slash = strrchr(path, '/');
+  return sqlite3_mprintf("%.*s", slash && slash > path ? (int)(slash - path) : 1, path);
+}
+
+enum { MAY_READ_AND_WRITE = 4 | 2, MAY_MAKE_FILES = 2 | 1 }; /* of access() */
+
+/* NULL: this process may do that, or the file is not there. */
+static char *denied(const char *path, int mode, const char *what) {
+  struct stat found;
+  if (sys.stat(path, &found) != 0 || sys.access(path, mode) == 0 || errno != EACCES) return NULL;
+  return sqlite3_mprintf(
+      "%s belongs to user %u and group %u, with mode %03o, and this process runs as user %u, which "
+      "may not %s: run it as user %u, or give the file to user %u (chown)",
+      path, (unsigned)found.st_uid, (unsigned)found.st_gid, (unsigned)found.st_mode & 0777,
+      (unsigned)sys.geteuid(), what, (unsigned)found.st_uid, (unsigned)sys.geteuid());
+}
+
+static int are_used_up(void) {
+  int fd = sys.open("/", O_RDONLY | O_CLOEXEC, 0);
+  if (fd >= 0) sys.close(fd);
+  return fd < 0 && (errno == EMFILE || errno == ENFILE);
+}
+
+char *replic__trouble(const char *path) {
+  static const char *const WHOSE[] = {"", "-wal", "-shm", "-journal", "-replic"};
+  if (!replic__claim_ready()) return NULL;
+  if (are_used_up())
+    return sqlite3_mprintf("this process has as many files and sockets open as it may: raise the "
+                           "limit (ulimit -n, LimitNOFILE of systemd), or close some");
+  char *why = NULL;
+  for (size_t i = 0; *path && !why && i < sizeof WHOSE / sizeof *WHOSE; i++) {
+    char *name = sqlite3_mprintf("%s%s", path, WHOSE[i]);
+    if (name) why = denied(name, MAY_READ_AND_WRITE, "read and write it");
+    sqlite3_free(name);
+  }
+  char *folder = why || !*path ? NULL : folder_of(path);
+  if (folder) why = denied(folder, MAY_MAKE_FILES, "make files there");
+  sqlite3_free(folder);
+  return why;
+}
+
 /* ---- a replica's ---- */
 
 enum { DATABASE, WAL, SHM, WITNESS, GIVEN, N_FILES }; /* GIVEN: the path, perhaps of a link */
@@ -259,7 +314,7 @@ int replic__claims_open(replic *r) {
   *claims = (replic__claims){.database = -1, .folder = -1};
   int rc = replic__claim(path, &claims->database);
   if (rc == SQLITE_BUSY) return fail_taken(r, path);
-  return rc == REPLIC_OK ? rc : replic__fail(r, rc, "%s: cannot be opened", path);
+  return rc == REPLIC_OK ? rc : replic__fail(r, rc, "%s: cannot be opened once more", path);
 }
 
 static int share(replic *r) {
@@ -278,10 +333,9 @@ static uint64_t inode_of(const char *path) {
   return sys.stat(path, &found) == 0 ? (uint64_t)found.st_ino : 0;
 }
 
-/* Without it changes are found by their heartbeats. */
+/* Without it changes are found by heartbeats. */
 static int open_folder(const char *path) {
-  const char *slash = strrchr(path, '/');
-  char *folder = sqlite3_mprintf("%.*s", slash && slash > path ? (int)(slash - path) : 1, path);
+  char *folder = folder_of(path);
   int fd = folder ? open_own(folder, O_DIRECTORY | OPEN_TO_LOOK) : -1;
   sqlite3_free(folder);
   return fd;

@@ -402,6 +402,10 @@ int replic__claims_share(replic *r);
  * files still their names? Else REPLIC_EGONE, r->gone is set, and the event is told. */
 int replic__claims_look(replic *r, int thorough);
 int replic__fail_gone(replic *r);
+/* Why `path`, or what lies beside it, cannot be opened, read or written: whose a file is, or that
+ * file descriptors are used up, and what to do. `path` "": only the latter.
+ * NULL: neither. The caller frees. */
+char *replic__trouble(const char *path);
 /* Once r->gone is set, between batches: moves the WAL into the database. Never fails; to be called
  * again at the next heartbeat. */
 void replic__claims_settle(replic *r);

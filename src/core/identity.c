@@ -48,8 +48,9 @@ int replic__identity_open(replic *r) {
   sqlite3_free(path);
   r->identity = id;
 
-  int rc = vfs->xOpen(vfs, id->name, id->file,
-                      SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_MAIN_DB, NULL);
+  int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_MAIN_DB, opened = flags;
+  int rc = vfs->xOpen(vfs, id->name, id->file, flags, &opened);
+  if (rc == SQLITE_OK && (opened & SQLITE_OPEN_READONLY)) rc = SQLITE_READONLY;
   if (rc != SQLITE_OK)
     return replic__fail(r, rc, "%s: cannot be opened (%s); its folder must be writable", id->name,
                         sqlite3_errstr(rc));

@@ -230,6 +230,17 @@ static int set_up(replic *r) {
   return rc == REPLIC_OK ? replic__exec(r, "PRAGMA wal_checkpoint") : rc;
 }
 
+/* What of the system's lies behind a code of SQLite's. */
+static void explain(replic *r, int rc) {
+  static const int OF_SYSTEM[] = {SQLITE_CANTOPEN, SQLITE_READONLY, SQLITE_IOERR, SQLITE_PERM,
+                                  SQLITE_AUTH};
+  char *why = NULL;
+  for (size_t i = 0; !why && i < sizeof OF_SYSTEM / sizeof *OF_SYSTEM; i++)
+    if (rc > 0 && (rc & 0xff) == OF_SYSTEM[i]) why = replic__trouble(r->path);
+  if (why) replic__fail(r, rc, "%s", why);
+  sqlite3_free(why);
+}
+
 int replic_open(const replic_config *config, int64_t now_ms, replic **out) {
   int rc = sqlite3_initialize();
   replic *r = *out = rc == SQLITE_OK ? sqlite3_malloc64(sizeof *r) : NULL;
@@ -243,6 +254,7 @@ int replic_open(const replic_config *config, int64_t now_ms, replic **out) {
     rc = replic__fail_db(r, sqlite3_set_authorizer(r->db, replic__guard, &r->auth));
   if (rc == REPLIC_OK) rc = set_up(r);
   if ((rc & 0xff) == SQLITE_BUSY) rc = replic__fail_busy(r);
+  explain(r, rc);
   if (rc > 0 && rc != REPLIC_OK && !strstr(replic_error_text(r), r->path ? r->path : ""))
     rc = replic__fail(r, rc, "%s: %s", r->path, replic_error_text(r));
   if (rc != REPLIC_OK) return rc;

@@ -34,7 +34,16 @@ int replic__reader_fail(replic_reader *reader, int code, const char *format, ...
   return code;
 }
 
+static int fail_open(replic_reader *reader, int code) {
+  const char *path = reader->db ? sqlite3_db_filename(reader->db, "main") : NULL;
+  char *why = replic__trouble(path ? path : ""); /* "": it was not opened at all */
+  replic__reader_fail(reader, code, "%s", why ? why : sqlite3_errstr(code));
+  sqlite3_free(why);
+  return code;
+}
+
 int replic__reader_fail_db(replic_reader *reader, int code) {
+  if ((code & 0xff) == SQLITE_CANTOPEN) return fail_open(reader, code);
   int extended = reader->db ? sqlite3_extended_errcode(reader->db) : SQLITE_OK;
   if (code == SQLITE_NOMEM || (extended & 0xff) != (code & 0xff))
     return replic__reader_fail(reader, code, "%s", sqlite3_errstr(code));
