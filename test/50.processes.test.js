@@ -3,6 +3,7 @@
 
 import { describe, expect, it, vi } from 'vitest'
 import { randomFrom } from '../examples/demo/random.js'
+import { obstacle as obstacleOfDeeds, ROWS } from './chaos/operator.js'
 import { isTested, newStage, play, seed } from './chaos/play.js'
 import * as scenarios from './chaos/scenarios.js'
 
@@ -41,6 +42,20 @@ describe.skipIf(!isTested('a full disk', obstacle))('a disk', () => {
     const { faults, refused } = await play(scenarios.diskFull, { times: 3 })
     expect(faults).toBe(3)
     expect(refused).toBeGreaterThanOrEqual(15)
+  })
+})
+
+describe.skipIf(!isTested('what is done to files', obstacleOfDeeds()))('files', () => {
+  it('to which an operator does what comes to mind lose nothing', async () => {
+    // All but what takes 5 s, which test/55 has.
+    const rows = ROWS.filter(({ refuses }) => refuses !== 'SQLITE_BUSY')
+    const { faults } = await play(scenarios.operatorsDay, {
+      rows,
+      writes,
+      random: randomFrom(seed),
+      isEnough: (deeds) => deeds === 8,
+    })
+    expect(faults).toBe(8)
   })
 })
 

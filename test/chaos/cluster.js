@@ -101,6 +101,16 @@ class Peer extends EventEmitter {
     })
   }
 
+  get path() {
+    return this.#given.path
+  }
+
+  /** Under another peerId from its next start on, as whose file was lost must be. */
+  becomes(peerId) {
+    this.#given.peerId = peerId
+    this.peerId = peerId
+  }
+
   get isRunning() {
     return this.#child?.connected === true
   }

@@ -17,7 +17,8 @@ export class Ledger {
     if (!sign) throw new Error(`peer ${peerId} wrote '${line}' where a write was to be recorded`)
     if (sign === '+') this.#ack(peerId, life, what, Number(n))
     else {
-      push(this.#refused, `${peerId}.${life}`, Number(n))
+      // Its file was renamed in the middle of a commit: when that is put back, it may have the write.
+      if (what !== 'REPLIC_FILE_GONE') push(this.#refused, `${peerId}.${life}`, Number(n))
       this.refusedCount++
     }
     return { isAck: sign === '+', code: what }

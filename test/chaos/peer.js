@@ -10,8 +10,10 @@ import { randomFrom } from '../../examples/demo/random.js'
 import { Replica } from '../../lib/index.js'
 import { connect, listen } from '../../lib/transport/tcp.js'
 import { bind, peer } from '../../lib/transport/udp.js'
+import { DEEDS } from '../child/deeds.js'
 
-const REFUSALS = ['SQLITE_FULL', 'REPLIC_BUSY'] // what a write may be refused with, and go on
+// What a write may be refused with, and go on.
+const REFUSALS = ['SQLITE_FULL', 'SQLITE_BUSY', 'REPLIC_BUSY', 'REPLIC_FILE_GONE']
 const SHARED_ROWS = 32
 const LONG_MS = 600_000
 
@@ -174,6 +176,9 @@ const asks = {
     const [tornWrites, holes, wrongCells] = found
     return { peerId, vector, tables, written, torn: tornWrites, holes, cells: wrongCells }
   },
+
+  /** Past the replica, to its file: see deeds.js. */
+  deed: ({ name, args }) => DEEDS[name](config.path, ...args),
 
   verify: () => db.verify(undefined, { timeoutMs: LONG_MS }),
 

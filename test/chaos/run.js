@@ -80,6 +80,7 @@ const STORIES = [
     'a rolling upgrade, downgrade, upgrade, 1,000 writes/s',
     { during: seconds(5), writes: { perSecond: 350, atOnce: 64 } },
   ],
+  [scenarios.operatorsDay, "an operator's day, 3 minutes", { isEnough: isOver(180) }, ROOT],
   [scenarios.diskFull, 'a disk full, 10 times', { times: 10, writes: { perSecond: 1000 } }, ROOT],
 ]
 

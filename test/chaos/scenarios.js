@@ -3,7 +3,10 @@
 // writes are acknowledged, or for a minute. `like` are settings of a Cluster, `writes` those of Peer.write().
 // Each returns what Cluster.finish() found, and `faults`, how often it did what it is about.
 
+import { mkdirSync } from 'node:fs'
+import { dirname, join } from 'node:path'
 import { isLinkDown, isLinkUp } from './cluster.js'
+import { clearUp, ROWS, sqlite3 } from './operator.js'
 import { TO_DIALER, TO_LISTENER } from './proxy.js'
 
 // What is waited for in a test is short.
@@ -308,4 +311,56 @@ export async function diskFull(stage, { times, writes = { perSecond: 1000 }, lik
   await cluster.stop() // else it may be full again
   await cluster.heal(() => disk.resize(1024 * MiB))
   return { faults, ...(await cluster.finish()) }
+}
+
+/**
+ * An operator's day: one after another, as the seed chooses, the deeds of operator.js are done to the file of one of
+ * the peers; then its process is killed, started again, and the file put back as docs/reliability.md says. `isEnough(deeds)` says when to end; `rows`: which of them.
+ * Before a deed with which the file itself is lost, its peer stops writing until the others have everything.
+ */
+export async function operatorsDay(stage, { isEnough, rows = ROWS, random, writes, like = FAST }) {
+  const disk = stage.fileSystem(256 * MiB)
+  const dirs = [disk.dir, stage.dir(), stage.dir()].map((dir) => join(dir, 'data'))
+  for (const dir of dirs) mkdirSync(dir)
+  const paths = dirs.map((dir) => join(dir, 'app.db'))
+  const cluster = await stage.cluster({ size: 3, paths, ...like })
+  await cluster.mesh()
+  await cluster.write(writes)
+  const possible = rows.filter(({ place, program }) => !program && (!place || place === 'disk'))
+  let faults = 0
+  for (; !isEnough(faults); faults++) {
+    const row = possible[random(possible.length)]
+    const peer = cluster.peers[row.place === 'disk' ? 0 : random(3)]
+    await peer.acks(1 + random(40))
+    await operate(cluster, peer, row, 100 + faults)
+  }
+  return { faults, ...(await cluster.finish()) }
+}
+
+async function operate(cluster, peer, row, nextPeerId) {
+  const { path: file, writes } = peer
+  const deed = (name, ...args) => peer.ask('deed', { name, args })
+  const place = { file, dir: dirname(file), deed }
+  const isLost = row.spares === false
+  if (isLost) {
+    await peer.stop()
+    await cluster.synced()
+  }
+  const end = await row.does(place)
+  if (isLost) await peer.write(writes)
+  await (row.refuses ? peer.refusals(3, row.refuses) : peer.acks(5))
+  if (row.heals) {
+    await end()
+    await peer.acks(5)
+  }
+  if (!row.refuses || row.heals) {
+    await sqlite3(file, 'SELECT count(*) FROM fact') // removes the WAL, if nobody else seems to have the file
+    await peer.acks(5)
+  }
+  await peer.kill()
+  row.putBack?.(place)
+  if (isLost) peer.becomes(nextPeerId)
+  await peer.start()
+  await peer.acks(5)
+  clearUp(place)
 }
