@@ -65,6 +65,7 @@
         'src/core/query.c',
         'src/core/schema.c',
         'src/core/sql.c',
+        'src/core/stuck.c',
         'src/core/sync.c',
         'src/core/vector.c',
         'src/core/wal_file.c',

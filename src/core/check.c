@@ -112,7 +112,7 @@ static int check_collations(replic *r, const replic__table *t) {
   return REPLIC_OK;
 }
 
-/* Preparing an upsert of all columns compiles every INSERT and UPDATE trigger: the authorizer sees
+/* Preparing an upsert of all columns and a deletion compiles every trigger: the authorizer sees
  * what they write to. */
 static int check_triggers(replic *r, replic__table *t) {
   sqlite3_stmt *stmt;
@@ -120,6 +120,7 @@ static int check_triggers(replic *r, replic__table *t) {
   r->auth.mode = AUTH_TRIGGERS;
   r->auth.denied = 0;
   int rc = replic__sql_row(r, t, t->take, 0, &stmt);
+  if (rc == REPLIC_OK) rc = replic__sql_get(r, t, ROW_DELETE, &stmt);
   r->auth.mode = AUTH_ENGINE;
   return rc != REPLIC_OK && r->auth.denied ? replic__fail(r, r->auth.denied, "%s", r->auth.what)
                                            : rc;

@@ -16,6 +16,7 @@
  *   incoming.c  patches from the links to the log
  *   definition.c what a table of another peer's is here
  *   pending.c   patches that this schema cannot hold
+ *   stuck.c     rows that this schema cannot store
  *   jump.c      the same where the log is pruned
  *   fork.c      two histories under one peerId
  *   wire.c      bytes <-> frames
@@ -75,7 +76,11 @@ enum {
   LOG_ABOVE,
   LOG_DELETE,
   ROW_EXISTS,
+  ROW_DELETE,
   DEFAULTS,
+  STUCK_ADD,
+  STUCK_AGAIN,
+  STUCK_REMOVE,
   N_TABLE_SQL
 };
 
@@ -86,8 +91,12 @@ typedef struct replic__table {
   replic__field *fields;
   int n_fields, n_keys, n_required, n_dynamic;
   int strict, has_nulls, has_triggers;
-  int muted;      /* a trigger rolled a merge back: merge without triggers */
-  int deleted_at; /* index of the field, -1 if there is none */
+  int is_ddl_compared; /* stuck.c: in this batch */
+  int has_stuck;       /* perhaps: some of its rows are in _replic_stuck */
+  int may_lack_rows;   /* a key with patches may have no row: one waits for a required column, or is
+                          stuck */
+  int muted;           /* a trigger rolled a merge back: merge without triggers */
+  int deleted_at;      /* index of the field, -1 if there is none */
   sqlite3_stmt *sql[N_TABLE_SQL];
   replic__row_sql rows[REPLIC__ROW_SQL_MAX];
   int n_rows;
@@ -308,6 +317,11 @@ struct replic {
   int forgotten;           /* some were, and are counted still */
   replic_pending *pending; /* per table and reason, for the caller */
   size_t n_pending;
+  int64_t n_stuck; /* rows in _replic_stuck */
+  replic_stuck stuck_shown[REPLIC_STUCK_SHOWN];
+  size_t n_stuck_shown;
+  int stuck_changed; /* _replic_stuck has, in this batch */
+  int stuck_recount; /* and something of the batch was undone */
   replic__sync *sync;
   replic_counters counters;
   replic_outbox outbox;
@@ -359,6 +373,23 @@ void replic__pending_reset(replic *r);
  */
 int replic__pending_clock(replic *r, uint32_t origin, int64_t sequence, int step,
                           int64_t *patched_at);
+
+/* ---- stuck.c ----------------------------------------------------------------------------------------------- */
+
+void replic__stuck_close(replic *r);
+/* Sets has_stuck and may_lack_rows of all tables, which have been registered anew. */
+int replic__stuck_mark(replic *r);
+/* After a commit or rollback: what memory says of _replic_stuck. `recount`: n_stuck, too. */
+void replic__stuck_note(replic *r, int recount);
+/* The row of that key cannot be stored; `why` is what SQLite said. The log has the key. */
+int replic__stuck_add(replic *r, replic__table *t, const replic_value *key, int code,
+                      const char *why);
+int replic__stuck_remove(replic *r, replic__table *t, const replic_value *key); /* if it is */
+/* Writes the rows that the log has and the table has not. Merging. */
+int replic__merge_missing(replic *r, replic__table *t);
+/* At open, and after a change of the schema, when nothing else is to be merged: tries the rows of
+ * tables whose DDL has changed. The transaction is open. */
+int replic__stuck_settle(replic *r);
 
 /* ---- guard, identity --------------------------------------------------------------------------------------- */
 
@@ -427,6 +458,10 @@ int replic__event_take(replic *r, replic_event event);  /* owns event.text, also
 void replic__trace(replic *r, const char *format, ...); /* nothing unless config.trace */
 /* engine.c: another connection has the write lock. Returns SQLITE_BUSY. */
 int replic__fail_busy(replic *r);
+/* Whether a failure of SQLite's with this (extended) code lies in the data and the schema, so that
+ * the same write fails on every machine; 0: in this machine, or in a rule that was broken here, so
+ * that it may succeed later. REPLIC_OK and codes of our own: 0. */
+int replic__lies_in_data(int code);
 
 /* ---- sync.c ------------------------------------------------------------------------------------------------ */
 

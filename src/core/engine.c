@@ -24,7 +24,7 @@ int replic__reload_schema(replic *r) {
   r->stale = 0;
   replic__schema_free(old);
   replic__sync_schema_changed(r);
-  return REPLIC_OK;
+  return replic__stuck_mark(r);
 }
 
 /* ---- batches ---- */
@@ -158,6 +158,7 @@ int replic__savepoint_end(replic *r, replic__savepoint *save, int rc) {
   }
   if (rc != REPLIC_OK) restore_vector(r, save);
   if (rc != REPLIC_OK && r->counted) r->recount = 1;
+  if (rc != REPLIC_OK && r->stuck_changed) r->stuck_recount = 1;
   sqlite3_free(save->all);
   save->all = NULL;
   if (rc == REPLIC_OK) return REPLIC_OK;
@@ -182,6 +183,7 @@ void replic_rollback(replic *r) {
     replic__event(r, (replic_event){.kind = REPLIC_EVENT_ERROR, .code = REPLIC_ESCHEMA}, "%s",
                   replic_error_text(r));
   replic__pending_recount(r);
+  if (r->stuck_changed) replic__stuck_note(r, 1);
   r->in_batch = r->open_tx = r->is_first = r->swapped = r->lost = r->stale = r->is_together = 0;
   r->step = 0;
   replic__claims_settle(r);
@@ -216,6 +218,7 @@ int replic_commit(replic *r) {
   }
   if (r->recount) replic__pending_recount(r);
   r->counted = 0;
+  if (r->stuck_changed) replic__stuck_note(r, r->stuck_recount);
   if (!r->gone) replic__identity_witness(r);
   replic__sync_flush(r);
   replic__claims_settle(r);

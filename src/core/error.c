@@ -134,6 +134,23 @@ int replic__fail_db(replic *r, int code) {
   return replic__fail(r, extended, "%s%s", text, hint);
 }
 
+/* https://sqlite.org/rescode.html. Of SQLITE_ERROR most is what a function or an expression has
+ * raised; the rest is SQL that cannot be compiled under this schema, which no other attempt mends
+ * either. A corrupt virtual table is content of the application's; a corrupt file is not. */
+int replic__lies_in_data(int code) {
+  if (code == SQLITE_CORRUPT_VTAB) return 1;
+  if (code == SQLITE_ERROR_SNAPSHOT || code == SQLITE_ERROR_RETRY) return 0;
+  switch (code > 0 ? code & 0xff : REPLIC_OK) {
+  case SQLITE_ERROR:
+  case SQLITE_TOOBIG:
+  case SQLITE_CONSTRAINT:
+  case SQLITE_MISMATCH:
+  case SQLITE_RANGE:
+  case SQLITE_AUTH: return 1;
+  default: return 0;
+  }
+}
+
 int replic__event_take(replic *r, replic_event event) {
   replic_outbox *box = &r->outbox;
   if (box->n_events == box->cap_events) {

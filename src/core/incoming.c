@@ -147,12 +147,6 @@ static int apply(replic *r, link *l, replic__patches p, int64_t up_to, int64_t *
   return replic__savepoint_end(r, &save, rc);
 }
 
-/* A failure that lies in the patch, and not in this machine's disk or memory. */
-int replic__lies_in_data(int rc) {
-  return rc < 0 || (rc & 0xff) == SQLITE_CONSTRAINT || (rc & 0xff) == SQLITE_MISMATCH ||
-         (rc & 0xff) == SQLITE_TOOBIG;
-}
-
 static void keep_early(replic *r, link *l, const replic__patches *p, const uint8_t *bytes,
                        size_t len) {
   replic__sync *s = r->sync;
@@ -210,7 +204,7 @@ int replic__on_patches(replic *r, link *l, const uint8_t *bytes, size_t len) {
   while (rc == REPLIC_OK && v.up_to > known) {
     int64_t whole = p.after;
     rc = apply(r, l, p, v.up_to, &whole);
-    if (rc == REPLIC_OK || !replic__lies_in_data(rc)) break;
+    if (rc == REPLIC_OK || !(rc < 0 || replic__lies_in_data(rc))) break;
     stop_at(&v, whole, REPLIC_ESCHEMA,
             sqlite3_mprintf("a patch of %u after %lld cannot be applied at peer %u: %s", p.origin,
                             whole, r->peer_id, replic_error_text(r)));

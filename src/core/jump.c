@@ -494,7 +494,7 @@ static void conclude_jump(replic *r, link *l, const jumping *j, int rc) {
     forget_pieces(r, l);
     return;
   }
-  if (at && replic__lies_in_data(rc))
+  if (at && (rc < 0 || replic__lies_in_data(rc)))
     replic__hold(r, l, at, REPLIC_ESCHEMA, replic__vector_sequence(r, at->origin),
                  replic_error_text(r));
   else

@@ -7,11 +7,14 @@
  *      (a local patch is newer than everything applied, see clock.c; so is one from elsewhere whose
  *      clock is above all in the log, which is most of what a peer catches up with)
  *   3. write the remaining columns to the row
- *      - in a table without required columns (NOT NULL, no constant DEFAULT) one upsert does
- *      - otherwise the row may be missing because an earlier patch of the key could not create it:
- *        update it, and if there is none insert the fold of the key's whole log
- *      - where a required column is still missing the patch waits in the log, and the next one of
- *        that key comes back to step 3
+ *      - where every key that has patches has its row, one upsert does
+ *      - otherwise, or where SQLite refuses the upsert (it checks the row that it would insert,
+ * also if there is one to update): update the row, and if there is none insert the fold of the
+ *        key's whole log
+ *      - where a required column (NOT NULL, no constant DEFAULT) is still missing, the patch waits
+ * in the log, and the next one of that key comes back to step 3
+ *      - where SQLite refuses the row for what is in it, a local write fails; a patch from
+ * elsewhere stays in the log, and the table has no such row until the fold can be stored (stuck.c)
  *
  * Nothing here depends on the order of arrival or on one peer's policy: CHECKs and foreign keys are
  * off while merging, and a trigger that raises is reported and the write repeated without triggers.
@@ -33,13 +36,6 @@ int replic__merge_mode(replic *r, int merging) {
   return rc;
 }
 
-/* A failure that a trigger may have caused. */
-static int is_local_policy(int rc) {
-  int primary = rc & 0xff;
-  return rc > 0 && (primary == SQLITE_CONSTRAINT || primary == SQLITE_ERROR ||
-                    primary == SQLITE_MISMATCH || primary == SQLITE_TOOBIG);
-}
-
 static int write_without_triggers(replic *r, sqlite3_stmt *stmt, int *changed) {
   sqlite3_db_config(r->db, SQLITE_DBCONFIG_ENABLE_TRIGGER, 0, NULL);
   int rc = replic__step(r, stmt);
@@ -48,11 +44,28 @@ static int write_without_triggers(replic *r, sqlite3_stmt *stmt, int *changed) {
   return rc;
 }
 
+/* Runs a write that a trigger may have made fail (rc), or skip, once more without triggers. */
+static int write_past_triggers(replic *r, replic__table *t, sqlite3_stmt *stmt, int rc,
+                               int *changed) {
+  int failure = rc ? rc : SQLITE_CONSTRAINT_TRIGGER;
+  char *text = sqlite3_mprintf("%s", rc ? replic_error_text(r) : "RAISE(IGNORE)");
+  t->muted = sqlite3_get_autocommit(r->db); /* it rolled the batch back: next time without it */
+  if (!t->muted) rc = write_without_triggers(r, stmt, changed);
+  if (rc == REPLIC_OK)
+    rc = replic__event(
+        r, (replic_event){.kind = REPLIC_EVENT_ERROR, .code = failure},
+        "a trigger on %s failed while merging a patch, which was merged without it: %s", t->name,
+        text);
+  sqlite3_free(text);
+  return rc;
+}
+
 /* Runs a write of `values` where `take` says so; `*changed`: rows touched. */
 static int write_row(replic *r, replic__table *t, const replic_value *values,
                      const unsigned char *take, int update, int local, int *changed) {
   sqlite3_stmt *stmt;
   int rc = replic__sql_row(r, t, take, update, &stmt);
+  *changed = 0;
   for (int i = 0; rc == REPLIC_OK && i < t->n_fields; i++)
     if (i < t->n_keys || take[i]) rc = replic__fail_db(r, replic__bind(stmt, i + 1, &values[i]));
   if (rc != REPLIC_OK) return rc;
@@ -65,17 +78,8 @@ static int write_row(replic *r, replic__table *t, const replic_value *values,
   if (local && skipped)
     return replic__fail(r, SQLITE_CONSTRAINT_TRIGGER,
                         "a trigger on %s skipped the write with RAISE(IGNORE)", t->name);
-  if (local || !t->has_triggers || !(skipped || is_local_policy(rc))) return rc;
-  int failure = rc ? rc : SQLITE_CONSTRAINT_TRIGGER;
-  char *text = sqlite3_mprintf("%s", rc ? replic_error_text(r) : "RAISE(IGNORE)");
-  t->muted = sqlite3_get_autocommit(r->db); /* it rolled the batch back: next time without it */
-  if (!t->muted) rc = write_without_triggers(r, stmt, changed);
-  if (rc == REPLIC_OK)
-    replic__event(r, (replic_event){.kind = REPLIC_EVENT_ERROR, .code = failure},
-                  "a trigger on %s failed while merging a patch, which was merged without it: %s",
-                  t->name, text);
-  sqlite3_free(text);
-  return rc;
+  if (local || !t->has_triggers || !(skipped || replic__lies_in_data(rc))) return rc;
+  return write_past_triggers(r, t, stmt, rc, changed);
 }
 
 int replic__row_exists(replic *r, replic__table *t, const replic_value *values, int *exists) {
@@ -89,23 +93,106 @@ int replic__row_exists(replic *r, replic__table *t, const replic_value *values, 
   return rc;
 }
 
-/* Step 3. */
+/* ---- step 3 ---- */
+
+static int sets_any(const replic__table *t, const unsigned char *take) {
+  return memchr(take + t->n_keys, 1, (size_t)(t->n_fields - t->n_keys)) != NULL;
+}
+
+static int lacks_required(const replic__table *t) {
+  for (int i = t->n_keys; i < t->n_fields; i++)
+    if (t->fields[i].required && (!t->fold_take[i] || t->fold[i].type == REPLIC_NULL)) return 1;
+  return 0;
+}
+
+/* Updates the row; where no column is given, looks whether it is there. `*done`: it is. */
+static int update_row(replic *r, replic__table *t, const replic_value *values,
+                      const unsigned char *take, int local, int *done) {
+  if (sets_any(t, take)) return write_row(r, t, values, take, 1, local, done);
+  return replic__row_exists(r, t, values, done);
+}
+
+/* No row: what can be stored of the key's log is none. A trigger's objection, or that SQLite cannot
+ * compile it, changes nothing. */
+static int delete_row(replic *r, replic__table *t, const replic_value *key) {
+  sqlite3_stmt *stmt;
+  int changed, rc = replic__sql_get(r, t, ROW_DELETE, &stmt);
+  for (int i = 0; rc == REPLIC_OK && i < t->n_keys; i++)
+    rc = replic__fail_db(r, replic__bind(stmt, i + 1, &key[i]));
+  if (rc == REPLIC_OK && t->muted)
+    rc = write_without_triggers(r, stmt, &changed);
+  else if (rc == REPLIC_OK)
+    rc = replic__step(r, stmt);
+  if (t->has_triggers && !t->muted && replic__lies_in_data(rc))
+    rc = write_past_triggers(r, t, stmt, rc, &changed);
+  return replic__lies_in_data(rc) ? REPLIC_OK : rc;
+}
+
+/* Where SQLite has refused the row of that key, with `code`. */
+static int set_aside(replic *r, replic__table *t, const replic_value *key, int code) {
+  char *why = sqlite3_mprintf("%s", replic_error_text(r));
+  int rc = why ? delete_row(r, t, key) : SQLITE_NOMEM;
+  if (rc == REPLIC_OK) rc = replic__stuck_add(r, t, key, code, why);
+  sqlite3_free(why);
+  return rc;
+}
+
+/* What the log has beyond the patch at hand may be what is refused: its writer has not seen it. */
+static int fail_stuck(replic *r, const replic__table *t, int code) {
+  return replic__fail(r, code,
+                      "%s. Rows of %s that others have written cannot be stored here, perhaps this "
+                      "one (status().stuck): set those columns too, or change the schema",
+                      replic_error_text(r), t->name);
+}
+
+/* Whether an upsert is refused for the row that it would insert, where an update may do: a
+ * trigger's RAISE(FAIL) also leaves behind what it refuses. */
+static int may_update(int rc) {
+  return replic__lies_in_data(rc) && rc != SQLITE_CONSTRAINT_TRIGGER;
+}
+
+/* A row that is there may have more than the log says: a migration has set it. */
+static int write_fold(replic *r, replic__table *t, int local) {
+  int done, rc = write_row(r, t, t->fold, t->fold_take, 0, local, &done);
+  if (!may_update(rc)) return rc;
+  char *text = sqlite3_mprintf("%s", replic_error_text(r));
+  int updated = update_row(r, t, t->fold, t->fold_take, local, &done);
+  if (updated != REPLIC_OK || done)
+    rc = updated;
+  else
+    rc = replic__fail(r, rc, "%s", text ? text : "out of memory");
+  sqlite3_free(text);
+  return rc;
+}
+
+/* The row becomes what the whole log of its key says. `absent`: there is none. */
+static int put_fold(replic *r, const replic__patch *p, int local, int absent) {
+  replic__table *t = p->table;
+  int rc = replic__log_fold(r, p);
+  if (rc != REPLIC_OK) return rc;
+  int lacks = !local && lacks_required(t);
+  if (!lacks || !absent) rc = write_fold(r, t, local);
+  replic__log_fold_free(t);
+  if (lacks && (absent || replic__lies_in_data(rc))) {
+    r->counters.rows_waiting += absent;
+    return REPLIC_OK;
+  }
+  if (rc == REPLIC_OK) return t->has_stuck ? replic__stuck_remove(r, t, p->values) : rc;
+  if (!replic__lies_in_data(rc)) return rc;
+  if (local) return t->has_stuck ? fail_stuck(r, t, rc) : rc;
+  return set_aside(r, t, p->values, rc);
+}
+
 static int put_row(replic *r, const replic__patch *p, const unsigned char *take, int local) {
   replic__table *t = p->table;
   int done, rc;
-  if (!t->n_required) return write_row(r, t, p->values, take, 0, local, &done);
-  if (memchr(take + t->n_keys, 1, (size_t)(t->n_fields - t->n_keys)))
-    rc = write_row(r, t, p->values, take, 1, local, &done);
-  else
-    rc = replic__row_exists(r, t, p->values, &done);
-  if (rc != REPLIC_OK || done) return rc;
-  rc = replic__log_fold(r, p);
-  if (rc != REPLIC_OK) return rc;
-  rc = write_row(r, t, t->fold, t->fold_take, 0, local, &done);
-  replic__log_fold_free(t);
-  if (rc != SQLITE_CONSTRAINT_NOTNULL || local) return rc;
-  r->counters.rows_waiting++;
-  return REPLIC_OK;
+  if (!t->may_lack_rows) {
+    rc = write_row(r, t, p->values, take, 0, local, &done);
+    if (!may_update(rc)) return rc;
+  }
+  rc = update_row(r, t, p->values, take, local, &done);
+  if (!local && replic__lies_in_data(rc)) return set_aside(r, t, p->values, rc);
+  return rc != REPLIC_OK || done ? rc : put_fold(r, p, local, 1);
 }
 
 /* DEFAULTs that are not constants are evaluated once, where the row is created, and carried from
@@ -155,12 +242,7 @@ static int merge_patch(replic *r, const replic__patch *p, int local) {
 }
 
 int replic__merge_again(replic *r, const replic__patch *p) {
-  replic__table *t = p->table;
-  int done, rc = replic__log_fold(r, p);
-  if (rc != REPLIC_OK) return rc;
-  rc = write_row(r, t, t->fold, t->fold_take, 0, 0, &done);
-  replic__log_fold_free(t);
-  return rc == SQLITE_CONSTRAINT_NOTNULL ? REPLIC_OK : rc;
+  return put_fold(r, p, 0, 0);
 }
 
 int replic__merge(replic *r, const replic__patch *p, int local) {

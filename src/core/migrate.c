@@ -156,7 +156,8 @@ int replic__schema_changed(replic *r) {
   if (rc == REPLIC_OK && internal != r->n_internal)
     rc = replic__fail(r, REPLIC_EDIRECT,
                       "names that begin with _replic_ belong to the engine: rename it otherwise");
-  return rc == REPLIC_OK ? replic__pending_schema_changed(r) : rc;
+  if (rc == REPLIC_OK) rc = replic__pending_schema_changed(r);
+  return rc == REPLIC_OK ? replic__stuck_settle(r) : rc;
 }
 
 /* ---- a step ---- */

@@ -6,7 +6,8 @@
  *   _replic_epochs      origin, sequence, epoch: issued from here on in that opening (epoch.c)
  *   _replic_definitions, _replic_pending, _replic_past  patches that the schema cannot hold
  *                       (pending.c)
- *   _replic_staged      what a jump has brought so far, invisible (jump.c)
+ *   _replic_stuck, _replic_settled  rows that the schema cannot store, and as what tables were
+ * tried (stuck.c) _replic_staged      what a jump has brought so far, invisible (jump.c)
  *   _replic_forks       up to where two histories of an origin are one (fork.c)
  *   _replic_dropped     patches at which histories part that were given up here (fork.c)
  *   _replic_migrations  what was applied, and how to step back (migrate.c)
@@ -19,7 +20,7 @@
 #include "core.h"
 
 #define MIB (1024 * 1024)
-#define LAYOUT 2 /* of the internal tables */
+#define LAYOUT 3 /* of the internal tables */
 #define THIRTY_DAYS_MS 2592000000
 
 /* ---- small helpers over SQLite ---- */
@@ -124,6 +125,7 @@ static const char *const UPGRADES[] = {
     "ALTER TABLE main._replic_migrations ADD COLUMN rename TEXT NOT NULL DEFAULT '';"
     "ALTER TABLE main._replic_migrations ADD COLUMN appliedAt INTEGER NOT NULL DEFAULT 0;"
     "DELETE FROM main._replic_staged;", /* its frames name no epochs: it is fetched anew */
+    "", /* tables that are new altogether; an older program would not know why rows are missing */
 };
 
 static int upgrade_layout(replic *r) {
@@ -189,7 +191,13 @@ static const char CREATE_TABLES[] =
     "CREATE INDEX IF NOT EXISTS main._replic_pending_by ON _replic_pending(definition, "
     "patchedAt, origin, sequence);"
     "CREATE TABLE IF NOT EXISTS main._replic_past(definition INTEGER PRIMARY KEY);"
-    "INSERT OR IGNORE INTO main._replic_meta(key, value) VALUES('layout', 2)";
+    "CREATE TABLE IF NOT EXISTS main._replic_stuck(tableName TEXT NOT NULL COLLATE NOCASE, id TEXT "
+    "NOT NULL, key TEXT NOT NULL, code INTEGER NOT NULL, why TEXT NOT NULL, PRIMARY KEY(tableName, "
+    "id)) WITHOUT ROWID;"
+    "CREATE TABLE IF NOT EXISTS main._replic_settled(tableName TEXT PRIMARY KEY COLLATE NOCASE, "
+    "ddl "
+    "TEXT NOT NULL) WITHOUT ROWID;"
+    "INSERT OR IGNORE INTO main._replic_meta(key, value) VALUES('layout', 3)";
 
 static int set_cache(replic *r) {
   char *sql = sqlite3_mprintf("PRAGMA main.cache_size = -%d", r->config.cache_kib);
@@ -216,6 +224,7 @@ static int set_up(replic *r) {
   if (rc == REPLIC_OK) rc = replic__identity_settle(r);
   if (rc == REPLIC_OK) rc = replic__reload_schema(r);
   if (rc == REPLIC_OK) rc = replic__pending_load(r);
+  if (rc == REPLIC_OK) rc = replic__stuck_settle(r);
   if (rc == REPLIC_OK) rc = replic__jump_load(r);
   if (rc == REPLIC_OK && r->yields) rc = replic__fork_heal(r);
   if (rc == REPLIC_OK) rc = replic__fork_load(r);
@@ -223,6 +232,7 @@ static int set_up(replic *r) {
   if (rc == REPLIC_OK) rc = replic__identity_witness(r);
   if (rc == REPLIC_OK) rc = replic__exec(r, "COMMIT");
   if (rc == REPLIC_OK) replic__vector_settle(r);
+  if (rc == REPLIC_OK) replic__stuck_note(r, 1);
   if (rc == REPLIC_OK) rc = replic__identity_witness(r); /* what fork.c has issued */
   r->clock_committed = r->clock;
   if (rc == REPLIC_OK && r->config.calls_checkpoint) replic__checkpoint_by_caller(r);
@@ -270,6 +280,7 @@ void replic_close(replic *r) {
   replic__sync_close(r);
   replic__schema_free(r->schema);
   replic__pending_close(r);
+  replic__stuck_close(r);
   sqlite3_stmt *kept[] = {r->vector_sql,    r->epochs_sql,  r->begin_sql,       r->commit_sql,
                           r->savepoint_sql, r->release_sql, r->rollback_to_sql, r->rollback_sql};
   for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) sqlite3_finalize(kept[i]);

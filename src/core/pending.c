@@ -68,8 +68,9 @@ static int definition_id(replic *r, const replic_frame *definition, int64_t *id)
   return rc;
 }
 
-static void count(replic *r, const remote_table *t, int64_t patches) {
-  const char *why = t->why ? t->why : "a column here cannot hold the value";
+/* `why`: NULL: what the definition says, or else its values. */
+static void count(replic *r, const remote_table *t, const char *why, int64_t patches) {
+  if (!why) why = t->why ? t->why : "a column here cannot hold the value";
   for (size_t i = 0; i < r->n_pending; i++)
     if (!strcmp(r->pending[i].table, t->name) && !strcmp(r->pending[i].why, why)) {
       r->pending[i].patches += patches;
@@ -131,13 +132,13 @@ static int keep(replic *r, const replic_frame *definition, const replic__patch *
 }
 
 static int insert(replic *r, const remote_table *t, const replic__patch *p, const void *fields,
-                  size_t len, int *kept) {
+                  size_t len, const char *why, int *kept) {
   replic__writer w = {0};
   replic__put_definition(&w, 0, t);
   replic_frame *definition = replic__finish(&w);
   int rc = keep(r, definition, p, fields, len, kept);
   replic__frame_release(definition);
-  if (*kept) count(r, t, 1);
+  if (*kept) count(r, t, why, 1);
   return rc;
 }
 
@@ -228,20 +229,41 @@ void replic__pending_reset(replic *r) {
 
 /* ---- a patch that has arrived ---- */
 
+/* T_patches itself refuses it, by a STRICT key or an index of the application's: to be tried
+ * whatever changes in the schema, so its definition is taken as nothing yet. */
+static int keep_refused(replic *r, const remote_table *t, const replic__patch *p,
+                        const void *fields, size_t len, int *kept) {
+  char *why = sqlite3_mprintf("%s cannot store it: %s", t->table->patches, replic_error_text(r));
+  int rc = insert(r, t, p, fields, len, why, kept);
+  sqlite3_free(why);
+  if (rc != REPLIC_OK) return rc;
+  char *sql = sqlite3_mprintf(
+      "UPDATE main._replic_definitions SET taken = NULL WHERE id = (SELECT definition FROM "
+      "main._replic_pending WHERE origin = %u AND sequence = %lld)",
+      p->origin, p->sequence);
+  rc = sql ? replic__exec(r, sql) : SQLITE_NOMEM;
+  sqlite3_free(sql);
+  return rc;
+}
+
 int replic__apply_patch(replic *r, remote_table *t, const replic__patches *p,
                         const uint8_t *fields) {
   int rc = REPLIC_OK, kept = 1;
   replic__patch patch = {t->table, p->origin, p->sequence, p->clock, NULL, NULL};
   int whole = t->table && replic__map_values(r, t);
   replic__clock_seen(&r->clock, p->clock);
-  if (!whole) rc = insert(r, t, &patch, fields, (size_t)(p->in.at - fields), &kept);
+  if (!whole) rc = insert(r, t, &patch, fields, (size_t)(p->in.at - fields), NULL, &kept);
   if (rc != REPLIC_OK) return rc;
   if (!t->table) {
     r->counters.patches_duplicate += !kept;
     return rc;
   }
   patch.values = t->table->values;
-  return replic__merge(r, &patch, 0);
+  rc = replic__merge(r, &patch, 0);
+  if (!replic__lies_in_data(rc)) return rc;
+  rc = keep_refused(r, t, &patch, fields, (size_t)(p->in.at - fields), &kept);
+  r->counters.patches_duplicate += whole && rc == REPLIC_OK && !kept;
+  return rc;
 }
 
 /* ---- after a change of the schema: 3. what can be held now ---- */
@@ -251,6 +273,7 @@ typedef struct settling {
   remote_table *t; /* the definition at hand */
   int64_t id;      /* its */
   int64_t left;    /* how many of its patches stay */
+  int refused;     /* T_patches refuses some: to be tried at each change, as its DDL is not noted */
 } settling;
 
 /* Another row of the log: with all that can be held of the patch, and its cells anew. */
@@ -302,6 +325,10 @@ static int settle_patch(settling *s, sqlite3_stmt *stmt) {
                      s->t->table->values,
                      NULL};
   int rc = hold_anew(s, &p);
+  if (replic__lies_in_data(rc)) { /* the log keeps nothing of it */
+    s->refused = 1;
+    return REPLIC_OK;
+  }
   s->left -= whole;
   return rc == REPLIC_OK && whole ? forget(r, p.origin, p.sequence) : rc;
 }
@@ -338,7 +365,7 @@ static int note_taken(settling *s, const char *taken) {
   char *sql =
       s->left ? sqlite3_mprintf("UPDATE main._replic_definitions SET taken = %Q WHERE id = "
                                 "%lld",
-                                taken, s->id)
+                                s->refused ? "" : taken, s->id)
               : sqlite3_mprintf("DELETE FROM main._replic_definitions WHERE id = %lld AND id NOT "
                                 "IN (SELECT definition FROM main._replic_past)",
                                 s->id);
@@ -366,12 +393,12 @@ static int look_at_definition(replic *r, sqlite3_stmt *row, int apply) {
   if (!bytes) return SQLITE_NOMEM;
   replic__reader in = {bytes, bytes + len, 0};
   settling s = {r, replic__read_definition(&in), sqlite3_column_int64(row, 0),
-                sqlite3_column_int64(row, 3)};
+                sqlite3_column_int64(row, 3), 0};
   if (!s.t) return in.failed ? corrupt(r) : SQLITE_NOMEM;
   int rc = replic__resolve(r, s.t);
   if (rc == REPLIC_OK) rc = replic__reserve_values(r->sync, s.t->n_fields);
   if (rc == REPLIC_OK && apply) rc = settle_definition(&s, before ? before : "");
-  if (rc == REPLIC_OK && s.left) count(r, s.t, s.left);
+  if (rc == REPLIC_OK && s.left) count(r, s.t, NULL, s.left);
   replic__free_remote_table(s.t);
   return rc;
 }
@@ -491,7 +518,7 @@ static int keep_row(before *b, sqlite3_stmt *stmt) {
   replic__put_fields(&w, t->n_keys, t->n_fields, r->sync->values);
   replic_frame *fields = replic__finish(&w);
   if (!fields) return SQLITE_NOMEM;
-  int rc = insert(r, t, &p, fields->data, fields->len, &kept);
+  int rc = insert(r, t, &p, fields->data, fields->len, NULL, &kept);
   replic__frame_release(fields);
   return rc;
 }
@@ -607,32 +634,6 @@ static int may_let_in(const before *b) {
   return 0;
 }
 
-static int let_in(const before *b) {
-  replic__table *ours = b->t->table;
-  sqlite3_str *sql = sqlite3_str_new(NULL);
-  sqlite3_str_appendall(sql, "SELECT DISTINCT ");
-  for (int i = 0; i < ours->n_keys; i++)
-    sqlite3_str_appendf(sql, "%s\"%w\"", i ? ", " : "", ours->fields[i].name);
-  sqlite3_str_appendf(sql,
-                      " FROM main.\"%w\" p WHERE NOT EXISTS (SELECT 1 FROM main.\"%w\" t WHERE ",
-                      ours->patches, ours->name);
-  for (int i = 0; i < ours->n_keys; i++)
-    sqlite3_str_appendf(sql, "%st.\"%w\" = p.\"%w\"", i ? " AND " : "", ours->fields[i].name,
-                        ours->fields[i].name);
-  sqlite3_str_appendall(sql, ")");
-  char *text = sqlite3_str_finish(sql);
-  sqlite3_stmt *stmt = NULL;
-  int rc = text ? replic__prepare(b->r, text, &stmt) : SQLITE_NOMEM;
-  sqlite3_free(text);
-  while (rc == REPLIC_OK && (rc = sqlite3_step(stmt)) == SQLITE_ROW) {
-    for (int i = 0; i < ours->n_keys; i++) replic__column(stmt, i, &ours->values[i]);
-    replic__patch key = {.table = ours, .values = ours->values};
-    rc = replic__merge_again(b->r, &key);
-  }
-  sqlite3_finalize(stmt);
-  return rc == SQLITE_DONE ? REPLIC_OK : replic__fail_db(b->r, rc);
-}
-
 /* ---- what the transaction itself has written ---- */
 
 static int keep_written(void *ctx, const replic__patch *p) {
@@ -666,7 +667,7 @@ static int look_at_table(before *b, const char *name) {
   if (rc == REPLIC_OK) rc = follow_renames(b);
   if (rc == REPLIC_OK) rc = note_past(b);
   if (rc == REPLIC_OK && may_have_lost(b)) rc = keep_lost(b);
-  if (rc == REPLIC_OK && may_let_in(b)) rc = let_in(b);
+  if (rc == REPLIC_OK && may_let_in(b)) rc = replic__merge_missing(b->r, b->t->table);
   replic__free_remote_table(b->t);
   sqlite3_free(b->not_null);
   b->t = NULL;
@@ -679,7 +680,8 @@ static int look_at_tables(before *b) {
   int rc = sqlite3_prepare_v3(
       b->db,
       "SELECT t.name, EXISTS (SELECT 1 FROM pragma_table_xinfo(p.name, 'main') WHERE name = "
-      "'_nulls' COLLATE NOCASE), t.strict FROM pragma_table_list t JOIN pragma_table_list p ON "
+      "'_nulls' COLLATE NOCASE), t.strict OR p.strict FROM pragma_table_list t JOIN "
+      "pragma_table_list p ON "
       "p.name = "
       "t.name || '_patches' COLLATE NOCASE WHERE t.schema = 'main' AND p.schema = 'main' AND "
       "t.type = 'table'",

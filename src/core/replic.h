@@ -294,6 +294,20 @@ typedef struct replic_pending {
 size_t replic_pending_count(const replic *r);
 const replic_pending *replic_pending_at(const replic *r, size_t index);
 
+/* Rows that this peer's schema cannot store, as an index on an expression or a generated column
+ * raises: the log has their patches, the table has no row. Tried again with the next patch of the
+ * key, and when the schema changes. */
+typedef struct replic_stuck {
+  const char *table, *key, *why; /* key: a JSON object; why: what SQLite said */
+  int code;                      /* SQLite's */
+} replic_stuck;
+enum { REPLIC_STUCK_SHOWN = 20 };
+int64_t replic_stuck_rows(const replic *r); /* how many there are */
+/* At most REPLIC_STUCK_SHOWN of them; SELECT … FROM _replic_stuck has all. Borrowed until the next
+ * call that changes the database. */
+size_t replic_stuck_count(const replic *r);
+const replic_stuck *replic_stuck_at(const replic *r, size_t index);
+
 /* ---- retention -------------------------------------------------------------------------------------------- */
 
 typedef struct replic_compaction {

@@ -125,7 +125,8 @@ static int read_column(replic *r, replic__table *t, sqlite3_stmt *stmt) {
                            .type = column_text(stmt, 1),
                            .json_name = column_text(stmt, 6),
                            .key = column->key,
-                           .required = column->not_null && !column->key && !constant,
+                           .required = column->not_null && !column->key &&
+                                       (!constant || !sqlite3_stricmp(default_sql, "NULL")),
                            .untyped = is_untyped(column->type, t->strict),
                            .not_null = column->not_null};
   int rc = field->type ? set_fallback(r, t, field, constant ? default_sql : NULL) : SQLITE_NOMEM;
@@ -262,7 +263,7 @@ static int load_table(replic *r, replic__table *t) {
 /* All names first: creating indexes while the catalogue is read would disturb it. */
 static int find_tables(replic *r, replic__schema *schema) {
   static const char SQL[] =
-      "SELECT t.name, p.name, t.strict, t.type, count(*) OVER (), "
+      "SELECT t.name, p.name, t.strict OR p.strict, t.type, count(*) OVER (), "
       "EXISTS (SELECT 1 FROM pragma_table_xinfo(p.name, 'main') WHERE name = '_nulls' COLLATE "
       "NOCASE), "
       "EXISTS (SELECT 1 FROM main.sqlite_schema WHERE type = 'trigger' AND tbl_name = t.name "

@@ -61,10 +61,64 @@ static void append_log_select(sqlite3_str *sql, const replic__table *t, int whic
     sqlite3_str_appendall(sql, " ORDER BY _patchedAt DESC, _peerId DESC, _sequenceId DESC");
 }
 
+/* The key as the log's columns hold it, so that one row has one name: `as_id` tells apart what
+ * SQLite does; else it is JSON, to be read, where
+ * what JSON has not is a string. */
+static void append_stuck_key(sqlite3_str *sql, const replic__table *t, int as_id) {
+  sqlite3_str_appendall(sql, as_id ? "" : "json_object(");
+  for (int i = 0; i < t->n_keys; i++) {
+    const char *name = t->fields[i].name;
+    if (as_id)
+      sqlite3_str_appendf(sql,
+                          "%stypeof(\"%w\") || quote(iif(typeof(\"%w\") = 'text', CAST(\"%w\" "
+                          "AS BLOB), \"%w\"))",
+                          i ? " || ' ' || " : "", name, name, name, name);
+    else
+      sqlite3_str_appendf(sql,
+                          "%s%Q, CASE typeof(\"%w\") WHEN 'blob' THEN quote(\"%w\") WHEN 'integer' "
+                          "THEN iif(abs(\"%w\" / 2) < 4503599627370496, \"%w\", '' || \"%w\") ELSE "
+                          "\"%w\" END",
+                          i ? ", " : "", name, name, name, name, name, name, name);
+  }
+  sqlite3_str_appendall(sql, as_id ? "" : ")");
+}
+
+static void append_key_in_log(sqlite3_str *sql, const replic__table *t) {
+  sqlite3_str_appendf(sql, " FROM main.\"%w\" WHERE ", t->patches);
+  append(sql, t, 0, t->n_keys, NULL, EQUALS, " AND ");
+  sqlite3_str_appendall(sql, " LIMIT 1");
+}
+
+static void append_stuck(sqlite3_str *sql, const replic__table *t, int which) {
+  int n = t->n_keys;
+  if (which == STUCK_ADD) {
+    sqlite3_str_appendf(sql,
+                        "INSERT OR IGNORE INTO main._replic_stuck(tableName, id, key, code, why) "
+                        "SELECT %Q, ",
+                        t->name);
+    append_stuck_key(sql, t, 1);
+    sqlite3_str_appendall(sql, ", ");
+    append_stuck_key(sql, t, 0);
+    sqlite3_str_appendf(sql, ", ?%d, ?%d", n + 1, n + 2);
+    append_key_in_log(sql, t);
+    return;
+  }
+  if (which == STUCK_AGAIN)
+    sqlite3_str_appendf(sql, "UPDATE main._replic_stuck SET code = ?%d, why = ?%d", n + 1, n + 2);
+  else
+    sqlite3_str_appendall(sql, "DELETE FROM main._replic_stuck");
+  sqlite3_str_appendf(sql, " WHERE tableName = %Q AND id = (SELECT ", t->name);
+  append_stuck_key(sql, t, 1);
+  append_key_in_log(sql, t);
+  sqlite3_str_appendall(sql, ")");
+}
+
 char *replic__sql_text(const replic__table *t, int which) {
   sqlite3_str *sql = sqlite3_str_new(NULL);
   if (which == LOG_INSERT) {
     append_log_insert(sql, t);
+  } else if (which == STUCK_ADD || which == STUCK_AGAIN || which == STUCK_REMOVE) {
+    append_stuck(sql, t, which);
   } else if (which == LOG_CLOCK || which == LOG_BELOW || which == LOG_ABOVE) {
     sqlite3_str_appendf(
         sql, "SELECT _patchedAt FROM main.\"%w\" WHERE _peerId = ?1 AND _sequenceId %s ?2",
@@ -78,8 +132,9 @@ char *replic__sql_text(const replic__table *t, int which) {
   } else if (which == LOG_DELETE) {
     sqlite3_str_appendf(sql, "DELETE FROM main.\"%w\" WHERE _peerId = ?1 AND _sequenceId = ?2",
                         t->patches);
-  } else if (which == ROW_EXISTS) {
-    sqlite3_str_appendf(sql, "SELECT 1 FROM main.\"%w\" WHERE ", t->name);
+  } else if (which == ROW_EXISTS || which == ROW_DELETE) {
+    sqlite3_str_appendf(sql, "%s FROM main.\"%w\" WHERE ",
+                        which == ROW_EXISTS ? "SELECT 1" : "DELETE", t->name);
     append(sql, t, 0, t->n_keys, NULL, EQUALS, " AND ");
   } else if (which == DEFAULTS) {
     for (int i = 0; i < t->n_fields; i++) {

@@ -160,8 +160,6 @@ void replic__apply_early(replic *r); /* frames that waited for what was just app
 void replic__drop_early(replic__sync *s, size_t i);
 remote_table *replic__remote_table(const link *l, uint32_t id);
 int replic__reserve_values(replic__sync *s, int n);
-/* The failure lies in the patch, and not in this machine's disk or memory. */
-int replic__lies_in_data(int rc);
 /* Does it say of the last patch applied here that it is another one? */
 int replic__parts(replic *r, const replic__patches *p);
 /* Notes the epochs that the frame tells of patches up to `up_to` that are not applied yet. */

@@ -8,6 +8,9 @@
  * back from a backup, or goes on in two copies, which migrate apart from each other, until one of
  * them is opened with a new peerId.
  *
+ * Some versions have DDL that refuses rows for their values: there a row is missing as long as its
+ * newest values are refused, and nothing else is.
+ *
  * The model knows nothing of versions but what a column is called: a cell's value is the one with
  * the greatest clock among all that were written at any version and that a column of the last
  * version can hold, as this column stores it. A table with another key is another table.
@@ -42,8 +45,13 @@ typedef struct column {
   int type, null;
 } column;
 
+/* What refuses some rows for a value of one column: indexes on an expression, or that are partial,
+ * and generated columns that raise, or that are NOT NULL. */
+enum { UNGUARDED, INDEXED, PARTLY_INDEXED, GENERATED, GENERATED_NOT_NULL, N_GUARDS };
+
 typedef struct table {
   bool there, strict, has_compound_key;
+  int guard, guarded; /* `guarded`: the column */
   column columns[N_COLUMNS];
 } table;
 
@@ -68,7 +76,7 @@ typedef struct schemas {
   bool may_require[N_TABLES][N_COLUMNS]; /* it has no DEFAULT at any */
   patch *patches;
   size_t n_patches;
-  bool is_forking;
+  bool is_forking, guards;
 } schemas;
 
 typedef struct mind {
@@ -106,8 +114,15 @@ static void draw_column(schemas *w, int t, int c, column *to) {
   to->null = w->has_default[t][c] && rng_chance(g, 30) ? DEFAULTED : NULLABLE;
 }
 
+static void draw_guard(schemas *w, table *to) {
+  rng *g = &w->s->g;
+  to->guard = rng_chance(g, 50) ? UNGUARDED : (int)rng_below(g, N_GUARDS);
+  to->guarded = 1 + (int)rng_below(g, N_COLUMNS - 1);
+}
+
 static void draw_table(schemas *w, int t, table *to) {
   rng *g = &w->s->g;
+  if (w->guards) draw_guard(w, to);
   to->there = true;
   to->strict = rng_chance(g, 25);
   to->has_compound_key = rng_chance(g, 90) ? t % 2 == 1 : t % 2 == 0;
@@ -142,6 +157,8 @@ static void change(schemas *w, int v) {
     draw_table(w, t, changed);
   } else if (rng_chance(g, 8)) {
     changed->there = n_tables(to) == 1;
+  } else if (w->guards && rng_chance(g, 25)) {
+    draw_guard(w, changed);
   } else if (rng_chance(g, 8)) {
     changed->strict = !changed->strict;
   } else if (rng_chance(g, 5)) {
@@ -196,6 +213,7 @@ static void settle_strict(const schemas *w, int t, table *to) {
 static void draw_versions(schemas *w) {
   rng *g = &w->s->g;
   bool requires = rng_chance(g, 30);
+  w->guards = rng_chance(g, 50);
   for (int t = 0; t < N_TABLES; t++)
     for (int c = 1; c < N_COLUMNS; c++) {
       w->has_default[t][c] = rng_chance(g, 40);
@@ -215,9 +233,45 @@ static void draw_versions(schemas *w) {
     for (int c = 1; c < N_COLUMNS; c++) settle_default(w, t, c);
   for (int v = 1; v <= N_VERSIONS; v++)
     for (int t = 0; t < N_TABLES; t++) settle_strict(w, t, &w->at[v].tables[t]);
+  for (int v = 1; v <= N_VERSIONS; v++)
+    for (int t = 0; t < N_TABLES; t++) {
+      table *guarded = &w->at[v].tables[t];
+      if (!guarded->columns[guarded->guarded].there) guarded->guard = UNGUARDED;
+    }
 }
 
 /* ---- their SQL ---- */
+
+/* Of texts only, as what a number is follows from the column's type. */
+static char *refusing(const table *table) {
+  const char *name = table->columns[table->guarded].name;
+  if (table->guard == GENERATED_NOT_NULL) return test_format("nullif(typeof(%s), 'text')", name);
+  return test_format("CASE typeof(%s) WHEN 'text' THEN json(%s) ELSE 1 END", name, name);
+}
+
+static char *refused(const table *table) {
+  const char *name = table->columns[table->guarded].name;
+  return test_format(
+      "typeof(%s) = 'text'%s", name,
+      table->guard == GENERATED_NOT_NULL ? "" : test_format(" AND NOT json_valid(%s, 2)", name));
+}
+
+static char *guard_ddl(const table *table, const char *name) {
+  const char *key = table->has_compound_key ? "k" : "id";
+  switch (table->guard) {
+  case INDEXED:
+    return test_format(" CREATE INDEX guard_%s ON %s(%s);", name, name, refusing(table));
+  case PARTLY_INDEXED:
+    return test_format(" CREATE INDEX guard_%s ON %s(%s) WHERE %s = 1;", name, name, key,
+                       refusing(table));
+  case GENERATED:
+    return test_format(" ALTER TABLE %s ADD COLUMN guard ANY AS (%s);", name, refusing(table));
+  case GENERATED_NOT_NULL:
+    return test_format(" ALTER TABLE %s ADD COLUMN guard ANY NOT NULL AS (%s);", name,
+                       refusing(table));
+  default: return "";
+  }
+}
 
 static char *column_ddl(const schemas *w, int t, int c, const column *column, bool in_patches) {
   static const char *const NULLS[] = {"", " NOT NULL", " NOT NULL"};
@@ -261,6 +315,15 @@ static char *copied(const table *to, const column *old, const column *new, bool 
   if (!fills) return value;
   const char *filling = new->null == DEFAULTED ? "'x'" : new->type == TEXT ? "''" : "0";
   return test_format("coalesce(%s, %s)", value, filling);
+}
+
+/* The rows that the new table cannot have must go first, but where SQLite does not look. */
+static char *guard(const schemas *w, int t, const table *to) {
+  bool looks = to->guard != GENERATED || to->strict || rng_chance(&w->s->g, 50);
+  char *name = table_name(t), *goes = "";
+  if (to->guard != UNGUARDED && looks)
+    goes = test_format(" DELETE FROM %s WHERE %s;", name, refused(to));
+  return test_format("%s%s", goes, guard_ddl(to, name));
 }
 
 /* A new table, the rows of the old one, and its name. */
@@ -315,6 +378,7 @@ static bool is_same(const table *from, const table *to) {
     if (in_both(from, to, c) && strcmp(from->columns[c].name, to->columns[c].name) != 0)
       return false;
   }
+  if (from->guard != to->guard || (to->guard && from->guarded != to->guarded)) return false;
   return !needs_rebuild(from, to);
 }
 
@@ -323,18 +387,20 @@ static char *script(const schemas *w, const version *from, const version *to) {
   for (int t = 0; t < N_TABLES; t++) {
     const table *old = &from->tables[t], *new = &to->tables[t];
     char *name = table_name(t);
-    bool rebuilds = needs_rebuild(old, new) || rng_chance(&w->s->g, 20);
+    bool rebuilds = needs_rebuild(old, new) || old->guard || new->guard || rng_chance(&w->s->g, 20);
     bool is_another = old->there && new->there && !is_one_table(old, new);
     if (old->there && (is_another || !new->there))
       sql = test_format("%s DROP TABLE %s; DROP TABLE %s_patches;", sql, name, name);
     if (new->there && (is_another || !old->there)) {
-      sql = test_format("%s %s %s", sql, create(w, t, new, false, name),
-                        create(w, t, new, true, test_format("%s_patches", name)));
+      sql = test_format("%s %s %s%s", sql, create(w, t, new, false, name),
+                        create(w, t, new, true, test_format("%s_patches", name)),
+                        guard_ddl(new, name));
     } else if (old->there && new->there && !is_same(old, new)) {
       for (int is_patches = 0; is_patches < 2; is_patches++)
         sql = test_format("%s %s", sql,
                           rebuilds ? rebuild(w, t, old, new, is_patches)
                                    : alter(w, t, old, new, is_patches));
+      sql = test_format("%s%s", sql, guard(w, t, new));
     }
   }
   return sql;
@@ -509,6 +575,8 @@ static void write(schemas *w, sim_peer *p) {
   sim_begin(p);
   int rc = replic_write(p->r, changes, n, &last);
   bool refused = rc == SQLITE_CONSTRAINT_NOTNULL || rc == REPLIC_ENOTFOUND;
+  for (size_t i = 0; rc == SQLITE_ERROR && i < n; i++)
+    refused |= w->at[mind_of(p)->version].tables[to[i].table].guard != UNGUARDED;
   if (!refused) CHECK_OK(p->r, rc);
   CHECK_INT(sim_commit(p), REPLIC_OK);
   if (refused) return;
@@ -589,6 +657,20 @@ typedef struct view {
   const sim_peer *peer; /* what it has; NULL: everything */
 } view;
 
+/* Whether the table's guard refuses the value: SQLite says it. */
+static bool is_refused(const table *table, const replic_value *value) {
+  static sqlite3 *db;
+  static sqlite3_stmt *is_json;
+  if (value->type != REPLIC_TEXT) return false;
+  if (table->guard == GENERATED_NOT_NULL) return true;
+  if (!db) CHECK_INT(sqlite3_open(":memory:", &db), SQLITE_OK);
+  if (!is_json) CHECK_INT(sqlite3_prepare_v2(db, "SELECT json(?1)", -1, &is_json, NULL), SQLITE_OK);
+  CHECK_INT(bind(is_json, value), SQLITE_OK);
+  int rc = sqlite3_step(is_json);
+  sqlite3_reset(is_json);
+  return rc != SQLITE_ROW;
+}
+
 /* The row as a dump shows it; NULL: it is not there. */
 static char *model_row(const schemas *w, const view *as, int row) {
   const patch *winner[N_COLUMNS] = {NULL};
@@ -622,6 +704,7 @@ static char *model_row(const schemas *w, const view *as, int row) {
               : column->null == NULLABLE ? v_null()
                                          : empty_of(column->type);
     value = as_stored(column->type, value);
+    if (as->table->guard && c == as->table->guarded && is_refused(as->table, &value)) return NULL;
     line = test_format("%s|%s", line, show_value(&value));
   }
   return line;
@@ -666,6 +749,7 @@ static void check_tables(const schemas *w, sim_peer *p) {
       for (int v = 1; v <= N_VERSIONS; v++)
         if (w->at[v].tables[t].columns[c].null == DEFAULTED && !w->has_default[t][c])
           as.shown[c] = false;
+      if (as.table->guard && c == as.table->guarded && !as.shown[c]) is_known = false;
     }
     if (is_known) check_table(w, p, &as);
   }
@@ -1036,7 +1120,9 @@ static void on_event(sim_peer *p, const replic_event *event) {
         !(w->is_forking && event->code == REPLIC_EFORK))
       check_failed(__FILE__, __LINE__, "peer %d closes a link: %s", p->index, event->text);
   }
-  if (event->kind == REPLIC_EVENT_ERROR)
+  if (event->kind == REPLIC_EVENT_ERROR && strstr(event->text, "cannot be stored here"))
+    w->report->rows_stuck++;
+  else if (event->kind == REPLIC_EVENT_ERROR)
     check_failed(__FILE__, __LINE__, "peer %d reports: %s", p->index, event->text);
 }
 

@@ -35,6 +35,7 @@ typedef struct world_options {
   X(early_dropped, "early frames dropped")                                                         \
   X(retransmissions, "patches retransmitted")                                                      \
   X(rows_waiting, "rows that waited for a column")                                                 \
+  X(rows_stuck, "tables with rows that could not be stored")                                       \
   X(partitions, "partitions")                                                                      \
   X(stalls, "stalled links")                                                                       \
   X(timeouts, "links that timed out")                                                              \

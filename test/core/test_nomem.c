@@ -117,6 +117,14 @@ static void a_step_that_knows_what_is_pending(void) {
   fault_everywhere(&ALLOCATION, &FAULT_UP, 15);
 }
 
+static void rows_that_the_schema_refuses(void) {
+  fault_everywhere(&ALLOCATION, &FAULT_REFUSED, 30);
+}
+
+static void a_step_that_lets_rows_in(void) {
+  fault_everywhere(&ALLOCATION, &FAULT_LET_IN, 300);
+}
+
 static void a_step_back_that_keeps_what_is_lost(void) {
   fault_everywhere(&ALLOCATION, &FAULT_DOWN, 15);
 }
@@ -143,6 +151,8 @@ int main(int argc, char **argv) {
       TEST(patches_of_another_version),
       TEST(a_step_that_knows_what_is_pending),
       TEST(a_step_back_that_keeps_what_is_lost),
+      TEST(rows_that_the_schema_refuses),
+      TEST(a_step_that_lets_rows_in),
   };
   install_shim();
   return run_tests(argc, argv, TESTS, COUNT(TESTS));

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # run.sh [PREFIX]
-# Runs the models: of the protocol, which must converge, of how histories are told apart, and of how they
-# become one again; none may hold when one of its rules is left out. The rule of the age is needed in few schedules: its first seed is 2858.
+# Runs the models: of the protocol, which must converge, of how histories are told apart, of how they
+# become one again, and of rows that a schema refuses; none may hold when one of its rules is left out. The rule of the age is needed in few schedules: its first seed is 2858.
 set -uo pipefail
 cd "$(dirname "$0")"
 
@@ -36,5 +36,10 @@ check heals_end 1 heals.py 1000
 check heals_need_later 0 heals.py 200 --without later
 check heals_need_forget 0 heals.py 200 --without forget
 check heals_need_refuse 0 heals.py 200 --without refuse
+check stuck_rows_follow 1 stuck.py 3000
+check stuck_rows_leave 0 stuck.py 200 --without leave
+check stuck_rows_are_whole 0 stuck.py 200 --without whole
+check stuck_rows_are_retried 0 stuck.py 200 --without retry
+check stuck_rows_are_looked_for 0 stuck.py 200 --without look
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ] && [ "$passed" != 0 ]
