@@ -161,6 +161,20 @@ export class Snapshot {
     return { key, cells }
   }
 
+  /** Why the schema here cannot store the row with that key, if that is so; else null. */
+  async stuck(table, key) {
+    const id = key.map((value, i) => {
+      const v = typeof value === 'number' ? `CAST(?${i + 2} AS REAL)` : `?${i + 2}`
+      // as src/core/sql.c makes it
+      return `typeof(${v}) || quote(iif(typeof(${v}) = 'text', CAST(${v} AS BLOB), ${v}))`
+    })
+    const [found] = await this.#query(
+      `SELECT why FROM _replic_stuck WHERE tableName = ?1 AND id = ${id.join(" || ' ' || ")}`,
+      [table.name, ...key],
+    )
+    return found?.why ?? null
+  }
+
   async close() {
     await this.#cursor.close()
   }

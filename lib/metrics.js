@@ -25,6 +25,11 @@ const REPLICA = {
     'Patches kept because the schema here cannot hold them.',
     ({ pending }) => pending.reduce((sum, { patches }) => sum + patches, 0),
   ],
+  replic_stuck_rows: [
+    'gauge',
+    'Rows that are missing because the schema here cannot store them.',
+    ({ stuck }) => stuck.rows,
+  ],
   replic_log_rows: ['gauge', 'Patches in the log.', ({ logRows }) => logRows],
   replic_file_gone: [
     'gauge',

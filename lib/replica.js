@@ -104,6 +104,7 @@ export class Replica extends EventEmitter {
   #native
   #links
   #pendingPatches = []
+  #stuck = { rows: 0, first: [] }
   #verifier
   #retention
   #progress // what is applied here
@@ -169,6 +170,7 @@ export class Replica extends EventEmitter {
     this.#peerId = opened.peerId
     this.#setTables(opened.tables)
     this.#pendingPatches = opened.pending
+    this.#stuck = opened.stuck
     this.#progress.begin(opened.peerId, opened.vector)
     exposeProgress(this, this.#progress)
     const callbacks = {
@@ -517,6 +519,10 @@ export class Replica extends EventEmitter {
       clock,
       logRows,
       pending: this.#pendingPatches,
+      stuck: {
+        rows: this.#stuck.rows,
+        first: this.#stuck.first.map((row) => ({ ...row, key: JSON.parse(row.key) })),
+      },
       fileBytes: sizeOf(this.#path),
       walBytes: sizeOf(`${this.#path}-wal`),
       queue: { calls: this.#pending, bytes: queueBytes },
@@ -633,12 +639,13 @@ export class Replica extends EventEmitter {
 
   #onBatch(report) {
     if (report.lockWaitMs) return this.#waitForLock(report.lockWaitMs, report.lockedSince)
-    const { vector, sends, events, links, pending, tables, frameBytes, unsettled } = report
+    const { vector, sends, events, links, pending, stuck, tables, frameBytes, unsettled } = report
     if (unsettled) this.#soon()
     if (vector) this.#advance(vector)
     if (!sends) return // a query has seen the commit of a batch that has not finished yet
     if (tables) this.#setTables(tables)
     if (pending) this.#pendingPatches = pending
+    if (stuck) this.#stuck = stuck
     this.#links.deliver(sends)
     for (const event of events) this.#onEvent(event)
     if (links) this.#links.snapshot(links)

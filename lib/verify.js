@@ -13,7 +13,7 @@ import { ReplicError } from './errors.js'
 import { MAX_PEER_ID } from './options.js'
 
 const MOST_SESSIONS = 4 // peers that are answered at a time: each holds a connection and a WAL
-const MOST_STEPS = 8 // questions of one session; the longest way to a row takes five
+const MOST_STEPS = 8 // questions of one session; the longest way to a row takes six
 const SESSION_MS = 600_000 // no peer makes this one hold a state for longer
 const MOST_ORIGINS = 16_384 // as on a link
 const MOST_ANSWER = 3 * 1024 * 1024 // characters; a message is at most 4 MiB
@@ -203,7 +203,7 @@ class Session {
     this.#answer(n, fits ? answer : { large: true })
   }
 
-  async #find(ask, { table: name, bucket, row }) {
+  async #find(ask, { table: name, bucket, row, key }) {
     const snapshot = this.#snapshot
     if (ask === 'tables') {
       const digests = await snapshot.digests(() => this.#check())
@@ -218,6 +218,9 @@ class Session {
     }
     if (ask === 'entries' && Number.isInteger(bucket) && bucket >= 0 && bucket < BUCKETS) {
       return { entries: await snapshot.entries(table, bucket) }
+    }
+    if (ask === 'stuck' && isKey(key, table)) {
+      return { why: await snapshot.stuck(table, key.map(unpacked)) }
     }
     if (ask !== 'row' || !isHash(row)) return null
     const found = await snapshot.row(table, row)
@@ -406,6 +409,15 @@ class Asking {
     }
   }
 
+  // What SQLite says where one side has no such row because its schema cannot store it; else null.
+  async #whyMissing(snapshot, table, key, here, there) {
+    if (!here) return snapshot.stuck(table, key)
+    if (there) return null
+    const question = { ask: 'stuck', table: table.name, key: key.map(packed) }
+    const answer = await this.#ask(question, ({ why }) => why === null || isText(why))
+    return answer?.why ?? null
+  }
+
   async #findRow(snapshot, name) {
     const table = snapshot.table(name)
     const unknown = { difference: 'row', key: null, here: null, there: null }
@@ -432,8 +444,10 @@ class Asking {
       each?.cells.map(([column, text, hash]) => ({ name: column, text, hash }))
     const shown = differing(cells(here) ?? [], cells(there) ?? [])
     const key = here?.key ?? there?.key.map(unpacked)
+    const why = key && (await this.#whyMissing(snapshot, table, key, here, there))
     return {
-      difference: 'row',
+      difference: why ? 'stuck' : 'row',
+      ...(why && { why }),
       key: key
         ? Object.fromEntries(table.keys.map((column, i) => [column.name, plain(key[i])]))
         : null,
@@ -523,9 +537,9 @@ const isEntry = tuple(isHash, isHash)
 const isCell = tuple(isText, isText, isText)
 const isKeyValue = tuple((type) => isText(type) && Object.hasOwn(UNPACK, type), isText)
 const isBuckets = (text) => isText(text) && Buffer.from(text, 'base64').length === 8 * BUCKETS
-const isRow = (row, { keys }) =>
-  row === null ||
-  (isListOf(row?.cells, isCell) && isListOf(row.key, isKeyValue) && row.key.length === keys.length)
+const isKey = (key, { keys }) => isListOf(key, isKeyValue) && key.length === keys.length
+const isRow = (row, table) =>
+  row === null || (isListOf(row?.cells, isCell) && isKey(row.key, table))
 
 /** A value of a key as [type, text]. */
 function packed(value) {

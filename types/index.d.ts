@@ -403,12 +403,17 @@ export interface VerifyDifference {
   rows: number
   /** The first table that differs. */
   table: string
-  /** 'schema': the table's columns, or whether it is replicated at all. 'row': a row of it. */
-  difference: 'schema' | 'row'
-  /** The primary key of a row that differs. null for 'schema', or if it could not be found out. */
+  /**
+   * 'schema': the table's columns, or whether it is replicated at all. 'row': a row of it. 'stuck': a
+   * row of it that one side has and the other cannot store, see Status.stuck.
+   */
+  difference: 'schema' | 'row' | 'stuck'
+  /** For 'stuck': what SQLite said there. */
+  why?: string
+  /** The primary key of the row that differs. null for 'schema', or if it could not be found out. */
   key: { [column: string]: ReadValue } | null
   /**
-   * What differs, by column: for 'row' the value as an SQL literal, so that 1, 1.0 and '1' can be told apart
+   * What differs, by column: for a row the value as an SQL literal, so that 1, 1.0 and '1' can be told apart
    * (long ones are cut); for 'schema' the declared type. null: there is no such row, or table.
    */
   here: { [column: string]: string } | null
@@ -614,6 +619,18 @@ export interface Histogram {
   buckets: { le: number; count: number }[]
 }
 
+/** A row that the schema of this replica cannot store. */
+export interface StuckRow {
+  /** Of which table. */
+  table: string
+  /** Its primary key, by column. Blobs, and integers beyond 2^53, as text. */
+  key: { [column: string]: string | number }
+  /** SQLite's code. */
+  code: SqliteCode
+  /** What SQLite said. */
+  why: string
+}
+
 /** What status() tells. */
 export interface Status {
   /** The number by which this replica is known. */
@@ -641,6 +658,18 @@ export interface Status {
    * last heartbeat, migration or change of a link's state.
    */
   pending: { table: string; why: string; patches: number }[]
+  /**
+   * Rows that others have written and that the schema of this replica cannot store, as an index on
+   * an expression or a generated column raises for their values: they are missing here, and handed
+   * on to others. Each is tried again with the next change of it, and when the table's schema
+   * changes. Whatever else its writer has written is there. How many, and at most 20 of them;
+   * `SELECT * FROM _replic_stuck` has all. As of the last heartbeat, migration or change of a link's
+   * state.
+   */
+  stuck: {
+    rows: number
+    first: StuckRow[]
+  }
   /** Size of the database file now, and of its write-ahead log (`<file>-wal`). */
   fileBytes: number
   /** Size of its write-ahead log (`<file>-wal`). */

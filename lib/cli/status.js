@@ -56,6 +56,7 @@ function readFile(peek) {
       patches: count(peek, `${name}_patches`),
     }))
   const pending = peek.has('_replic_pending') ? count(peek, '_replic_pending') : 0n
+  const stuck = peek.has('_replic_stuck') ? count(peek, '_replic_stuck') : 0n
   const migrations = peek
     .all('SELECT * FROM _replic_migrations ORDER BY version')
     .map(({ version, name = '', appliedAt = 0n }) => ({ version, name, appliedAt }))
@@ -71,6 +72,7 @@ function readFile(peek) {
       'SELECT origin, sequence, patchedAt, floor FROM _replic_vector WHERE sequence > 0 ORDER BY origin',
     ),
     pending,
+    stuck,
     migrations,
   }
 }
@@ -79,7 +81,17 @@ const count = (peek, table) => peek.all(`SELECT count(*) AS n FROM ${quoted(tabl
 
 const time = (ms) => new Date(Number(ms)).toISOString()
 
-function asText({ file, peerId, fileBytes, walBytes, tables, origins, pending, migrations }) {
+function asText({
+  file,
+  peerId,
+  fileBytes,
+  walBytes,
+  tables,
+  origins,
+  pending,
+  stuck,
+  migrations,
+}) {
   const at = migrations.at(-1)
   return [
     `file        ${file} (${fileBytes} bytes, and ${walBytes} in its WAL)`,
@@ -94,6 +106,9 @@ function asText({ file, peerId, fileBytes, walBytes, tables, origins, pending, m
         `has         ${origin === peerId ? 'its own' : `peer ${origin}'s`} patches up to ${sequence}` +
         `${patchedAt > 0n ? `, of ${time(patchedAt)}` : ''}${floor > 0n ? `; pruned up to ${floor}` : ''}`,
     ),
+    ...(stuck > 0n
+      ? [`stuck       ${stuck} rows that its schema cannot store: SELECT * FROM _replic_stuck`]
+      : []),
     ...(pending > 0n ? [`pending     ${pending} patches that its schema cannot hold`] : []),
   ].join('\n')
 }

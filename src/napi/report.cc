@@ -222,12 +222,45 @@ Napi::Value Pending::to_js(Napi::Env env) const {
   return pending;
 }
 
+// Without memory for it there are fewer.
+void Stuck::read(const replic *core, Arena &arena) {
+  size_t count = replic_stuck_count(core);
+  rows_ = replic_stuck_rows(core);
+  list_ = arena.array<replic_stuck>(count + 1);
+  for (count_ = 0; list_ && count_ < count; count_++) {
+    replic_stuck &one = list_[count_] = *replic_stuck_at(core, count_);
+    one.table = arena.copy(one.table);
+    one.key = arena.copy(one.key);
+    one.why = arena.copy(one.why);
+    if (!one.table || !one.key || !one.why) break;
+  }
+}
+
+Napi::Value Stuck::to_js(Napi::Env env) const {
+  Napi::Object stuck = Napi::Object::New(env);
+  Napi::Array first = Napi::Array::New(env, count_);
+  for (uint32_t i = 0; i < count_; i++) {
+    Napi::Object one = Napi::Object::New(env);
+    one.Set("table", list_[i].table);
+    one.Set("key", list_[i].key);
+    one.Set("code", replic_code_name(list_[i].code));
+    one.Set("why", list_[i].why);
+    first.Set(i, one);
+  }
+  stuck.Set("rows", Napi::Number::New(env, static_cast<double>(rows_)));
+  stuck.Set("first", first);
+  return stuck;
+}
+
 void Report::collect(replic *core, Tables &known) {
   replic_take_outbox(core, &outbox_);
   for (size_t i = 0; i < outbox_.n_events; i++)
     links_changed = links_changed || is_link_event(outbox_.events[i]);
   if (links_changed) collect_links(core);
-  if (links_changed || tables_changed) pending_.read(core, arena_);
+  if (links_changed || tables_changed) {
+    pending_.read(core, arena_);
+    stuck_.read(core, arena_);
+  }
   if (tables_changed) collect_tables(core, known);
 }
 
@@ -255,8 +288,8 @@ void Report::free_outbox() {
 // ---- telling ------------------------------------------------------------------------------------
 
 bool Report::worth_telling() const {
-  return outbox_.n_sends || outbox_.n_events || links_ || pending_ || tables_changed || drained ||
-         lost;
+  return outbox_.n_sends || outbox_.n_events || links_ || pending_ || stuck_ || tables_changed ||
+         drained || lost;
 }
 
 // Flat [link, frame, ...]. A frame that goes to several links is one Buffer.
@@ -376,6 +409,7 @@ Napi::Value Report::to_js(Napi::Env env, size_t frame_bytes, bool unsettled) con
     result.Set("links", links);
   }
   if (pending_) result.Set("pending", pending_.to_js(env));
+  if (stuck_) result.Set("stuck", stuck_.to_js(env));
   if (tables_changed) result.Set("tables", tables_.to_js(env));
   result.Set("frameBytes", static_cast<double>(frame_bytes));
   if (unsettled) result.Set("unsettled", true);

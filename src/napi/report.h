@@ -72,6 +72,21 @@ private:
   size_t count_ = 0;
 };
 
+// Rows that the schema of the core cannot store: how many, and the first ones.
+class Stuck {
+public:
+  void read(const replic *core, Arena &arena);
+  explicit operator bool() const {
+    return list_ != nullptr;
+  } // has been read
+  Napi::Value to_js(Napi::Env env) const;
+
+private:
+  replic_stuck *list_ = nullptr;
+  size_t count_ = 0;
+  int64_t rows_ = 0;
+};
+
 class Report {
 public:
   Report() = default;
@@ -102,5 +117,6 @@ private:
   replic_link_info *links_ = nullptr; // nullptr: nothing to tell
   size_t n_links_ = 0;
   Pending pending_;
+  Stuck stuck_;
   Tables tables_;
 };

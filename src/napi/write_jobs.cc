@@ -37,6 +37,7 @@ void OpenJob::run(Batch &batch) {
     return state.close_core();
   }
   pending_.read(core, arena);
+  stuck_.read(core, arena);
   if (n_vector_) memcpy(vector_, replic_vector(core), n_vector_ * sizeof *vector_);
 }
 
@@ -60,6 +61,7 @@ napi_value OpenJob::result(napi_env env) {
   result.Set("tables", tables_.to_js(env));
   result.Set("vector", vector);
   result.Set("pending", pending_.to_js(env));
+  result.Set("stuck", stuck_.to_js(env));
   return result;
 }
 

@@ -21,6 +21,7 @@ private:
   Tables tables_;
   replic_position *vector_ = nullptr;
   Pending pending_;
+  Stuck stuck_;
   size_t n_vector_ = 0;
 };
 
