@@ -9,10 +9,12 @@
 // and uncork() around the frames of one batch, pause() and resume(), terminate(), which closes without
 // waiting, and closeFor(error), which tells the other side why. Where its transport has seen both sides
 // prove the secret, it has isAuthenticated, and peerId if that was proven too. What it knows of the
-// other side, for authorize(), is in details.
+// other side, for authorize(), is in details. Where it has checkKept, that is called with the bytes that
+// it keeps of frames that are not whole, and throws where they are too many for one who is not known yet.
 
 import { Dialer } from './dialer.js'
 import { describe, explained, ReplicError, usage } from './errors.js'
+import { GUEST_BYTES, Guests, PROOF_MS } from './guests.js'
 import { errorFrame, Handshake, isOfHandshake, peerIdOfHello, readError } from './handshake.js'
 import { kindOf } from './options.js'
 
@@ -21,6 +23,7 @@ const PAUSE_ABOVE = 16 * MiB // bytes waiting for the core: more than that, and 
 const END_MS = 2_000 // how long an ended connection may take to close before it is terminated
 const CONNECTING = 0
 const MAX_HELD_BYTES = 4 * MiB // of frames that wait for authorize()
+const FRAME_COST = 200 // bytes, about, that one of them takes beside its own
 const SIGN_OF_LIFE = new Uint8Array(0) // for the core: a part of a frame has come in
 
 /** All links of one replica. */
@@ -42,6 +45,7 @@ export class Links {
   #awaited = new Set() // peerIds that flush() waits for: their links broke, and they have dialed
   #isFlushing = false
   #flushed = () => {}
+  guests // those who are not known yet
   refusals = 0 // connections for which there was no room
 
   /**
@@ -58,6 +62,7 @@ export class Links {
     this.#pauseAbove = Math.min(PAUSE_ABOVE, options.maxQueueBytes / 2)
     // without links, too: the core looks whether the file is there still
     this.#heartbeat = setInterval(() => this.#beat(), options.heartbeatMs).unref()
+    this.guests = new Guests(options.maxPendingLinks)
   }
 
   get options() {
@@ -73,10 +78,10 @@ export class Links {
   }
 
   /**
-   * A new connection. `info`: { peerId (who must answer, or null), transport, address, isAccepted (the other side
-   * has dialed), isDialed (by a Dialer), details (for authorize()), refusal (the error that the other side is told, and
-   * nothing else), onDown(link) }. Throws REPLIC_CLOSED after stop(), and REPLIC_BUSY where there are
-   * too many.
+   * A new connection. `info`: { peerId (who must answer, or null), transport, address, host (of the address, as
+   * Guests.admit() takes it), isAccepted (the other side has dialed), isDialed (by a Dialer), details (for authorize()),
+   * refusal (the error that the other side is told, and nothing else), onDown(link) }. Throws REPLIC_CLOSED after
+   * stop(), and REPLIC_BUSY where there are too many.
    */
   add(socket, info) {
     this.#check()
@@ -96,22 +101,25 @@ export class Links {
     this.#native.tick()
   }
 
-  /** Why there is no room for one more link; undefined where there is. */
+  /** Why there is no room for one more link; undefined where there is. Guests take none. */
   roomError(isAccepted) {
-    const { maxLinks, maxPendingLinks } = this.#options
-    let pending = 0
-    if (isAccepted) {
-      for (const link of this.#links.values()) pending += link.isPending ? 1 : 0
-      for (const endpoint of this.#endpoints) pending += endpoint.pending ?? 0
-    }
-    if (this.#links.size < maxLinks && pending < maxPendingLinks) return undefined
+    const { maxLinks } = this.#options
+    let known = 0
+    for (const link of this.#links.values()) known += link.isKnown ? 1 : 0
+    if (known < maxLinks) return undefined
     if (isAccepted) this.refusals++
-    const [what, limit] =
-      pending < maxPendingLinks
-        ? ['', 'maxLinks']
-        : [' that have not said HELLO', 'maxPendingLinks']
-    const message = `there are ${this.#options[limit]} links${what} already: ${limit} permits no more`
+    const message = `there are ${maxLinks} links already: maxLinks permits no more`
     return new ReplicError('REPLIC_BUSY', message)
+  }
+
+  /**
+   * Somebody has connected who is not known yet; see Guests.admit(). `leave(error)` is called when he has to give way.
+   */
+  admit(host, leave) {
+    return this.guests.admit(host, () => {
+      this.refusals++
+      leave(gaveWay(this.#options.maxPendingLinks))
+    })
   }
 
   /** Keeps a connection up: dials at once and again whenever it ends. See Dialer. */
@@ -366,10 +374,16 @@ class Link {
   #handshake
   #isInCore = false
   #hasProgressed = false // since the last heartbeat a part of a frame has come in
+  #isTrusted = false // nothing of what is kept for it is counted any more
   #isAuthorized
   #authorizing = false
   #held = [] // frames that wait for authorize()
   #heldBytes = 0
+  #keptBytes = 0 // of these and of frames that are not whole, as the guests' account has them
+  #host
+  #isHeard = false
+  #leaveGuests = () => {}
+  isKnown // it was dialed, or has proven itself; without a secret, its HELLO is accepted
 
   constructor(links, id, socket, info) {
     const { peerId = null, transport, address = null, onDown } = info
@@ -385,6 +399,8 @@ class Link {
     this.isAccepted = isAccepted
     this.isDialed = isDialed
     this.had = -1 // when it went down, the other side had everything up to this sum of sequences; -1: it had not
+    this.isKnown = !isAccepted
+    this.#host = info.host ?? address
     this.#details = info.details
     this.#refusal = info.refusal
     this.#isAuthorized = !links.options.authorize
@@ -396,19 +412,81 @@ class Link {
   /** Listens to the socket, and opens the link as soon as that is open. */
   start() {
     const socket = this.#socket
+    if ('checkKept' in socket) socket.checkKept = (bytes) => this.#checkKept(bytes)
     listen(socket, 'message', (data) => this.#message(data))
     listen(socket, 'progress', () => {
       this.#hasProgressed = true
+      this.#heard()
     })
     listen(socket, 'error', (error) => this.#failed(error))
     listen(socket, 'close', () => this.#closed())
     const { linkTimeoutMs } = this.#links.options
-    this.#timer = setTimeout(() => {
-      this.#error ??= new ReplicError('REPLIC_TIMEOUT', `no HELLO within ${linkTimeoutMs} ms`)
-      this.terminate()
-    }, linkTimeoutMs).unref()
+    this.#wait(this.isAccepted ? Math.min(PROOF_MS, linkTimeoutMs) : linkTimeoutMs)
+    if (this.isAccepted) {
+      this.#leaveGuests = this.#links.admit(this.#host, (error) => this.#giveWay(error))
+    }
     if (socket.readyState === CONNECTING) listen(socket, 'open', () => this.#opened())
     else this.#opened()
+  }
+
+  // For the other side's HELLO, or for what comes before it.
+  #wait(ms) {
+    clearTimeout(this.#timer)
+    this.#timer = setTimeout(() => {
+      const what = this.#needsProof && !this.isKnown ? 'proof of the secret' : 'HELLO'
+      this.#error ??= new ReplicError('REPLIC_TIMEOUT', `no ${what} within ${ms} ms`)
+      this.terminate()
+    }, ms).unref()
+  }
+
+  get #needsProof() {
+    return this.#links.options.secret !== undefined && !this.#socket.isAuthenticated
+  }
+
+  #giveWay(error) {
+    this.#error ??= error
+    this.terminate()
+  }
+
+  // Something has come in. Where there is a secret, that alone gives nobody more time.
+  #heard() {
+    if (this.#isHeard) return
+    this.#isHeard = true
+    if (this.isAccepted && !this.isReady && !this.#needsProof && !this.#ending) {
+      this.#wait(this.#links.options.linkTimeoutMs)
+    }
+  }
+
+  // Who the other side is, is known: it is no guest any more. Returns whether there is room for it.
+  #becomesKnown() {
+    const full = this.isKnown ? undefined : this.#links.roomError(this.isAccepted)
+    this.isKnown = true
+    this.#leave()
+    if (full) this.#refuse(full)
+    return !full
+  }
+
+  // What was kept for it is not counted any more.
+  #leave() {
+    this.#leaveGuests()
+    this.#isTrusted = true
+    this.#account(0)
+    if ('checkKept' in this.#socket) this.#socket.checkKept = null
+  }
+
+  // Throws if bytes of frames that are not whole are more than may be kept for one who is not known.
+  #checkKept(bytes) {
+    if (this.#account(bytes + this.#heldBytes)) return
+    const message = `more than ${GUEST_BYTES} bytes of frames before it is known who sends them`
+    throw new ReplicError(this.#needsProof ? 'REPLIC_TOO_LARGE' : 'REPLIC_BUSY', message)
+  }
+
+  #account(bytes) {
+    if (this.#needsProof && !this.#isTrusted) return bytes <= GUEST_BYTES
+    const kept = this.#isTrusted ? 0 : Math.max(0, bytes - GUEST_BYTES)
+    if (!this.#links.guests.keep(this.#keptBytes, kept)) return false
+    this.#keptBytes = kept
+    return true
   }
 
   #opened() {
@@ -449,17 +527,26 @@ class Link {
       const what = bytes ? 'nothing' : kindOf(data)
       return this.end(new ReplicError('REPLIC_PROTOCOL', `frames are bytes, not ${what}`))
     }
+    this.#heard()
     if (isOfHandshake(bytes) || (this.#handshake && !this.#isInCore)) return this.#shake(bytes)
     if (this.#isAuthorized) return this.#links.receive(this, bytes)
-    this.#heldBytes += bytes.length
-    if (this.#heldBytes <= MAX_HELD_BYTES) this.#held.push(bytes) // else lost, and repaired
+    this.#hold(bytes)
     const peerId = peerIdOfHello(bytes)
     if (peerId !== undefined) this.#authorize(peerId)
+  }
+
+  // For when authorize() has decided. What there is no room for is lost, and repaired.
+  #hold(bytes) {
+    const heldBytes = this.#heldBytes + bytes.length + FRAME_COST
+    if (heldBytes > MAX_HELD_BYTES || !this.#account(heldBytes)) return
+    this.#heldBytes = heldBytes
+    this.#held.push(Buffer.from(bytes)) // a copy: what it is a view of may be large
   }
 
   // Before the core hears of the link.
   #shake(bytes) {
     try {
+      this.#checkKept(bytes.length)
       const error = readError(bytes)
       if (error) return this.end(error)
       if (!this.#handshake) throw wantsSecret()
@@ -478,6 +565,8 @@ class Link {
       return this.#refuse(new ReplicError('REPLIC_PEER', message))
     }
     this.peerId = this.expected = peerId // as proven, so it must not say another one in its HELLO
+    if (!this.#becomesKnown()) return
+    if (this.isAccepted) this.#wait(this.#links.options.linkTimeoutMs)
     if (this.#isAuthorized) this.#enter()
     else this.#authorize(peerId)
   }
@@ -518,6 +607,7 @@ class Link {
     this.#state = 'closed'
     clearTimeout(this.#timer)
     this.#held = []
+    this.#leave()
     this.#links.gone(this, this.#isInCore)
   }
 
@@ -530,11 +620,6 @@ class Link {
 
   get error() {
     return this.#error
-  }
-
-  /** Accepted, and not known yet. */
-  get isPending() {
-    return this.isAccepted && (this.#state === 'connecting' || this.#state === 'opening')
   }
 
   get isReady() {
@@ -554,7 +639,7 @@ class Link {
   /** The core has accepted the other side's HELLO. */
   ready(peerId) {
     this.peerId = peerId
-    if (this.#state === 'closed') return
+    if (this.#state === 'closed' || !this.#becomesKnown()) return
     clearTimeout(this.#timer)
     this.#state = 'ready'
     this.#readyAt = performance.now()
@@ -647,6 +732,12 @@ class Link {
     }
   }
 }
+
+const gaveWay = (most) =>
+  new ReplicError(
+    'REPLIC_BUSY',
+    `a newer connection took its place, as it had not shown who it is: maxPendingLinks (${most}), half as many from one address`,
+  )
 
 const wantsSecret = () =>
   new ReplicError(

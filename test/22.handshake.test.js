@@ -320,13 +320,30 @@ describe('replicas', () => {
     links.stop()
   })
 
-  it.each(['maxLinks', 'maxPendingLinks'])('accept no more than %s', async (limit) => {
-    const db = await openReplica({ [limit]: 1 })
+  it('link to no more than maxLinks, among whom strangers do not count', async () => {
+    const db = await openReplica({ peerId: 12, maxLinks: 1 })
+    const stranger = await listenTo(db)
+    const [a, b] = [await openReplica({ peerId: 11 }), await openReplica({ peerId: 13 })]
+    const isUp = eventOf(db, 'link', ({ state }) => state === 'up')
+    connect(a, { port: stranger.port, ...FAST })
+    expect(await isUp).toMatchObject({ peerId: 11 })
+    connect(b, { port: stranger.port, ...FAST })
+    await until(() => db.status().refusedLinks > 0)
+    const ready = db.status().links.filter(({ state }) => state === 'ready')
+    expect(ready).toMatchObject([{ peerId: 11 }])
+    stranger.socket.destroy()
+  })
+
+  it('let the oldest stranger give way to one more than maxPendingLinks', async () => {
+    const db = await openReplica({ maxPendingLinks: 1 })
+    const down = eventOf(db, 'link', isDown)
     const first = await listenTo(db)
     const second = await listenTo(db, first.port)
-    await second.closed
+    await first.closed
+    expect(await down).toMatchObject({ code: 'REPLIC_BUSY', link: 1 })
     expect(db.status().refusedLinks).toBe(1)
-    expect(db.status().links).toHaveLength(1)
+    expect(db.status().links).toMatchObject([{ link: 2 }])
+    second.socket.destroy()
   })
 
   it('wait to dial until there is room', async () => {
@@ -379,5 +396,5 @@ async function listenTo(db, given) {
   const greeted = new Promise((resolve) => events.once('data', resolve))
   socket.write('REPLIC')
   await Promise.race([greeted, closed])
-  return { port, closed }
+  return { port, socket, closed }
 }

@@ -589,14 +589,15 @@ describe('a close', () => {
   // What the other side is told, by ws and by a browser's kind.
   it.each([
     ['it is not authorized', { authorize: () => false }, 1008],
-    ['there is no room', { maxPendingLinks: 1 }, 1013],
+    ['there is no room', { maxLinks: 1 }, 1013],
   ])('where %s', async (_, options, code) => {
     const [b] = await replicas(1, options)
     const { server, url } = await serve()
     attach(b, server)
-    const [a] = await replicas(1, { peerId: 12 })
-    const first = new WebSocket(url)
-    await once(first, 'open')
+    const [a, c] = [await openReplica({ peerId: 12 }), await openReplica({ peerId: 13 })]
+    const first = code === 1013 && eventOf(b, 'link', isUp)
+    if (first) dial(c, url)
+    await first
     const socket = code === 1013 ? new WebSocket(url) : undefined
     if (socket) expect((await once(socket, 'close'))[0]).toBe(code)
     else {
@@ -606,7 +607,6 @@ describe('a close', () => {
       expect(await down).toMatchObject({ code: 'REPLIC_AUTH' })
       expect(await closed).toBe(code)
     }
-    first.terminate()
     expect(b.status().refusedLinks).toBe(code === 1013 ? 1 : 0)
   })
 

@@ -21,6 +21,7 @@ import {
   converged,
   eventOf,
   FAST,
+  link as linkOverTcp,
   NOTES,
   openReplica,
   runProcess,
@@ -380,13 +381,16 @@ describe('answers', () => {
     })
 
     it('to more sessions than there is room for, and after close(): 503', async () => {
-      const [db] = await replicas(1, { maxPendingLinks: 2 })
+      const [db, other] = await replicas(2, { maxLinks: 1 })
       const { ask, handle } = await served[kind](db)
       const session = { 'replic-session': await open(ask) }
-      await open(ask)
+      const { connection } = await linkOverTcp(other, db) // the room is the same
       const busy = await ask(post())
       expect([busy.status, busy.headers.get('retry-after')]).toEqual([503, '1'])
-      expect(await busy.text()).toContain('maxPendingLinks')
+      expect(await busy.text()).toContain('maxLinks')
+      const left = eventOf(db, 'link', isDown)
+      await connection.close()
+      await left
       const polled = ask(post({ ...session, 'replic-poll': '20000' }))
       const end = (await polled).headers.has('replic-end') ? await polled : undefined
       expect(end).toBeUndefined() // HELLO came

@@ -148,9 +148,12 @@ export interface OpenOptions {
    * Whether a peer may link; a falsy answer, or an error, refuses it with REPLIC_AUTH. Default: all may.
    */
   authorize?: ((peerId: number, info: LinkRequest) => boolean | Promise<boolean>) | undefined
-  /** Connections beyond it are refused. Default 1,000. */
+  /** Links beyond it are refused; who is not known yet does not count. Default 1,000. */
   maxLinks?: number | undefined
-  /** Accepted connections that are not known yet; beyond it they are refused. Default 100. */
+  /**
+   * Accepted connections that are not known yet, half as many from one address; beyond it the oldest of those who come
+   * from where most do gives way to the next. Default 100.
+   */
   maxPendingLinks?: number | undefined
   /**
    * Signs tokens (HMAC-SHA-256, 128 bits of it), and has all others refused: at least 16 bytes, which should be
@@ -687,7 +690,7 @@ export interface Status {
   batches: { calls: Histogram; seconds: Histogram }
   /** As of the last heartbeat, or of the last change of a link's state. */
   links: LinkStatus[]
-  /** Connections that were not accepted, since open, because of maxLinks or maxPendingLinks. */
+  /** Connections that were refused because of maxLinks, or gave way because of maxPendingLinks, since open. */
   refusedLinks: number
   /** What has happened, since open. */
   counters: Counters

@@ -32,7 +32,7 @@ export interface ListenOptions {
   port?: number | undefined
   /** The address to listen on. Default 127.0.0.1: this machine only. */
   host?: string | undefined
-  /** Connections beyond this number are dropped. Default 1,000. */
+  /** Connections beyond this number are dropped, whoever they are; maxLinks bounds links. Default 10,000. */
   maxConnections?: number | undefined
   /** Encrypt. Default: not encrypted. */
   tls?: ListenTls | undefined

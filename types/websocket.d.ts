@@ -62,7 +62,7 @@ export interface BunWebSocketHandlers {
   /** It can take more. */
   // biome-ignore lint/suspicious/noExplicitAny: the same
   drain?(socket: any): void | Promise<void>
-  /** Largest message, bytes. At least what a frame may have. */
+  /** Largest message, bytes. At least 65,538; with handlers of the application's own 16 MiB, if it says nothing. */
   maxPayloadLength?: number
   /** Bytes that wait to be sent before Bun drops messages. At least what a link needs. */
   backpressureLimit?: number

@@ -6,6 +6,7 @@
 // that it is no recording from before. Numbers that grow keep recordings out from then on (Window).
 
 import { createHmac, timingSafeEqual } from 'node:crypto'
+import { Bits } from './bits.js'
 
 export const HERE = 1 // who hears this and does not know the sender answers
 export const WELCOME = 2 // the answer
@@ -27,6 +28,7 @@ const MAX_NUMBER = 2 ** 48 - 1
 const WINDOW = 4096 // numbers: messages that are overtaken by more than so many are lost
 const MAX_PARTIAL = 16 // incomplete frames of one sender
 const PIECE_COST = 200 // bytes, about, that a piece takes beside its own
+const LEAST_PIECE = 1024 // bytes, but for a frame's last: what a sender of ours puts into a message is more
 
 /** Where a message goes: to one, { peerId, instance }, or to those of a list; an empty one means all. */
 const addressOf = (to) => {
@@ -139,7 +141,7 @@ export function isGenuine(bytes, secret) {
 
 /** Which numbers of one sender have been seen: each passes once, in almost any order. */
 export class Window {
-  #seen = new Uint8Array(WINDOW)
+  #seen = new Bits(WINDOW)
   #highest = -1
 
   /** Whether the number is new; from then on it is not. */
@@ -147,11 +149,11 @@ export class Window {
     if (number <= this.#highest - WINDOW) return false
     if (number > this.#highest) {
       const from = Math.max(this.#highest + 1, number - WINDOW + 1)
-      for (let n = from; n <= number; n++) this.#seen[n % WINDOW] = 0
+      for (let n = from; n <= number; n++) this.#seen.clear(n % WINDOW)
       this.#highest = number
     }
-    if (this.#seen[number % WINDOW]) return false
-    this.#seen[number % WINDOW] = 1
+    if (this.#seen.has(number % WINDOW)) return false
+    this.#seen.set(number % WINDOW)
     return true
   }
 }
@@ -170,6 +172,11 @@ export class Parts {
     this.#maxBytes = maxBytes
   }
 
+  /** Bytes, about, that the incomplete frames take. */
+  get keptBytes() {
+    return this.#cost
+  }
+
   /** Takes the body of a PART; returns the frame if that was the last that lacked, else null. */
   take(body) {
     if (body.length <= PART_BYTES) return null
@@ -177,7 +184,9 @@ export class Parts {
     const length = body.readUInt32BE(4)
     const at = body.readUInt32BE(8)
     const piece = body.subarray(PART_BYTES)
-    if (length > this.#maxBytes || at + piece.length > length) return null
+    const end = at + piece.length
+    if (length > this.#maxBytes || end > length) return null
+    if (piece.length < LEAST_PIECE && end < length) return null
     const frame = this.#frames.get(number) ?? { length, have: 0, cost: 0, pieces: new Map() }
     this.#frames.set(number, frame)
     if (frame.length !== length || frame.pieces.has(at)) return null
@@ -199,12 +208,12 @@ export class Parts {
 
   #join(number, { length, pieces }) {
     this.#forget(number)
-    const ordered = [...pieces].sort(([a], [b]) => a - b)
-    let end = 0
-    for (const [at, { length }] of ordered) {
-      if (at !== end) return null // they overlap: no sender of ours makes such parts
-      end += length
+    const ordered = []
+    for (let at = 0; at < length; at += ordered.at(-1).length) {
+      const piece = pieces.get(at)
+      if (!piece) return null // they overlap: no sender of ours makes such parts
+      ordered.push(piece)
     }
-    return end === length ? Buffer.concat(ordered.map(([, piece]) => piece)) : null
+    return Buffer.concat(ordered)
   }
 }

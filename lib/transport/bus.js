@@ -385,7 +385,8 @@ class Peer {
   }
 
   startsAnew(instance) {
-    this.#current = Buffer.from(instance)
+    this.#current = Buffer.alloc(instance.length) // of its own: a small copy would keep all that it was cut from
+    this.#current.set(instance)
     this.#failures = 0
     this.#quietUntil = 0
     this.isLeft = false
@@ -412,6 +413,7 @@ class BusSocket extends EventEmitter {
   #maxHeldBytes
   #ended = false
   readyState = 1
+  checkKept = null // (bytes): throws where so many must not be kept of frames that are not whole
   isEndedHere = false
 
   constructor(bus, peer, { isAuthenticated, maxFrameBytes, maxHeldBytes }) {
@@ -419,7 +421,8 @@ class BusSocket extends EventEmitter {
     this.#bus = bus
     this.peer = peer
     this.remote = { peerId: peer.peerId, instance: peer.instance }
-    this.isAuthenticated = isAuthenticated // the seals of its messages prove it
+    this.isAuthenticated = isAuthenticated // the seals of its messages prove it, and who it is
+    this.peerId = isAuthenticated ? peer.peerId : null
     this.#parts = new format.Parts(maxFrameBytes)
     this.#maxHeldBytes = maxHeldBytes
   }
@@ -430,14 +433,25 @@ class BusSocket extends EventEmitter {
 
   /** The body of a message. */
   take(kind, body) {
-    const frame =
-      kind === format.PART ? this.#parts.take(body) : kind === format.FRAME ? body : undefined
+    const frame = kind === format.PART ? this.#part(body) : kind === format.FRAME ? body : null
     if (!frame?.length) return
     if (!this.#held) this.emit('message', frame)
     else if (this.#heldBytes + frame.length <= this.#maxHeldBytes) {
       this.#held.push(Buffer.from(frame)) // a copy: what it is a view of is the client's
       this.#heldBytes += frame.length
     }
+  }
+
+  // The frame, if that was the last that lacked.
+  #part(body) {
+    const frame = this.#parts.take(body)
+    try {
+      this.checkKept?.(this.#parts.keptBytes)
+    } catch (error) {
+      this.emit('error', error)
+      this.end()
+    }
+    return frame
   }
 
   // A bus cannot be paused for one of its peers. It sends no more than its window without an

@@ -9,6 +9,7 @@
 
 import { EventEmitter } from 'node:events'
 import { ReplicError } from '../errors.js'
+import { Pieces } from './pieces.js'
 
 export const CONTENT_TYPE = 'application/vnd.replic-sqlite'
 const SLACK_BYTES = 2 * 1024 * 1024 // what a frame may be larger than maxFrameBytes, as in the core
@@ -30,6 +31,7 @@ export class Session extends EventEmitter {
   #onResume = []
   #isPaused = false
   readyState = 1 // 0: opening, 1: open, 3: closed, as a WebSocket has it
+  checkKept = null // (bytes): throws where so many must not be kept of frames that are not whole
 
   /** `options` of Replica.open(). */
   constructor(options) {
@@ -49,10 +51,13 @@ export class Session extends EventEmitter {
 
   /** A reader of one body that came in. */
   reader() {
-    const progress = () => this.emit('progress')
+    const progress = (bytes) => {
+      this.checkKept?.(this.#assembly.length + bytes)
+      this.emit('progress')
+    }
     const take = (frame, piece) => {
       const whole = piece ? this.#assembly.add(piece, frame) : frame
-      if (!whole) progress()
+      if (!whole) progress(0)
       else if (this.readyState === 1) this.emit('message', whole)
     }
     return new BodyReader(this.#maxFrame, take, progress)
@@ -156,44 +161,39 @@ function uint32s(...numbers) {
   return bytes
 }
 
-/**
- * Reads one body as it comes in, in chunks. The parts of what is at hand are joined once, when it is
- * whole, and never beforehand: memory follows what has arrived, not what a length announces.
- */
+/** Reads one body as it comes in, in chunks. */
 class BodyReader {
   #maxFrame
   #emit
   #progress
-  #chunks = []
-  #have = 0 // bytes in them
+  #pieces = new Pieces() // of what is at hand
   #need = LENGTH_BYTES
   #next = (bytes) => this.#length(bytes)
 
-  /** `emit(bytes, piece)`: of a piece, { number, length, at }. `progress()`: a part of one came in. */
+  /** `emit(bytes, piece)`: of a piece, { number, length, at }. `progress(bytes)`: so much of one is here. */
   constructor(maxFrameBytes, emit, progress) {
     this.#maxFrame = maxFrameBytes
     this.#emit = emit
     this.#progress = progress
   }
 
-  /** Throws REPLIC_PROTOCOL. */
+  /** Throws REPLIC_PROTOCOL, and what progress() throws. */
   take(chunk) {
     for (let rest = chunk; rest.length > 0; ) {
-      const part = rest.subarray(0, this.#need - this.#have)
+      const part = rest.subarray(0, this.#need - this.#pieces.length)
       rest = rest.subarray(part.length)
-      this.#chunks.push(part)
-      this.#have += part.length
-      if (this.#have < this.#need) return this.#progress()
-      const whole = this.#chunks.length === 1 ? part : Buffer.concat(this.#chunks)
-      this.#chunks = []
-      this.#have = 0
-      this.#next(whole)
+      if (part.length === this.#need) this.#next(part)
+      else {
+        this.#pieces.push(part)
+        if (this.#pieces.length < this.#need) return this.#progress(this.#pieces.length)
+        this.#next(this.#pieces.join())
+      }
     }
   }
 
   /** The body has ended; throws REPLIC_PROTOCOL if it is cut off. */
   end() {
-    if (this.#have === 0 && this.#need === LENGTH_BYTES) return
+    if (this.#pieces.length === 0 && this.#need === LENGTH_BYTES) return
     throw malformed('a body that ends within a frame')
   }
 
@@ -236,25 +236,26 @@ class BodyReader {
 class Assembly {
   #number
   #length
-  #parts = []
-  #have = 0
+  #pieces = new Pieces()
+
+  /** Bytes of the frame that are here. */
+  get length() {
+    return this.#pieces.length
+  }
 
   /** Returns the frame once it is whole. */
   add({ number, length, at }, bytes) {
     if (at === 0) {
       this.#number = number
       this.#length = length
-      this.#parts = []
-      this.#have = 0
+      this.#pieces.clear()
     }
-    if (number !== this.#number || length !== this.#length || at !== this.#have) return undefined
-    this.#parts.push(bytes)
-    this.#have += bytes.length
-    if (this.#have < length) return undefined
-    const whole = Buffer.concat(this.#parts)
-    this.#parts = []
+    const isNext = number === this.#number && length === this.#length && at === this.#pieces.length
+    if (!isNext) return undefined
+    this.#pieces.push(bytes)
+    if (this.#pieces.length < length) return undefined
     this.#number = undefined
-    return whole
+    return this.#pieces.join()
   }
 }
 

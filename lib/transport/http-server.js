@@ -6,6 +6,7 @@ import { CONTENT_TYPE, maxBody, Session } from './http-frames.js'
 
 const ID_BYTES = 24 // of a session: nobody guesses it
 const RETRY_AFTER_S = 1
+const STATUS = { REPLIC_TOO_LARGE: 413, REPLIC_BUSY: 503 } // of what is wrong with a body
 const POLL_MS = /^[0-9]{1,9}$/
 const MAX_IDLE_S = 255 // the most that Bun.serve takes
 
@@ -119,9 +120,9 @@ export class Server {
       await read(take, signal)
       reader.end()
     } catch (error) {
-      if (error.code !== 'REPLIC_PROTOCOL') throw error
+      if (!error.code?.startsWith('REPLIC_')) throw error
       session.fail(error)
-      throw new Refusal(400, error.message)
+      throw new Refusal(STATUS[error.code] ?? 400, error.message)
     }
   }
 

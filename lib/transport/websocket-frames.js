@@ -10,8 +10,10 @@
 
 import { EventEmitter } from 'node:events'
 import { printable, ReplicError, usage } from '../errors.js'
+import { GUEST_BYTES } from '../guests.js'
 import { asBytes, listen } from '../link.js'
 import { kindOf } from '../options.js'
+import { Pieces } from './pieces.js'
 
 const VERSION = 1
 const LAST_TYPE_OF_CORE = 11
@@ -21,6 +23,8 @@ const LAST_PART = 35
 const PART_HEADER = [PART, LAST_PART].map((type) => Buffer.from([VERSION, type]))
 const PART_BYTES = 64 * 1024
 const SLACK_BYTES = 2 * 1024 * 1024 // what a frame may be larger than maxFrameBytes, as in the core
+const GUEST_FRAGMENTS = 16 // of a message, and chunks that it comes in, from who is not known yet
+const GUEST_CHUNKS = 256
 const END_MS = 2_000 // how long a socket that is no link's any more may take to close
 const CONNECTING = 0
 const CLOSED = 3
@@ -116,10 +120,12 @@ export class FrameSocket extends EventEmitter {
   #maxFrame
   #maxBuffered
   #onUnknownMessage
-  #parts = [] // of a frame that is not whole yet
-  #partBytes = 0
+  #parts = new Pieces() // of a frame that is not whole yet
   #held = null // frames that came while it was paused, of a kind of socket that cannot be
   #heldBytes = 0
+  #guestPayload // the most bytes of a message from who is not known yet
+  #checkKept = null
+  #given // limits of the socket's own
   #isEnding = false // by this side
   #hasFailed = false
   #isClosed = false
@@ -129,7 +135,33 @@ export class FrameSocket extends EventEmitter {
     super()
     this.#maxFrame = maxFrame(options)
     this.#maxBuffered = maxBuffered(options)
+    this.#guestPayload = options.secret ? PART_HEADER[0].length + GUEST_BYTES : LEAST_PAYLOAD
     this.#onUnknownMessage = onUnknownMessage
+  }
+
+  /** (bytes): throws where so many must not be kept of a frame that is not whole; null once the other side is known. */
+  get checkKept() {
+    return this.#checkKept
+  }
+
+  set checkKept(check) {
+    this.#checkKept = check
+    this.#limit()
+  }
+
+  // What a socket of ws keeps of a message that is not whole is up to its server, which may permit 100 MiB. Its limits
+  // have no public names; where they are called otherwise, those of the server hold.
+  #limit() {
+    const receiver = this.#raw?._receiver
+    if (!receiver || this.#onUnknownMessage) return
+    const { _maxPayload, _maxFragments, _maxBufferedChunks } = receiver
+    this.#given ??= { _maxPayload, _maxFragments, _maxBufferedChunks }
+    const most = this.#checkKept
+      ? [this.#guestPayload, GUEST_FRAGMENTS, GUEST_CHUNKS]
+      : [LEAST_PAYLOAD, Infinity, Infinity]
+    for (const [i, [name, own]] of Object.entries(this.#given).entries()) {
+      if (typeof own === 'number') receiver[name] = Math.min(own || Infinity, most[i]) | 0
+    }
   }
 
   /** The WebSocket; undefined while it is being made. */
@@ -153,6 +185,7 @@ export class FrameSocket extends EventEmitter {
     this.#raw = raw
     this.#kind = KINDS[name]
     raw.binaryType = this.#kind.binaryType
+    this.#limit()
     if (raw.readyState === CLOSED) queueMicrotask(() => this.closed(LOST, ''))
     if (name === 'bun') {
       framesOfBun.set(raw, this)
@@ -179,7 +212,7 @@ export class FrameSocket extends EventEmitter {
     const bytes = typeof data === 'string' ? null : asBytes(data)
     if (this.#onUnknownMessage && !isOurs(bytes)) {
       this.#onUnknownMessage(bytes ?? data, this.#raw)
-    } else if (bytes?.length + this.#partBytes > this.#maxFrame + PART_HEADER[0].length) {
+    } else if (bytes?.length + this.#parts.length > this.#maxFrame + PART_HEADER[0].length) {
       this.#end(new ReplicError('REPLIC_TOO_LARGE', `a frame has at most ${this.#maxFrame} bytes`))
     } else if (isOurs(bytes) && bytes[1] >= PART) {
       this.#part(bytes)
@@ -197,13 +230,18 @@ export class FrameSocket extends EventEmitter {
   }
 
   #part(bytes) {
-    this.#parts.push(bytes.subarray(PART_HEADER[0].length))
-    this.#partBytes += bytes.length - PART_HEADER[0].length
-    if (bytes[1] === PART) return this.emit('progress')
-    const whole = Buffer.concat(this.#parts, this.#partBytes)
-    this.#parts = []
-    this.#partBytes = 0
-    this.#frame(whole)
+    const part = bytes.subarray(PART_HEADER[0].length)
+    if (part.length === 0) {
+      return this.#end(new ReplicError('REPLIC_PROTOCOL', 'a part of a frame is empty'))
+    }
+    this.#parts.push(part)
+    try {
+      this.checkKept?.(this.#parts.length)
+    } catch (error) {
+      return this.#end(error)
+    }
+    if (bytes[1] === PART) this.emit('progress')
+    else this.#frame(this.#parts.join())
   }
 
   /** Something is wrong with it; 'close' follows, here or from the WebSocket. */
@@ -221,7 +259,7 @@ export class FrameSocket extends EventEmitter {
     const error = this.#isEnding ? undefined : closeError(code, reason)
     if (error) this.failed(error)
     this.#isClosed = true
-    this.#parts = []
+    this.#parts.clear()
     this.emit('close')
   }
 

@@ -1,11 +1,11 @@
 // The serving side of WebSocket: sockets that somebody has accepted become links.
 
-import { FrameSocket, framesOf, maxBuffered, maxFrame } from './websocket-frames.js'
+import { FrameSocket, framesOf, LEAST_PAYLOAD, maxBuffered } from './websocket-frames.js'
 
 const GOING_AWAY = 1001
 const TRY_AGAIN_LATER = 1013
 const BUN_IDLE_S = 120 // as Bun has it by default; it pings before
-const BUN_PAYLOAD = 16 * 1024 * 1024 // the same
+const BUN_PAYLOAD = 16 * 1024 * 1024 // the same, for the application's own sockets
 
 /** All links of one handler. */
 export class Server {
@@ -65,25 +65,26 @@ export function upgradeBun(server, request, bun) {
 }
 
 /** Handlers for Bun.serve, before `others`, which has those of the application's own sockets. */
-export function handlersForBun(server, others = {}) {
-  const { maxPayloadLength = BUN_PAYLOAD, backpressureLimit = 0 } = others
+export function handlersForBun(server, others) {
+  const { maxPayloadLength = others ? BUN_PAYLOAD : LEAST_PAYLOAD, backpressureLimit = 0 } =
+    others ?? {}
   return {
     idleTimeout: BUN_IDLE_S,
     perMessageDeflate: false,
     ...others,
-    maxPayloadLength: Math.max(maxFrame(server.options), maxPayloadLength),
+    maxPayloadLength: Math.max(LEAST_PAYLOAD, maxPayloadLength),
     backpressureLimit: Math.max(maxBuffered(server.options), backpressureLimit),
     open(raw) {
       if (raw.data instanceof Upgraded) server.accept(raw, raw.data.request, raw.remoteAddress)
-      else return others.open?.(raw)
+      else return others?.open?.(raw)
     },
     message(raw, data) {
       const frames = framesOf(raw)
-      return frames ? frames.received(data) : others.message?.(raw, data)
+      return frames ? frames.received(data) : others?.message?.(raw, data)
     },
     close(raw, code, reason) {
       const frames = framesOf(raw)
-      return frames ? frames.closed(code, reason) : others.close?.(raw, code, reason)
+      return frames ? frames.closed(code, reason) : others?.close?.(raw, code, reason)
     },
   }
 }

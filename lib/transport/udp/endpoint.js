@@ -5,6 +5,7 @@ import { randomBytes } from 'node:crypto'
 import { createSocket } from 'node:dgram'
 import { isIPv6 } from 'node:net'
 import { explained } from '../../errors.js'
+import { PROOF_MS } from '../../guests.js'
 import * as datagram from './datagram.js'
 import { ANNOUNCE, CONNECT, ID_BYTES, INIT, NONCE_BYTES } from './datagram.js'
 import {
@@ -52,7 +53,7 @@ export class Endpoint {
   #cookies = new Cookies()
   #sessions = new Map() // id -> Session
   #accepted = new Map() // dialer's address and id -> { session, answer }
-  #pending = new Set() // of those, the ones that have not been heard of again
+  #pending = new Map() // of those, the ones that have not been heard of again: session -> how to say that it has
   #ours = new Set() // links that close() ends
   #sending = 0
   #idle
@@ -70,7 +71,7 @@ export class Endpoint {
     noRoom: 0, // segments for which there was no room: they come again
     badCookies: 0,
     refused: 0, // handshakes
-    evicted: 0, // sessions that were pending for so long that others took their place
+    evicted: 0, // sessions that were pending for too long, or until others took their place
     moved: 0, // times that the other side's address has changed
     unsent: 0, // the system has refused to send them
   }
@@ -134,6 +135,7 @@ export class Endpoint {
     const link = this.#links.add(session, {
       transport: 'udp',
       address: join(session.remote),
+      host: session.remote.address,
       ...info,
       onDown: () => this.#ours.delete(link),
     })
@@ -207,7 +209,7 @@ export class Endpoint {
   }
 
   #accept(name, dialer, { address, port }) {
-    const { secret, maxPendingLinks } = this.#links.options
+    const { secret } = this.#links.options
     const session = this.create({ address, port }, () => this.#heard(session))
     const { peerId } = this.#links
     const self = { id: session.id, peerId, nonce: randomBytes(NONCE_BYTES) }
@@ -215,18 +217,28 @@ export class Endpoint {
     const answer = datagram.accept({ ...self, id: dialer.id, ownId: session.id }, seal)
     session.name = name
     this.#accepted.set(name, { session, answer })
-    this.#pending.add(session)
+    const leave = () => {
+      this.counters.evicted++
+      this.remove(session)
+    }
+    const known = this.#links.admit(address, leave)
+    const timer = setTimeout(leave, PROOF_MS).unref()
+    this.#pending.set(session, () => {
+      clearTimeout(timer)
+      known()
+    })
     session.open({ remoteId: dialer.id, peerId: dialer.peerId, seal })
     this.transmit([answer], session.remote)
-    if (this.#pending.size <= maxPendingLinks) return
-    const [oldest] = this.#pending
-    this.counters.evicted++
-    this.remove(oldest)
+  }
+
+  #isPendingNoMore(session) {
+    this.#pending.get(session)?.()
+    this.#pending.delete(session)
   }
 
   // The dialer has the answer, or it could not have sent this.
   #heard(session) {
-    this.#pending.delete(session)
+    this.#isPendingNoMore(session)
     try {
       const { peerId } = session
       this.link(session, { peerId, isAccepted: true })
@@ -238,7 +250,7 @@ export class Endpoint {
   /** A session is gone. */
   remove(session) {
     this.#sessions.delete(datagram.keyOf(session.id))
-    this.#pending.delete(session)
+    this.#isPendingNoMore(session)
     if (this.#accepted.get(session.name)?.session === session) this.#accepted.delete(session.name)
     if (!this.#isLasting) this.#closeSocket()
   }

@@ -71,7 +71,7 @@ const OBJECTIONS = {
     'REPLIC_AUTH',
     'the side that dials has a secret and this one has none: set it here too',
   ],
-  [NO_ROOM]: ['REPLIC_BUSY', 'maxLinks or maxPendingLinks permits no more links'],
+  [NO_ROOM]: ['REPLIC_BUSY', 'maxLinks permits no more links'],
 }
 export const objection = (reason) => new ReplicError(...OBJECTIONS[reason])
 

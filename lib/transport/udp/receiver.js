@@ -3,19 +3,20 @@
 // acknowledged, so they come again), and the frame at hand by its greatest length.
 
 import { ReplicError } from '../../errors.js'
+import { Pieces } from '../pieces.js'
 import { END, LAST, MAX_BITMAP_BYTES } from './datagram.js'
 
 /** Segments that may be kept, counted from the next one that is due. */
 export const MAX_SEGMENTS = MAX_BITMAP_BYTES * 8
 const EARLY_BYTES = 8 * 1024 * 1024
+const SEGMENT_COST = 200 // bytes, about, that one takes beside its own
 
 export class Receiver {
   #maxFrameBytes
   #deliver
   #early = new Map() // number -> { flags, payload }
   #earlyBytes = 0
-  #chunks = [] // of the frame at hand
-  #have = 0
+  #pieces = new Pieces() // of the frame at hand
   #paused = false
   next = 0
   isEnded = false // nothing follows
@@ -28,11 +29,16 @@ export class Receiver {
 
   /** A part of a frame is here. */
   get isWithin() {
-    return this.#have > 0 || this.#early.size > 0
+    return this.#pieces.length > 0 || this.#early.size > 0
   }
 
   get earlyBytes() {
     return this.#earlyBytes
+  }
+
+  /** Bytes, about, that all of it takes. */
+  get keptBytes() {
+    return this.#pieces.length + this.#earlyBytes
   }
 
   /**
@@ -43,9 +49,10 @@ export class Receiver {
     if (number < this.next || this.#early.has(number)) return true
     if (number >= this.next + MAX_SEGMENTS) return false
     const isDue = number === this.next && !this.#paused
-    if (!isDue && this.#earlyBytes + payload.length > EARLY_BYTES) return false
+    const cost = payload.length + SEGMENT_COST
+    if (!isDue && this.#earlyBytes + cost > EARLY_BYTES) return false
     this.#early.set(number, { flags, payload })
-    this.#earlyBytes += payload.length
+    this.#earlyBytes += cost
     this.#drain()
     return true
   }
@@ -55,7 +62,7 @@ export class Receiver {
       const segment = this.#early.get(this.next)
       if (!segment) return
       this.#early.delete(this.next++)
-      this.#earlyBytes -= segment.payload.length
+      this.#earlyBytes -= segment.payload.length + SEGMENT_COST
       this.#join(segment)
     }
   }
@@ -65,17 +72,13 @@ export class Receiver {
       this.isEnded = true
       return
     }
-    this.#have += payload.length
-    if (this.#have > this.#maxFrameBytes) {
+    if (this.#pieces.length + payload.length > this.#maxFrameBytes) {
       const message = `a frame of more than ${this.#maxFrameBytes} bytes`
       throw new ReplicError('REPLIC_PROTOCOL', message)
     }
-    this.#chunks.push(payload)
-    if (!(flags & LAST)) return
-    const frame = this.#chunks.length === 1 ? payload : Buffer.concat(this.#chunks, this.#have)
-    this.#chunks = []
-    this.#have = 0
-    this.#deliver(frame)
+    if (flags & LAST && this.#pieces.length === 0) return this.#deliver(payload)
+    this.#pieces.push(payload)
+    if (flags & LAST) this.#deliver(this.#pieces.join())
   }
 
   /** Delivers nothing until resume(). */

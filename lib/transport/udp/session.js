@@ -36,6 +36,7 @@ export class Session extends EventEmitter {
   #timerAt = Infinity
   readyState = CONNECTING // as a WebSocket has it
   peerId = null // as the handshake says; proven if there is a secret
+  checkKept = null // (bytes): throws where so many must not be kept of frames that are not whole
 
   /** `remote`: { address, port }, or null if it is not known yet. */
   constructor(endpoint, id, remote, onHeard) {
@@ -176,6 +177,7 @@ export class Session extends EventEmitter {
     this.#receive(() => {
       if (this.#receiver.take(segment)) this.#echo = Math.max(this.#echo, counter)
       else this.#endpoint.counters.noRoom++
+      if (this.#receiver.isWithin) this.checkKept?.(this.#receiver.keptBytes)
     })
     if (this.#receiver.isWithin) this.emit('progress')
   }
