@@ -1,7 +1,7 @@
 // backup(): a copy of the file, made beside its target a slice at a time, and put there in one step.
 // The order of the steps, and what they leave after a failure, is the core's: src/core/backup.c.
 
-import { chmod, stat } from 'node:fs/promises'
+import { stat } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import { ReplicError, usage } from './errors.js'
 import { show, text } from './options.js'
@@ -27,8 +27,7 @@ export async function backup(native, source, path, { progress, signal }) {
   }
   const cursor = await native.snapshotOpen()
   try {
-    const copy = await cursor.backupStart(target)
-    await chmod(copy, own.mode & 0o777).catch(() => {}) // not every file system has modes
+    await cursor.backupStart(target)
     let pages
     do {
       signal?.throwIfAborted()

@@ -106,6 +106,15 @@ describe('the copy', () => {
     )
   })
 
+  it('has it when the command line makes it, too', async () => {
+    const { db, path, copy } = await fixture({ rows: 1 })
+    await db.close()
+    chmodSync(path, 0o600)
+    const main = new URL('../lib/cli/main.js', import.meta.url).pathname
+    execFileSync(process.execPath, [main, 'backup', path, copy])
+    expect((statSync(copy).mode & 0o777).toString(8)).toBe('600')
+  })
+
   it('can be made several at a time, of an empty database too', async () => {
     const { db } = await fixture({ rows: 0 })
     const dir = tempDir()

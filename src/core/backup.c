@@ -127,12 +127,34 @@ static int settle_target(replic_reader *reader, const replic__backup *b) {
 
 /* ---- the steps ---- */
 
+static void append_escaped(sqlite3_str *out, const char *text) {
+  static const char PLAIN[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789/._-";
+  for (; *text; text++) {
+    int is_plain = strchr(PLAIN, *text) != NULL;
+    sqlite3_str_appendf(out, is_plain ? "%c" : "%%%02X", (unsigned char)*text);
+  }
+}
+
+/* The copy has the mode of the source from its first byte, as nobody may read there who may not
+ * read here. It is new: what lies at its name, or is a link to elsewhere, is never written to
+ * (wal_file.c: O_EXCL | O_NOFOLLOW). */
+static char *uri_of_copy(const replic_reader *reader, const replic__backup *b) {
+  sqlite3_str *out = sqlite3_str_new(NULL);
+  sqlite3_str_appendall(out, "file:");
+  append_escaped(out, b->copy_name);
+  sqlite3_str_appendall(out, "?exclusive=1&modeof=");
+  append_escaped(out, sqlite3_db_filename(reader->db, "main"));
+  return sqlite3_str_finish(out);
+}
+
 static int open_copy(replic_reader *reader, replic__backup *b) {
-  int flags =
-      SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE;
+  int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX |
+              SQLITE_OPEN_EXRESCODE | SQLITE_OPEN_URI;
+  char *uri = uri_of_copy(reader, b);
   sqlite3_vfs_find(NULL)->xDelete(sqlite3_vfs_find(NULL), b->copy_name,
                                   0); /* of one that crashed */
-  int rc = sqlite3_open_v2(b->copy_name, &b->copy, flags, NULL);
+  int rc = uri ? sqlite3_open_v2(uri, &b->copy, flags, replic__wal_vfs()) : SQLITE_NOMEM;
+  sqlite3_free(uri);
   /* There is no earlier state to go back to; one sync, at the end. */
   if (rc == SQLITE_OK)
     rc = sqlite3_exec(b->copy, "PRAGMA journal_mode = OFF; PRAGMA synchronous = FULL", NULL, NULL,
@@ -141,7 +163,7 @@ static int open_copy(replic_reader *reader, replic__backup *b) {
   if (b->copying) return REPLIC_OK;
   if (rc == SQLITE_OK) rc = sqlite3_extended_errcode(b->copy);
   return replic__reader_fail(reader, rc, "%s: cannot be written (%s)", b->copy_name,
-                             b->copy ? sqlite3_errmsg(b->copy) : "out of memory");
+                             b->copy ? sqlite3_errmsg(b->copy) : sqlite3_errstr(rc));
 }
 
 int replic_reader_backup(replic_reader *reader, const char *path, const char **copy) {

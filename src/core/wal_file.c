@@ -248,6 +248,8 @@ static void take_wal(sqlite3_file *file, wal_file *f, sqlite3_file *db) {
 
 static int open_file(sqlite3_vfs *vfs, const char *name, sqlite3_file *file, int flags, int *out) {
   (void)vfs;
+  int is_new = (flags & SQLITE_OPEN_URI) && sqlite3_uri_boolean(name, "exclusive", 0);
+  if (is_new) flags |= SQLITE_OPEN_EXCLUSIVE; /* for backup.c: what SQLite passes on only here */
   int rc = default_vfs->xOpen(default_vfs, name, file, flags, out);
   void *behind = (uint8_t *)file + inner_size();
   if (rc != SQLITE_OK) return rc;

@@ -1,9 +1,11 @@
 /* test_query.c - reading connections: what they return, what they refuse, and that they neither
  * wait for the writer nor change anything; digests and backups. */
+#define _XOPEN_SOURCE 700 /* links and modes of files */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "harness.h"
@@ -361,6 +363,35 @@ static void fill(peer *p, int from, int to) {
     upsert(p, "t", ROW({"id", v_int(i)}, {"v", v_text(test_format("%0500d", i))}));
 }
 
+static int mode_of(const char *path) {
+  struct stat found;
+  CHECK_INT(stat(path, &found), 0);
+  return found.st_mode & 0777;
+}
+
+/* Before the first page is copied, whatever the mask is, and whatever lay there before. */
+static void a_backup_has_the_mode_of_its_source(void) {
+  static const mode_t MODES[] = {0600, 0640, 0666, 0400};
+  cluster *c = cluster_start(1, DDL);
+  peer *p = &c->peers[0];
+  const char *path = test_path("m%o 1?2#3.db"), *copy, *elsewhere = test_path("elsewhere");
+  const char *own = p->config.path, *name = test_format("%s-backup", path);
+  mode_t mask = umask(0);
+  fill(p, 1, 10);
+  for (size_t i = 0; i < sizeof MODES / sizeof *MODES; i++) {
+    CHECK_INT(chmod(own, MODES[i]), 0);
+    unlink(name);
+    CHECK_INT(symlink(elsewhere, name), 0);
+    replic_reader *reader = open_held(p);
+    CHECK_INT(replic_reader_backup(reader, path, &copy), REPLIC_OK);
+    CHECK_INT(mode_of(copy), MODES[i]);
+    CHECK_INT(access(elsewhere, F_OK), -1); /* where the link leads to */
+    replic_reader_close(reader);
+    CHECK_INT(chmod(own, 0600), 0);
+  }
+  umask(mask);
+}
+
 static void a_backup_is_one_snapshot(void) {
   cluster *c = cluster_start(1, DDL);
   peer *p = &c->peers[0];
@@ -539,6 +570,7 @@ int main(int argc, char **argv) {
                                TEST(sums_do_not_depend_on_the_order),
                                TEST(a_held_snapshot_stays),
                                TEST(the_vector_is_told_once_after_each_commit),
+                               TEST(a_backup_has_the_mode_of_its_source),
                                TEST(a_backup_is_one_snapshot),
                                TEST(a_backup_that_is_left_leaves_nothing),
                                TEST(what_an_earlier_file_leaves_is_not_taken_for_the_new_ones),
