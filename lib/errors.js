@@ -79,6 +79,9 @@ export function printable(text, max = MAX_TEXT) {
 /** The error of a wrong call. */
 export const usage = (message) => new ReplicError('REPLIC_USAGE', message)
 
+/** What an error says, which may come from another side. */
+export const said = (error) => printable(`${error.message}`)
+
 /** An error as status() shows it. */
 export const describe = (error) =>
-  error ? { code: error.code ?? null, message: error.message } : null
+  error ? { code: error.code ?? null, message: said(error) } : null

@@ -13,10 +13,11 @@
 // it keeps of frames that are not whole, and throws where they are too many for one who is not known yet.
 
 import { Dialer } from './dialer.js'
-import { describe, explained, ReplicError, usage } from './errors.js'
+import { describe, explained, printable, ReplicError, said, usage } from './errors.js'
 import { GUEST_BYTES, Guests, PROOF_MS } from './guests.js'
 import { errorFrame, Handshake, isOfHandshake, peerIdOfHello, readError } from './handshake.js'
 import { kindOf } from './options.js'
+import { Refused } from './refused.js'
 
 const MiB = 1024 * 1024
 const PAUSE_ABOVE = 16 * MiB // bytes waiting for the core: more than that, and sockets are paused
@@ -45,6 +46,7 @@ export class Links {
   #awaited = new Set() // peerIds that flush() waits for: their links broke, and they have dialed
   #isFlushing = false
   #flushed = () => {}
+  #refused // events of those whom nobody knows
   guests // those who are not known yet
   refusals = 0 // connections for which there was no room
 
@@ -56,6 +58,7 @@ export class Links {
     this.peerId = peerId
     this.#native = native
     this.#emit = emit
+    this.#refused = new Refused((event) => emit('link', event))
     this.#soon = soon
     this.#total = total
     this.#options = options
@@ -178,8 +181,8 @@ export class Links {
     const link = this.#links.get(event.link)
     if (!link) return
     if (event.kind === 'ready') link.ready(event.peer)
-    if (event.kind === 'linkError') link.trouble(new ReplicError(event.code, event.text))
-    if (event.kind === 'close') link.end(new ReplicError(event.code, event.text))
+    if (event.kind === 'linkError') link.trouble(told(event))
+    if (event.kind === 'close') link.end(told(event))
     if (event.kind === 'left') link.had = event.sum
     if (event.kind === 'synced') this.#emit('synced', { peerId: event.peer, link: event.link })
   }
@@ -218,29 +221,16 @@ export class Links {
   }
 
   changed(link, state, error) {
-    this.#emit('link', {
-      peerId: link.peerId,
-      link: link.id,
-      state,
-      transport: link.transport,
-      address: link.address,
-      code: error?.code ?? null,
-      reason: error?.message ?? null,
-    })
+    const { peerId, id, transport, address } = link
+    const event = linkEvent({ peerId, link: id, state, transport, address }, error)
+    if (link.isKnown) this.#emit('link', event)
+    else this.#refused.tell(event)
   }
 
   /** Somebody was refused before there was a link, where no connection ends with it: on a bus. */
   turnedAway({ transport, address }, error) {
-    const { code, message: reason } = error
-    this.#emit('link', {
-      peerId: null,
-      link: null,
-      state: 'down',
-      transport,
-      address,
-      code,
-      reason,
-    })
+    const event = { peerId: null, link: null, state: 'down', transport, address }
+    this.#refused.tell(linkEvent(event, error))
   }
 
   /** Its connection is gone. What came in over it may still say why: the core has the last word. */
@@ -339,6 +329,7 @@ export class Links {
   stop() {
     this.#stopped = true
     clearInterval(this.#heartbeat)
+    this.#refused.flush()
     for (const endpoint of this.#endpoints) endpoint.stop()
     for (const link of this.#leaving) this.#left(link)
   }
@@ -719,7 +710,7 @@ class Link {
   }
 
   status() {
-    const { link, peer, state, schema, ...figures } = this.#figures ?? {}
+    const { link, peer, state, schema, held, ...figures } = this.#figures ?? {}
     return {
       peerId: this.peerId,
       link: this.id,
@@ -727,7 +718,7 @@ class Link {
       address: this.address,
       state: this.#state,
       ...figures,
-      ...(this.#figures && { schema: schemaOf(schema) }),
+      ...(this.#figures && { held: held && printable(held), schema: schemaOf(schema) }),
       lastError: describe(this.#error),
     }
   }
@@ -753,9 +744,19 @@ const schemaOf = (lines) =>
       .filter(Boolean)
       .map((line) => {
         const [table, differs] = line.split('\t')
-        return [table, differs || null]
+        return [printable(table), differs ? printable(differs) : null]
       }),
   )
+
+// What another side has said.
+const told = ({ code, text }) => new ReplicError(code, printable(text))
+
+const linkEvent = (event, error) => ({
+  ...event,
+  code: error?.code ?? null,
+  reason: error ? said(error) : null,
+  count: 1,
+})
 
 /** Checks that `socket` is one, before anything is done with it. */
 export function checkSocket(where, socket) {

@@ -11,7 +11,7 @@ import { setTimeout as setTimeoutPromise } from 'node:timers/promises'
 import { debuglog } from 'node:util'
 import { backup as copyTo } from './backup.js'
 import { load as loadRows } from './bulk.js'
-import { ReplicError, usage } from './errors.js'
+import { printable, ReplicError, usage } from './errors.js'
 import { placeWarning } from './file-system.js'
 import { checkSocket, Links } from './link.js'
 import { addon } from './load.js'
@@ -518,7 +518,7 @@ export class Replica extends EventEmitter {
       tables: [...this.#tables.keys()],
       clock,
       logRows,
-      pending: this.#pendingPatches,
+      pending: this.#pendingPatches.map(pendingPatch),
       stuck: {
         rows: this.#stuck.rows,
         first: this.#stuck.first.map((row) => ({ ...row, key: JSON.parse(row.key) })),
@@ -670,7 +670,7 @@ export class Replica extends EventEmitter {
   #onEvent(event) {
     if (event.kind === 'trace') debug('%s: %s', this.#path, event.text)
     else if (event.kind === 'error') {
-      this.#tellError(new ReplicError(event.code, event.text))
+      this.#tellError(new ReplicError(event.code, printable(event.text)))
     } else if (event.kind === 'change') {
       const { text: table, local, remote } = event
       this.#emitLater('change', { table, local, remote })
@@ -1010,6 +1010,13 @@ function isSameList(a, b) {
   for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false
   return a.length === b.length
 }
+
+// Its names may come from another peer.
+const pendingPatch = ({ table, why, patches }) => ({
+  table: printable(table),
+  why: printable(why),
+  patches,
+})
 
 const sizeOf = (path) => statSync(path, { throwIfNoEntry: false })?.size ?? 0
 

@@ -9,7 +9,7 @@
 
 import { randomInt } from 'node:crypto'
 import { BUCKETS, lower, Snapshot } from './digest.js'
-import { ReplicError } from './errors.js'
+import { printable, ReplicError } from './errors.js'
 import { MAX_PEER_ID } from './options.js'
 
 const MOST_SESSIONS = 4 // peers that are answered at a time: each holds a connection and a WAL
@@ -386,7 +386,7 @@ class Asking {
       const found = await (mine?.shape === theirs?.shape
         ? this.#findRow(snapshot, table)
         : this.#findColumns(snapshot, mine && table, theirs && table))
-      return { ...report, equal: false, table, ...found }
+      return { ...report, equal: false, table: printable(table), ...found }
     }
     return report
   }
@@ -395,7 +395,7 @@ class Asking {
     const question = { ask: 'columns', table: theirs }
     const answer =
       theirs && (await this.#ask(question, ({ columns }) => isListOf(columns, isColumn)))
-    const there = answer ? answer.columns.map(([name, type, key]) => ({ name, type, key })) : []
+    const there = answer ? answer.columns.map(columnOf) : []
     const here = mine ? snapshot.table(mine).columns : []
     const describe = ({ name, type, key }) => {
       return { name, text: `${type}${key ? ` PRIMARY KEY ${key}` : ''}`, hash: `${type} ${key}` }
@@ -519,6 +519,7 @@ function parse(bytes) {
 const isListOf = (list, isItem) => Array.isArray(list) && list.every(isItem)
 const isText = (value) => typeof value === 'string'
 const isCount = (value) => Number.isSafeInteger(value) && value >= 0
+const columnOf = ([name, type, key]) => ({ name: printable(name), type: printable(type), key })
 const isHash = (value) => isText(value) && HASH.test(value)
 const isOrigin = (value) => isCount(value) && value >= 1 && value <= MAX_PEER_ID
 /** Whether an item is an array of as many as there are checks, which its parts pass. */

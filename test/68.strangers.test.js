@@ -7,9 +7,12 @@ import { once } from 'node:events'
 import { Agent, request } from 'node:http'
 import { connect as netConnect } from 'node:net'
 import { connect as tlsConnect } from 'node:tls'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { WebSocket } from 'ws'
+import { printable } from '../lib/errors.js'
 import { Guests, networkOf } from '../lib/guests.js'
+import { errorFrame } from '../lib/handshake.js'
+import { Refused } from '../lib/refused.js'
 import * as format from '../lib/transport/bus-message.js'
 import * as http from '../lib/transport/http.js'
 import { Pieces } from '../lib/transport/pieces.js'
@@ -18,7 +21,18 @@ import * as datagram from '../lib/transport/udp/datagram.js'
 import * as udp from '../lib/transport/udp.js'
 import * as websocket from '../lib/transport/websocket.js'
 import { authority } from './certificates.js'
-import { childPath, eventOf, FAST, openReplica, startProcess, tempDir } from './helpers.js'
+import {
+  childPath,
+  eventOf,
+  FAST,
+  link,
+  NOTES,
+  openReplica,
+  startProcess,
+  tableDdl,
+  tempDir,
+  until,
+} from './helpers.js'
 
 const SECRET = 'a secret of the tests, long enough'
 const MiB = 1024 * 1024
@@ -334,5 +348,82 @@ describe('a hundred strangers who say nothing keep nobody out,', () => {
     const ready = links.filter(({ state }) => state === 'ready').map(({ peerId }) => peerId)
     expect(ready.sort()).toEqual([20, 21, 22, 23, 24])
     for (const stranger of strangers) stranger.end()
+  })
+})
+
+describe('what is told of them', () => {
+  it('is one short line that shows all that is in it', () => {
+    expect(printable('a text, ü, 漢, 😀')).toBe('a text, ü, 漢, 😀')
+    expect(printable('a\nb\r\x1b[2J\u202ec\u2028\ud800')).toBe(
+      'a\ufffdb\ufffd\ufffd[2J\ufffdc\ufffd\ufffd',
+    )
+    expect(printable('x'.repeat(500))).toHaveLength(500)
+    expect(printable('x'.repeat(1e6))).toBe(`${'x'.repeat(499)}…`)
+  })
+
+  it('is summed where it is more than ten a second', () => {
+    vi.useFakeTimers()
+    onTestFinished(() => vi.useRealTimers())
+    const told = []
+    const refused = new Refused((event) => told.push(event))
+    const come = (n, code) => {
+      for (let i = 0; i < n; i++) refused.tell({ transport: 'udp', code, address: i, count: 1 })
+    }
+    come(20_000, 'REPLIC_AUTH')
+    come(5, 'REPLIC_PROTOCOL')
+    expect(told.map(({ count }) => count)).toEqual(Array(10).fill(1))
+    vi.advanceTimersByTime(1000)
+    expect(told.slice(10)).toMatchObject([
+      { code: 'REPLIC_AUTH', address: 19_999, count: 19_990 },
+      { code: 'REPLIC_PROTOCOL', address: 4, count: 5 },
+    ])
+    vi.advanceTimersByTime(1000)
+    come(11, null)
+    expect(told).toHaveLength(22)
+    refused.flush()
+    expect(told.at(-1)).toMatchObject({ code: null, count: 1 })
+  })
+
+  it('counts each of them, of hundreds', async () => {
+    const db = await openReplica({ secret: SECRET })
+    const { port } = (await tcp.listen(db)).address()
+    const events = []
+    db.on('link', (event) => events.push(event))
+    for (let n = 0; n < 300; n += 50) {
+      const some = Array.from({ length: 50 }, (_, i) =>
+        onTcp({ tcp: port }, i, [Buffer.from('GET /')]),
+      )
+      for (const stranger of await Promise.all(some)) stranger.end()
+    }
+    await until(() => events.reduce((sum, { count }) => sum + count, 0) === 300)
+    expect(events.length).toBeLessThan(150)
+  })
+
+  it('is a code of the list, and little of what they say', async () => {
+    const db = await openReplica()
+    const { port } = (await tcp.listen(db)).address()
+    const down = eventOf(db, 'link', ({ state }) => state === 'down')
+    const frame = errorFrame({ code: 'FORGED\n', message: 'x\ny'.repeat(500_000) })
+    await onTcp({ tcp: port }, 0, [Buffer.from('REPLIC'), uint32(frame.length), frame])
+    const { code, reason } = await down
+    expect(code).toBe('REPLIC_PROTOCOL')
+    expect(reason).toMatch(/^the other side reports: x.y/u)
+    expect(reason).toHaveLength(500)
+    expect(reason).not.toContain('\n')
+  })
+
+  it('forges no line of status(), whatever their tables are called', async () => {
+    const name = 'evil\tnote differs\nnote'
+    const other = tableDdl(name, ['id INTEGER NOT NULL'], 'id')
+    const [a, b] = [
+      await openReplica({ peerId: 11, ddl: `${NOTES}${other}` }),
+      await openReplica({ peerId: 12 }),
+    ]
+    await link(a, b)
+    await b.waitFor(await a.upsert(name, { id: 1 }), 60_000)
+    await until(() => Object.keys(b.status().links[0]?.schema ?? {}).length > 1)
+    const { schema } = b.status().links[0]
+    expect(Object.keys(schema).sort()).toEqual(['evil?note differs?note', 'note'])
+    expect(schema.note).toBe(null)
   })
 })

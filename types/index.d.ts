@@ -762,8 +762,16 @@ export interface LinkEvent {
   address: string | null
   /** A ReplicError's code, or the system's (ECONNREFUSED); null if nothing was wrong. */
   code: string | null
-  /** A sentence: what was wrong, where, and what to do; null if nothing was. */
+  /**
+   * A sentence: what was wrong, where, and what to do; null if nothing was. One line of at most 500 characters, all of
+   * which can be printed.
+   */
   reason: string | null
+  /**
+   * How many events this one stands for: of strangers who were refused, or left, those beyond ten in a second are summed by
+   * transport and code at its end, and the last one is told of. Else 1.
+   */
+  count: number
 }
 
 /** The events of a Replica, by name, with what listeners get. */

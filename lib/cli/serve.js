@@ -156,10 +156,11 @@ function teller(json) {
         `peer ${peerId} serves ${path} (tables: ${tables.join(', ') || 'none'})`,
       ),
     link: (event) => {
-      const { peerId, state, transport, address, code, reason } = event
+      const { peerId, state, transport, address, code, reason, count } = event
       const who = `${peerId === null ? 'somebody' : `peer ${peerId}`} over ${transport} ${address ?? ''}`
+      const times = count > 1 ? `, the last of ${count} such events` : ''
       const why = reason === null ? '' : `: ${reason}${code === null ? '' : ` (${code})`}`
-      say({ event: 'link', ...event }, `link ${state}: ${who.trim()}${why}`)
+      say({ event: 'link', ...event }, `link ${state}: ${who.trim()}${why}${times}`)
     },
     error: (error) =>
       say(

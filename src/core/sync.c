@@ -729,6 +729,16 @@ size_t replic_link_count(const replic *r) {
   return r->sync->n_links;
 }
 
+/* A name may be anything; what is made of it is read line by line. */
+static void append_line(sqlite3_str *out, const char *name, const char *why) {
+  const char *const PARTS[] = {name, "\t", why, "\n"};
+  for (size_t i = 0; i < sizeof PARTS / sizeof *PARTS; i++)
+    for (const char *at = PARTS[i]; *at; at++) {
+      int is_kept = i % 2 != 0 || ((unsigned char)*at >= ' ' && *at != 0x7f);
+      sqlite3_str_appendchar(out, 1, is_kept ? *at : '?');
+    }
+}
+
 /* Of each name the latest definition counts. */
 static const char *link_schema(replic *r, link *l) {
   if (l->schema && l->schema_generation == r->sync->generation && l->schema_tables == l->n_tables)
@@ -739,8 +749,7 @@ static const char *link_schema(replic *r, link *l) {
     while (later < l->n_tables && sqlite3_stricmp(l->tables[later]->name, l->tables[i]->name) != 0)
       later++;
     if (later < l->n_tables || replic__resolve(r, l->tables[i]) != REPLIC_OK) continue;
-    sqlite3_str_appendf(out, "%s\t%s\n", l->tables[i]->name,
-                        l->tables[i]->why ? l->tables[i]->why : "");
+    append_line(out, l->tables[i]->name, l->tables[i]->why ? l->tables[i]->why : "");
   }
   sqlite3_free(l->schema);
   l->schema = sqlite3_str_finish(out);
