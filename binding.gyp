@@ -57,6 +57,7 @@
         'src/core/merge.c',
         'src/core/migrate.c',
         'src/core/open.c',
+        'src/core/optimize.c',
         'src/core/outgoing.c',
         'src/core/params.c',
         'src/core/patches.c',

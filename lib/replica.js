@@ -27,6 +27,7 @@ import { poolThreads } from './threads.js'
 import { FrameSocket, kindOfSocket } from './transport/websocket-frames.js'
 import { Verifier } from './verify.js'
 
+const OPTIMIZE_MS = 3_600_000 // from one look for tables that need statistics to the next
 const STOPPING_MS = 200 // what is stopped at the deadline of close() may take until it ends
 const CURSOR_ROWS = 256 // rows that iterate() fetches at a time
 const LOCK_PAUSE_MS = 5 // before the file is tried again, and doubled each time
@@ -107,6 +108,7 @@ export class Replica extends EventEmitter {
   #stuck = { rows: 0, first: [] }
   #verifier
   #retention
+  #statistics // a timer
   #progress // what is applied here
   #tickets = 0 // by which calls are stopped
   #state = 'opening' // then 'open', 'closing', 'closed'
@@ -192,6 +194,7 @@ export class Replica extends EventEmitter {
       (error) => this.#tellError(retentionError(error)),
       this.#options,
     )
+    this.#statistics = setInterval(() => this.#optimize(), OPTIMIZE_MS).unref()
     this.#state = 'open'
     this.#retention.start()
     if (opened.isNewPeer) debug('%s goes on as peer %d', this.#path, this.#peerId)
@@ -236,9 +239,11 @@ export class Replica extends EventEmitter {
       stepEnd: () => native.stepEnd(),
       call: (fn) => this.#callFunction(fn, ticket, stopper),
     }
-    const run = this.#migrating.then(() => {
+    const run = this.#migrating.then(async () => {
       stopper?.throwIfStopped()
-      return migrateSteps(job, host)
+      const outcome = await migrateSteps(job, host)
+      if (outcome.from !== outcome.to && !job.dryRun) await this.#optimize()
+      return outcome
     })
     this.#migrating = run.catch(() => {})
     return stopper ? stopper.outcome(run) : run
@@ -469,6 +474,7 @@ export class Replica extends EventEmitter {
     const { maxPatchRetentionMs, signal } = read('compact', options, COMPACT)
     const slice = (...args) => this.#whenRoom(() => this.#call(this.#native.compact(...args)))
     const outcome = await this.#retention.run(slice, maxPatchRetentionMs, signal)
+    await this.#optimize()
     return { ...outcome, logRows: this.#native.figures().logRows }
   }
 
@@ -588,6 +594,7 @@ export class Replica extends EventEmitter {
   async #close(flush) {
     this.#state = 'closing'
     this.#retention.stop()
+    clearInterval(this.#statistics)
     this.#verifier.stop(closed())
     this.#links.refuse()
     this.#progress.fail(closed())
@@ -783,6 +790,18 @@ export class Replica extends EventEmitter {
       throw error
     } finally {
       this.#pending--
+    }
+  }
+
+  // Statistics for the planner, table by table. They are no duty: where the disk is full, say, queries go on with what
+  // there is.
+  async #optimize() {
+    try {
+      for (let after = ''; after !== null && this.#state === 'open'; ) {
+        after = await this.#call(this.#native.optimize(after))
+      }
+    } catch (error) {
+      debug('%s: optimize: %s', this.#path, error)
     }
   }
 

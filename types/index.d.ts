@@ -979,7 +979,7 @@ export class Replica {
 
   /**
    * Removes from the log what retention allows to be removed, at once and in slices, beside other calls. This also
-   * goes on by itself while the replica is open.
+   * goes on by itself while the replica is open. Then it makes statistics for SQLite's planner, of tables that need some.
    * Errors: SQLite's own; what was removed before stays removed.
    */
   compact(options?: CompactOptions): Promise<Compaction>

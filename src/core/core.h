@@ -6,6 +6,7 @@
  *   log.c       the T_patches tables: append, read, fold     │ the
  *   schema.c    which tables are replicated                  │ data
  *   compact.c   which patches the log needs no more          │
+ *   optimize.c  statistics for SQLite's planner         │
  *   vector.c    what is applied (I1)                         │
  *   clock.c     the next _patchedAt                          ┘
  *   migrate.c   steps of a migration

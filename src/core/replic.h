@@ -322,6 +322,11 @@ typedef struct replic_compaction {
  * patch of a key. Errors: SQLITE_… (nothing of this slice is done). */
 int replic_compact(replic *r, int64_t older_than_ms, int64_t max_patches, replic_compaction *out);
 
+/* Inside a batch: statistics for SQLite's planner, of the next table that needs them. `after`: ""
+ * at first, then what the last call has given. `*done`: what names that table, NULL where there is
+ * none; the caller frees it (sqlite3_free). Errors: SQLITE_… */
+int replic_optimize(replic *r, const char *after, char **done);
+
 /* ---- checkpoints ------------------------------------------------------------------------------------------ */
 
 /* Where config.calls_checkpoint is set. How many pages the WAL had at the end of the last commit.

@@ -251,6 +251,25 @@ napi_value CompactJob::result(napi_env env) {
   return result;
 }
 
+// ---- statistics ---------------------------------------------------------------------------------
+
+OptimizeJob::~OptimizeJob() {
+  sqlite3_free(done_);
+}
+
+bool OptimizeJob::given(const Napi::CallbackInfo &info) {
+  after_ = read_string(info.Env(), info[0], "after", arena, failure, nullptr);
+  return after_;
+}
+
+void OptimizeJob::run(Batch &batch) {
+  check(batch, replic_optimize(batch.state->core, after_, &done_));
+}
+
+napi_value OptimizeJob::result(napi_env env) {
+  return done_ ? Napi::Value(Napi::String::New(env, done_)) : Napi::Env(env).Null();
+}
+
 // ---- close --------------------------------------------------------------------------------------
 
 void FlushJob::run(Batch &batch) {

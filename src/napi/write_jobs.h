@@ -116,6 +116,18 @@ private:
   replic_compaction outcome_ = {};
 };
 
+// (after) -> the name of the table that has got statistics, for the next call; null: none needs any
+struct OptimizeJob : WriteJob {
+  ~OptimizeJob() override;
+  bool given(const Napi::CallbackInfo &info);
+  void run(Batch &batch) override;
+  napi_value result(napi_env env) override;
+
+private:
+  const char *after_ = nullptr;
+  char *done_ = nullptr; // sqlite3_malloc
+};
+
 // () -> undefined, when all calls before it are committed. From then on each report has the links,
 // so that lib sees every acknowledgement at once.
 struct FlushJob : WriteJob {
