@@ -308,7 +308,7 @@ describe('close()', () => {
     const reading = rejects(db.get(TIGHT), 'REPLIC_CLOSED').catch(() => {}) // or it has just ended
     await rejects(db.close({ timeoutMs: 1 }), 'REPLIC_TIMEOUT', 'in the background')
     expect(db.status().state).toBe('closing')
-    await Promise.all([reading, db.close()])
+    await Promise.all([reading, db.close({ timeoutMs: 60_000 })])
     expect(db.status().state).toBe('closed')
   })
 })
