@@ -1,7 +1,7 @@
 // Checkpoints beside the writing: the WAL keeps its bound while calls never pause, snapshots keep
 // what they see, and nothing is lost.
 
-import { closeSync, openSync, readSync, statSync } from 'node:fs'
+import { closeSync, openSync, readSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { openReplica, tempDir } from './helpers.js'
@@ -18,29 +18,47 @@ function timesBegun(path) {
   return header.readUInt32BE(12)
 }
 
+/** A database without tables, with pages of that size: https://sqlite.org/fileformat2.html#the_database_header */
+function createFile(path, pageSize) {
+  const page = Buffer.alloc(pageSize)
+  page.write('SQLite format 3\0')
+  page.writeUInt16BE(pageSize === 65_536 ? 1 : pageSize, 16)
+  page.set([1, 1, 0, 64, 32, 32], 18)
+  for (const [at, value] of Object.entries({ 24: 1, 28: 1, 44: 4, 56: 1, 92: 1 }))
+    page.writeUInt32BE(value, Number(at))
+  page[100] = 13 // a leaf, whose content begins where the page ends
+  page.writeUInt16BE(pageSize === 65_536 ? 0 : pageSize, 105)
+  writeFileSync(path, page)
+}
+
 const rows = (first, count) =>
   Array.from({ length: count }, (_, i) => ({ id: first + i, text: TEXT }))
 
 describe.each(['normal', 'full'])('checkpoints, durability %s', (durability) => {
-  it('the WAL keeps its bound while calls never pause', async () => {
-    const path = join(tempDir(), 'a.db')
-    const db = await openReplica({ path, durability })
-    for (let call = 0; call < 200; call += 2) {
-      // the next one waits already when one ends
-      await Promise.all([0, 1].map((i) => db.upsert('note', rows((call + i) * 100, 100))))
-    }
-    // 20,000 rows of 2,000 bytes, twice: 80 MB went through it; the bound is 32 MiB and two batches
-    expect(statSync(`${path}-wal`).size).toBeLessThan(40 * MIB)
-    expect(timesBegun(path)).toBeGreaterThan(1)
-    expect(await db.get('SELECT count(*) AS n, count(DISTINCT id) AS k FROM note')).toEqual({
-      n: 20_000,
-      k: 20_000,
-    })
-    expect(await db.get('PRAGMA integrity_check')).toEqual({ integrity_check: 'ok' })
-    await db.close()
-    const again = await openReplica({ path, ddl: '', durability })
-    expect(await again.get('SELECT count(*) AS n FROM note_patches')).toEqual({ n: 20_000 })
-  })
+  it.each([512, 4096, 65_536])(
+    'the WAL keeps its bound while calls never pause, with pages of %i bytes',
+    async (size) => {
+      const path = join(tempDir(), 'a.db')
+      createFile(path, size)
+      const db = await openReplica({ path, durability })
+      expect(await db.get('PRAGMA page_size')).toEqual({ page_size: size })
+      for (let call = 0; call < 200; call += 2) {
+        // the next one waits already when one ends
+        await Promise.all([0, 1].map((i) => db.upsert('note', rows((call + i) * 100, 100))))
+      }
+      // 20,000 rows of 2,000 bytes, twice: 80 MB went through it; the bound is 32 MiB and two batches
+      expect(statSync(`${path}-wal`).size).toBeLessThan(40 * MIB)
+      expect(timesBegun(path)).toBeGreaterThan(1)
+      expect(await db.get('SELECT count(*) AS n, count(DISTINCT id) AS k FROM note')).toEqual({
+        n: 20_000,
+        k: 20_000,
+      })
+      expect(await db.get('PRAGMA integrity_check')).toEqual({ integrity_check: 'ok' })
+      await db.close()
+      const again = await openReplica({ path, ddl: '', durability })
+      expect(await again.get('SELECT count(*) AS n FROM note_patches')).toEqual({ n: 20_000 })
+    },
+  )
 
   it('a snapshot keeps what it sees, and the WAL begins anew once it has ended', async () => {
     const path = join(tempDir(), 'a.db')
@@ -53,12 +71,14 @@ describe.each(['normal', 'full'])('checkpoints, durability %s', (durability) => 
     for (let call = 1; call < 150; call++) await db.upsert('note', rows(call * 100, 100))
     // what is moved cannot be overwritten: the WAL has all that was written since
     expect(timesBegun(path)).toBe(begun)
+    expect(statSync(`${path}-wal`).size).toBeGreaterThan(50 * MIB)
     let count = 1
     for await (const _ of seen) count++
     expect(count).toBe(10_000)
     for (let call = 150; timesBegun(path) === begun; call++) {
       await db.upsert('note', rows(call * 100, 100))
     }
+    expect(statSync(`${path}-wal`).size).toBe(32 * MIB)
     expect(await db.get('PRAGMA integrity_check')).toEqual({ integrity_check: 'ok' })
   })
 })

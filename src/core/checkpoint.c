@@ -16,25 +16,43 @@
 
 #include "core.h"
 
+enum { HEADER = 32, FRAME_HEADER = 24 }; /* https://sqlite.org/fileformat2.html#walformat */
+
 struct replic_checkpointer {
   sqlite3 *db;
-  int moved; /* pages, as of the last run */
+  int page_size;
+  int moved; /* frames, as of the last run */
 };
+
+static int64_t bytes_of(int64_t frames, int64_t page_size) {
+  return frames > 0 ? HEADER + frames * (FRAME_HEADER + page_size) : 0;
+}
 
 /* ---- the writing connection ---- */
 
-static int note_pages(void *ctx, sqlite3 *db, const char *name, int pages) {
+int replic__limit_wal(replic *r) {
+  int rc = replic__int(r, "SELECT page_size FROM pragma_page_size", &r->page_size);
+  if (rc != REPLIC_OK) return rc;
+  char *sql =
+      sqlite3_mprintf("PRAGMA wal_autocheckpoint = %lld; PRAGMA main.journal_size_limit = %d",
+                      REPLIC_WAL_LONG / (FRAME_HEADER + r->page_size), REPLIC_WAL_MOST);
+  rc = sql ? replic__exec(r, sql) : SQLITE_NOMEM;
+  sqlite3_free(sql);
+  return rc;
+}
+
+static int note_frames(void *ctx, sqlite3 *db, const char *name, int frames) {
   (void)db, (void)name;
-  ((replic *)ctx)->wal_pages = pages;
+  ((replic *)ctx)->wal_frames = frames;
   return SQLITE_OK;
 }
 
 void replic__checkpoint_by_caller(replic *r) {
-  sqlite3_wal_hook(r->db, note_pages, r); /* in the place of SQLite's own, which checkpoints */
+  sqlite3_wal_hook(r->db, note_frames, r); /* in the place of SQLite's own, which checkpoints */
 }
 
-int64_t replic_wal_pages(const replic *r) {
-  return r->wal_pages;
+int64_t replic_wal_bytes(const replic *r) {
+  return bytes_of(r->wal_frames, r->page_size);
 }
 
 void replic_checkpoint(replic *r, int wait_ms) {
@@ -47,6 +65,16 @@ void replic_checkpoint(replic *r, int wait_ms) {
 
 /* ---- the other one ---- */
 
+/* Also the read that tells SQLite that there is a WAL. */
+static int read_page_size(replic_checkpointer *c) {
+  static const char SQL[] = "SELECT max(page_size) FROM pragma_page_size, main.sqlite_schema";
+  sqlite3_stmt *stmt = NULL;
+  int rc = sqlite3_prepare_v3(c->db, SQL, -1, 0, &stmt, NULL);
+  if (rc == SQLITE_OK && sqlite3_step(stmt) == SQLITE_ROW)
+    c->page_size = sqlite3_column_int(stmt, 0);
+  return rc == SQLITE_OK ? sqlite3_finalize(stmt) : rc;
+}
+
 int replic_checkpointer_open(const char *path, replic_checkpointer **out) {
   replic_checkpointer *c = *out = sqlite3_malloc64(sizeof *c);
   if (!c) return SQLITE_NOMEM;
@@ -55,13 +83,10 @@ int replic_checkpointer_open(const char *path, replic_checkpointer **out) {
       path, &c->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE, NULL);
   /* should the path be another file's by now: what is in our WAL is not for that */
   if (rc == SQLITE_OK) sqlite3_db_config(c->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
-  /* only the first read tells SQLite that there is a WAL */
-  if (rc == SQLITE_OK)
-    rc = sqlite3_exec(c->db, "SELECT 1 FROM main.sqlite_schema", NULL, NULL, NULL);
-  return rc;
+  return rc == SQLITE_OK ? read_page_size(c) : rc;
 }
 
-int replic_checkpointer_run(replic_checkpointer *c, int64_t *pages, int64_t *moved) {
+int replic_checkpointer_run(replic_checkpointer *c, int64_t *bytes, int64_t *moved) {
   int in_wal = 0, in_file = 0;
   sqlite3_file *file = NULL;
   int rc = sqlite3_wal_checkpoint_v2(c->db, "main", SQLITE_CHECKPOINT_PASSIVE, &in_wal, &in_file);
@@ -71,8 +96,8 @@ int replic_checkpointer_run(replic_checkpointer *c, int64_t *pages, int64_t *mov
     rc = sqlite3_file_control(c->db, "main", SQLITE_FCNTL_FILE_POINTER, &file);
   if (rc == SQLITE_OK && file) rc = file->pMethods->xSync(file, SQLITE_SYNC_NORMAL);
   if (rc == SQLITE_OK) c->moved = in_file;
-  *pages = in_wal > 0 ? in_wal : 0;
-  *moved = rc == SQLITE_OK && in_file > 0 ? in_file : 0;
+  *bytes = bytes_of(in_wal, c->page_size);
+  *moved = rc == SQLITE_OK ? bytes_of(in_file, c->page_size) : 0;
   return rc;
 }
 

@@ -294,7 +294,8 @@ struct replic {
   int lost; /* SQLite rolled the batch's transaction back on its own: nothing more can be done in it
              */
   int merging;        /* CHECKs and foreign keys are off */
-  int64_t wal_pages;  /* checkpoint.c: after the last commit */
+  int64_t wal_frames; /* checkpoint.c: after the last commit */
+  int64_t page_size;  /* bytes */
   int64_t n_internal; /* tables of the engine's own; all are created at open */
   char *error;
   replic__auth auth;
@@ -445,7 +446,10 @@ void replic__claims_settle(replic *r);
 void replic__claims_release(replic *r);
 void replic__claims_close(replic *r);
 
-/* checkpoint.c: SQLite makes no checkpoints of its own in the commits from here on. */
+/* checkpoint.c: how long the WAL becomes: SQLite makes its checkpoints in the commits, and shortens
+ * a longer one when it begins that anew. Errors: SQLITE_… */
+int replic__limit_wal(replic *r);
+/* SQLite makes no checkpoints of its own in the commits from here on. */
 void replic__checkpoint_by_caller(replic *r);
 /* wal_file.c: the VFS to open the writing connection with. NULL: SQLite's default. Any thread. */
 const char *replic__wal_vfs(void);

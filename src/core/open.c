@@ -210,8 +210,9 @@ static int set_up(replic *r) {
   int rc = check_encoding(r);
   if (rc == REPLIC_OK) rc = set_cache(r);
   if (rc == REPLIC_OK)
-    rc = replic__exec(r, "PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 4000; PRAGMA "
-                         "foreign_keys = ON; PRAGMA temp_store = MEMORY");
+    rc = replic__exec(
+        r, "PRAGMA journal_mode = WAL; PRAGMA foreign_keys = ON; PRAGMA temp_store = MEMORY");
+  if (rc == REPLIC_OK) rc = replic__limit_wal(r);
   if (rc == REPLIC_OK)
     rc = replic__exec(r, r->config.normal_durability ? "PRAGMA synchronous = NORMAL"
                                                      : "PRAGMA synchronous = FULL");

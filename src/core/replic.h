@@ -68,8 +68,8 @@ typedef struct replic_config {
   size_t early_bytes;     /* 4 MiB: frames kept that arrived before their predecessors */
   size_t ring_bytes; /* 4 MiB: recent frames kept encoded, so that one encoding serves all links */
   int calls_checkpoint; /* 1: the caller sees to checkpoints (replic_checkpointer_run), and no
-                           commit waits for one; 0: SQLite makes them in the commits, every 4,000
-                           pages */
+                           commit waits for one; 0: SQLite makes them in the commits, at
+                           REPLIC_WAL_LONG */
   int trace; /* 1: REPLIC_EVENT_TRACE events tell what is written, sent, received, applied */
 } replic_config;
 
@@ -329,9 +329,13 @@ int replic_optimize(replic *r, const char *after, char **done);
 
 /* ---- checkpoints ------------------------------------------------------------------------------------------ */
 
-/* Where config.calls_checkpoint is set. How many pages the WAL had at the end of the last commit.
- * It becomes small again when a commit has begun the WAL anew. */
-int64_t replic_wal_pages(const replic *r);
+/* Bytes: from the first on a checkpoint is due, and a WAL longer than the second, as a long reader
+ * leaves it, is cut to that by the commit that begins it anew. */
+enum { REPLIC_WAL_LONG = 16 * 1024 * 1024, REPLIC_WAL_MOST = 2 * REPLIC_WAL_LONG };
+
+/* Where config.calls_checkpoint is set. How many bytes the WAL had at the end of the last commit.
+ * They become few again when a commit has begun the WAL anew. */
+int64_t replic_wal_bytes(const replic *r);
 /* Between two batches: moves what is left of the WAL into the file, so that the next commit begins
  * it anew. Not where a reader needs it; above 0, it waits for readers, at most `wait_ms`. While a
  * checkpointer runs, or in a batch, it does nothing. Never fails: what is not moved stays in the
@@ -345,9 +349,9 @@ typedef struct replic_checkpointer replic_checkpointer;
  * all the same. */
 int replic_checkpointer_open(const char *path, replic_checkpointer **out);
 /* Moves what the WAL holds now, as far as no reader needs it, and syncs the file; commits go on
- * meanwhile. `*pages`: how many the WAL held, `*moved`: how many of them are in the file by now.
+ * meanwhile. `*bytes`: how many the WAL held, `*moved`: how many of them are in the file by now.
  * Errors: SQLITE_BUSY (another program makes a checkpoint), SQLITE_INTERRUPT, SQLITE_… (disk). */
-int replic_checkpointer_run(replic_checkpointer *c, int64_t *pages, int64_t *moved);
+int replic_checkpointer_run(replic_checkpointer *c, int64_t *bytes, int64_t *moved);
 /* From any thread: the one call that may overlap another. */
 void replic_checkpointer_interrupt(replic_checkpointer *c);
 /* NULL is allowed. Never fails. */

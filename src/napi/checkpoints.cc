@@ -18,7 +18,7 @@ protected:
 private:
   Checkpoints &checkpoints_;
   int code_ = REPLIC_OK;
-  int64_t pages_ = 0, moved_ = 0;
+  int64_t bytes_ = 0, moved_ = 0;
 };
 
 void Checkpoints::Pass::run() {
@@ -31,16 +31,16 @@ void Checkpoints::Pass::run() {
     std::lock_guard<std::mutex> lock(state->mutex);
     checkpoints_.db_ = opened;
   }
-  code_ = replic_checkpointer_run(opened, &pages_, &moved_);
+  code_ = replic_checkpointer_run(opened, &bytes_, &moved_);
 }
 
 void Checkpoints::Pass::finish(napi_env) {
   Checkpoints &all = checkpoints_;
-  int64_t rest = all.pages_ - moved_;
-  bool stopped = moved_ < pages_; // by a reader
+  int64_t rest = all.bytes_ - moved_;
+  bool stopped = moved_ < bytes_; // by a reader
   all.pass_ = nullptr;
-  all.next_ = all.pages_ + EACH;
-  if (all.pages_ >= LONG) {
+  all.next_ = all.bytes_ + EACH;
+  if (all.bytes_ >= LONG) {
     // should only this connection fail, the writing one does it
     all.has_rest_ = rest <= REST || code_ != REPLIC_OK;
     if (!all.has_rest_ && !stopped) all.start(*state);
@@ -54,19 +54,19 @@ void Checkpoints::start(State &state) {
   if (pass_) pass_->start(); // else after the next Batch
 }
 
-void Checkpoints::after_batch(State &state, int64_t pages) {
+void Checkpoints::after_batch(State &state, int64_t bytes) {
   // With FULL the commits have synced the WAL, and a Pass has little to do before it is long.
-  if (pages < pages_ || pages_ == 0) next_ = state.config.normal_durability ? EACH : LONG;
-  pages_ = pages;
-  if (pages_ >= next_ && !pass_ && !has_rest_) start(state);
+  if (bytes < bytes_ || bytes_ == 0) next_ = state.config.normal_durability ? EACH : LONG;
+  bytes_ = bytes;
+  if (bytes_ >= next_ && !pass_ && !has_rest_) start(state);
 }
 
 bool Checkpoints::must_wait() const {
-  return pass_ && pages_ >= MOST;
+  return pass_ && bytes_ >= MOST;
 }
 
 int Checkpoints::take_rest() {
-  int wait_ms = !has_rest_ ? -1 : pages_ >= MOST ? READERS_MS : 0;
+  int wait_ms = !has_rest_ ? -1 : bytes_ >= MOST ? READERS_MS : 0;
   has_rest_ = false;
   return wait_ms;
 }

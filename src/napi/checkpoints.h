@@ -21,7 +21,7 @@ struct State;
 class Checkpoints {
 public:
   // ---- main thread only
-  void after_batch(State &state, int64_t pages); // `pages`: in the WAL
+  void after_batch(State &state, int64_t bytes); // `bytes`: in the WAL
   bool must_wait() const;                        // no Batch may begin now
   // The Batch that begins now is to move the rest, and to wait so long for readers: -1: it is not.
   int take_rest();
@@ -43,12 +43,13 @@ private:
   class Pass;
   void start(State &state);
 
-  // In pages, of 4 KiB as SQLite has them. 16 MiB are long, 1 MiB is little, 32 MiB is the bound.
-  static const int64_t EACH = 1000, LONG = 4000, REST = 256, MOST = 8000;
+  // In bytes: 16 MiB are long, 1 MiB is little, 32 MiB is the bound.
+  static const int64_t REST = 1024 * 1024, EACH = 4 * REST, LONG = REPLIC_WAL_LONG,
+                       MOST = REPLIC_WAL_MOST;
   static const int READERS_MS = 10; // at the bound: one that reads all the time shall not keep it
 
   Pass *pass_ = nullptr;  // under way
-  int64_t pages_ = 0;     // in the WAL after the last Batch
+  int64_t bytes_ = 0;     // in the WAL after the last Batch
   int64_t next_ = EACH;   // so many make a Pass due
   bool has_rest_ = false; // little is left to move
 

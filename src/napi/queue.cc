@@ -135,7 +135,7 @@ void Batch::after_jobs(bool was_open) {
   report.links_changed = report.links_changed || state->tell_links;
   if (was_open) report.collect(state->core, state->tables);
   state->tally.read(state->core);
-  wal_pages = replic_wal_pages(state->core);
+  wal_bytes = replic_wal_bytes(state->core);
 }
 
 // Changes that follow each other: in one savepoint, and if one of them fails, once more up to that
@@ -204,7 +204,7 @@ void Batch::free_list(Batch *list) {
 void Batch::finish(napi_env env) {
   state->batch = nullptr;
   state->figures = state->tally;
-  state->checkpoints.after_batch(*state, wal_pages);
+  state->checkpoints.after_batch(*state, wal_bytes);
   bool goes_back = back.first();
   state->lock.after_batch(*state, *this);
   if (goes_back) state->refuse_stopped();

@@ -120,7 +120,7 @@ struct Batch : Work {
   int64_t gives_up_before = 0;         // calls that have waited since then fail
   JobList<WriteJob> back, back_frames; // what goes back into the queues
   int rest_ms = -1;                    // Checkpoints::take_rest
-  int64_t wal_pages = 0;
+  int64_t wal_bytes = 0;
   Report report;
   Batch *spent = nullptr; // batches whose outboxes are to be freed
   void discard() override;

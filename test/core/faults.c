@@ -488,11 +488,11 @@ static void prepare_checkpoint(cluster *c) {
 static int run_checkpoint(cluster *c) {
   peer *p = &c->peers[0];
   replic_checkpointer *checkpointer;
-  int64_t pages = 0, moved = 0;
+  int64_t bytes = 0, moved = 0;
   int rc = replic_checkpointer_open(p->config.path, &checkpointer);
-  if (rc == REPLIC_OK) rc = replic_checkpointer_run(checkpointer, &pages, &moved);
+  if (rc == REPLIC_OK) rc = replic_checkpointer_run(checkpointer, &bytes, &moved);
   replic_checkpointer_close(checkpointer);
-  if (rc == REPLIC_OK) CHECK(pages > 0 && moved == pages);
+  if (rc == REPLIC_OK) CHECK(bytes > 0 && moved == bytes);
   replic_checkpoint(p->r, 0);
   fault_disarm();
   return rc;

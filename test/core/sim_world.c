@@ -639,14 +639,14 @@ static void step_end(world *w, sim_peer *p) {
 /* By another program, or by the caller, on the connection that writes or beside it. */
 static void step_checkpoint(sim_peer *p, int mode) {
   replic_checkpointer *c;
-  int64_t pages, moved;
+  int64_t bytes, moved;
   if (!p->config.calls_checkpoint) {
     sqlite3_wal_checkpoint_v2(sim_sql(p), "main", mode, NULL, NULL);
   } else if (mode % 2) {
     replic_checkpoint(p->r, mode / 2);
   } else {
     if (replic_checkpointer_open(p->config.path, &c) == REPLIC_OK)
-      replic_checkpointer_run(c, &pages, &moved);
+      replic_checkpointer_run(c, &bytes, &moved);
     replic_checkpointer_close(c);
   }
   if (disk_failed(p)) stop(p, SIM_KILL, false);
