@@ -57,8 +57,10 @@ typedef struct replic_config {
   uint32_t
       new_peer_id; /* drawn at random by the caller: taken where a new peerId is needed; not 0 */
   int cache_kib; /* of the file, kept in memory by the writing connection at the most; 0: 16 MiB */
-  int normal_durability;            /* 0: synchronous=FULL (I4); 1: NORMAL */
-  int64_t max_clock_skew_ms;        /* 60 000 */
+  int normal_durability;     /* 0: synchronous=FULL (I4); 1: NORMAL */
+  int64_t max_clock_skew_ms; /* 60 000 */
+  uint32_t first_table_id;   /* 1 to 2^31: by which number links know the first table; 0: one that
+                                follows from new_peer_id, and so is another in each opening */
   int64_t max_pending_retention_ms; /* 30 days: see replic_compact */
   int64_t heartbeat_ms;             /* 1 000: interval at which the caller calls replic_tick */
   int64_t link_timeout_ms;          /* 10 000: a link that is silent for longer is closed */

@@ -297,6 +297,15 @@ static int find_tables(replic *r, replic__schema *schema) {
   return rc == SQLITE_DONE ? REPLIC_OK : replic__fail_db(r, rc);
 }
 
+/* Where the ids of tables begin in this opening: at a number drawn for it, so that a late frame of
+ * an earlier one names no table. Among two millions, as an id stands in each patch: three bytes. */
+static uint32_t first_id(const replic *r) {
+  enum { LEAST = 1 << 14, MOST = 1 << 21, ROOM = 1 << 16 };
+  if (r->config.first_table_id) return r->config.first_table_id;
+  uint32_t mixed = r->config.new_peer_id * 2654435761u; /* near numbers become far ones */
+  return LEAST + (uint32_t)(((uint64_t)mixed * (MOST - ROOM - LEAST)) >> 32);
+}
+
 int replic__schema_load(replic *r, replic__schema **out) {
   replic__schema *schema = sqlite3_malloc64(sizeof *schema);
   int64_t constrained;
@@ -304,7 +313,8 @@ int replic__schema_load(replic *r, replic__schema **out) {
   if (!schema) return SQLITE_NOMEM;
   memset(schema, 0, sizeof *schema);
   schema->base_id =
-      r->schema ? r->schema->base_id + (uint32_t)(r->schema->n_tables + r->schema->n_foreign) : 1;
+      r->schema ? r->schema->base_id + (uint32_t)(r->schema->n_tables + r->schema->n_foreign)
+                : first_id(r);
   int rc = find_tables(r, schema);
   for (size_t i = 0; rc == REPLIC_OK && i < schema->n_tables; i++)
     rc = load_table(r, schema->tables[i]);

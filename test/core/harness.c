@@ -407,6 +407,7 @@ peer *cluster_add(cluster *c) {
   p->id = (uint32_t)(101 + p->index);
   p->config.path = test_path(test_format("c%zu-peer%d.db", n_test_clusters, p->index));
   p->config.new_peer_id = p->id;
+  p->config.first_table_id = 1; /* as the frames that tests write by hand have it */
   p->config.normal_durability =
       1; /* nobody cuts the power here, and a test makes thousands of commits */
   return p;
