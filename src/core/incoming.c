@@ -182,6 +182,7 @@ int replic__on_patches(replic *r, link *l, const uint8_t *bytes, size_t len) {
     return p.up_to > known
                ? replic__forked(r, l, p.origin, p.up_to, "it holds more than was issued here")
                : REPLIC_OK;
+  l->unheard = at->asked = 0;
   replic__learn(r, l, at, p.up_to); /* it sends only what it has applied */
   if (p.up_to > known) l->synced = 0;
   l->ack_due = 1;

@@ -137,12 +137,27 @@ static int stage(replic *r, link *l, const replic__patches *p, const uint8_t *bo
   return rc;
 }
 
-static void want_take(const replic *r, link *l) {
+enum { TAKE_TOLD = 1, TAKE_AGAIN }; /* link.take_due */
+
+/* As with NEED: counted against each link. */
+static link *take_over(replic *r, link *l) {
+  for (;;) {
+    l->taken = l->taken_at != l->n_staged ? 1 : l->taken + 1;
+    l->taken_at = l->n_staged;
+    link *next = replic__ask_over(r, l, l->taken);
+    if (next == l) return l;
+    l = next;
+  }
+}
+
+static void want_take(replic *r, link *l, int due) {
   if (r->is_busy) return; /* as with NEED */
   if (l->take_ms && r->now_ms - l->take_ms < r->config.heartbeat_ms && r->now_ms >= l->take_ms)
     return;
   l->take_ms = r->now_ms;
-  l->take_due = 2;
+  link *over = take_over(r, l);
+  if (over != l) due = TAKE_AGAIN; /* from the beginning: what was sent over l may be lost */
+  if (over->take_due < due) over->take_due = due;
 }
 
 int replic__check_staged(replic *r, link *l, position *at, int64_t sent) {
@@ -153,9 +168,10 @@ int replic__check_staged(replic *r, link *l, position *at, int64_t sent) {
     at->told = 0;
     l->ack_due = 1;
   } else if (staged >= sent) {
-    l->take_due = l->take_due ? l->take_due : 1;
+    if (!l->take_due) l->take_due = TAKE_TOLD;
+    want_take(r, l, TAKE_TOLD);
   } else if (!at->held) { /* else it is asked for now and then (replic_tick) */
-    want_take(r, l);
+    want_take(r, l, TAKE_AGAIN);
   }
   return REPLIC_OK;
 }
@@ -174,6 +190,7 @@ int replic__on_stage(replic *r, link *l, const uint8_t *bytes, size_t len) {
     return SQLITE_NOMEM;
   }
   memset(used, 0, l->n_tables + 1);
+  l->unheard = 0;
   int rc = examine(r, l, p, used, &undefined, &skewed, &n);
   if (rc == REPLIC_OK) rc = staged_up_to(r, l->peer, p.origin, &staged);
   if (rc == REPLIC_OK) {
@@ -182,7 +199,7 @@ int replic__on_stage(replic *r, link *l, const uint8_t *bytes, size_t len) {
     if (known < staged) known = staged;
     if (!l->take_due) l->take_due = 1;
     if (p.after > known || undefined) {
-      if (undefined || !at->held) want_take(r, l);
+      if (undefined || !at->held) want_take(r, l, TAKE_AGAIN);
     } else if (skewed) {
       replic__hold(r, l, at, REPLIC_ECLOCKSKEW, replic__vector_sequence(r, p.origin), skewed);
     } else if (p.up_to > known && p.origin != r->peer_id) {
@@ -224,7 +241,7 @@ static int choose_source(replic *r, const link *l) {
   const link *current = s->jump_link ? replic__link_find(r, s->jump_link) : NULL;
   int lives = current && !current->closing && r->now_ms >= s->jump_ms &&
               r->now_ms - s->jump_ms < JUMP_HEARTBEATS * r->config.heartbeat_ms;
-  if (lives && current != l) return 0;
+  if (lives && current->peer != l->peer) return 0;
   if (current != l) {
     replic__jump_over(s);
     s->jump_link = l->id;
@@ -280,7 +297,7 @@ int replic__on_jump(replic *r, link *l, const uint8_t *bytes, size_t len) {
   s->jump = copy;
   s->jump_len = len;
   replic__try_jump(r);
-  if (s->jump) want_take(r, l);
+  if (s->jump) want_take(r, l, TAKE_AGAIN);
   return REPLIC_OK;
 }
 
@@ -606,6 +623,7 @@ int replic__on_take(replic *r, link *l, replic__reader *in) {
     }
     at->staged = staged;
   }
+  if (again) replic__carry_over(r, l);
   if (again) send_on_from_there(r, l);
   return in->failed || in->at != in->end ? replic__malformed(r, l, "TAKE") : REPLIC_OK;
 }

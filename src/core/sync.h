@@ -7,7 +7,8 @@
 
 #define GRACE_HEARTBEATS 3 /* before relaying to a peer that is linked to the origin itself */
 #define HELD_HEARTBEATS 5  /* between two attempts at what could not be applied */
-#define RING_MAX 256       /* frames kept encoded */
+#define UNHEARD_MAX 5 /* askings, one a heartbeat, that may bring nothing: see replic__ask_over */
+#define RING_MAX 256  /* frames kept encoded */
 #define FRAME_SLACK                                                                                \
   (2 << 20) /* a group may end beyond max_frame_bytes by a run of earlier patches (clock.c) */
 #define CONTROL_MAX (4 << 20) /* bytes of a frame that carries no patches */
@@ -23,6 +24,8 @@ typedef struct position {
   int64_t lag_since_ms; /* since when it has made no progress though it lacks something; 0: it does
                            not */
   int64_t need_ms;      /* when it was last asked for */
+  int64_t asked_at;     /* up to where it was applied then */
+  int asked;            /* how often it was asked for there */
   int64_t staged;       /* it has staged up to here of what we sent it (jump.c) */
   int staging;          /* `sent` counts frames of STAGE */
   int held;             /* a code: what follows `acked` there cannot be applied here at present */
@@ -75,6 +78,9 @@ typedef struct link {
   int take_due; /* 1: tell what is staged; 2: and have it sent on from there */
   int64_t take_ms;
   int64_t n_staged;
+  int64_t taken_at; /* n_staged when pieces were last asked for, */
+  int taken;        /* and how often they were, there */
+  int unheard;      /* it brings heartbeats and nothing that is asked for */
 } link;
 
 typedef struct early {
@@ -91,7 +97,8 @@ typedef struct ring_entry {
 } ring_entry;
 
 struct replic__sync {
-  link **links; /* in the order of opening */
+  link **links; /* of several to one peer the first that is ready carries: the oldest, or one that
+                   the peer has asked over (replic__carry_over) */
   size_t n_links;
   early early[EARLY_MAX];
   size_t n_early, early_bytes;
@@ -124,7 +131,7 @@ struct replic__sync {
 /* a + b, at most INT64_MAX: sums of what peers claim may exceed any number. */
 int64_t replic__sum(int64_t a, int64_t b);
 link *replic__link_find(const replic *r, uint32_t id);
-/* Of several links to one peer only the oldest carries patches. */
+/* Of several links to one peer only the first carries patches. */
 int replic__link_active(const replic *r, const link *l);
 int replic__link_direct(const link *l, uint32_t peer);
 /* Finds or adds. NULL: out of memory, or more origins than a link may speak of. */
@@ -134,6 +141,11 @@ void replic__learn(replic *r, link *l, position *at, int64_t applied);
 void replic__send(replic *r, link *l, replic_frame *frame);
 void replic__send_ack(replic *r, link *l);
 void replic__send_need(replic *r, link *l, position *at); /* at most once per heartbeat */
+/* Over which link to ask for what is to come over `l`, which has been asked for `asked` times in
+ * vain: l, or another one to the same peer. */
+link *replic__ask_over(replic *r, link *l, int asked);
+/* What the peer lacks was asked for over `l`: from here on that carries. */
+void replic__carry_over(replic *r, link *l);
 void replic__send_error(replic *r, link *l, int code, const char *text);
 void replic__count_again(replic *r, link *l, int64_t patches); /* sent once more */
 /* What cannot be applied now is asked for again later; both sides are told once. */

@@ -398,6 +398,12 @@ static int64_t count_patches(const replic_frame *frame) {
   return (int64_t)sim_read_varint(&at, end) - after;
 }
 
+static bool is_swallowed(const sim_edge *e, int side, int type) {
+  bool patches = type == 2 || type == 7;                /* PATCHES, STAGE */
+  bool heartbeat = type == 1 || type == 3 || type == 8; /* HELLO, ACK, and the offer of a JUMP */
+  return e->swallows[side] == SIM_PATCHES ? patches : e->swallows[side] && !heartbeat;
+}
+
 static void send(sim_peer *p, uint32_t number, const replic_frame *frame) {
   sim *s = p->sim;
   CHECK(number >= 1 && number <= (uint32_t)s->n_links);
@@ -410,7 +416,9 @@ static void send(sim_peer *p, uint32_t number, const replic_frame *frame) {
   s->bytes_sent += (int64_t)frame->len;
   s->patches_sent += count_patches(frame);
   int copies = q->duplication && rng_chance(&s->g, q->duplication) ? 2 : 1;
-  bool lost = e->cut || (q->loss && rng_chance(&s->g, q->loss));
+  bool swallowed = is_swallowed(e, side, frame->data[1]);
+  bool lost = e->cut || swallowed || (q->loss && rng_chance(&s->g, q->loss));
+  s->frames_swallowed += swallowed;
   sim_trace(s, "link %u to peer %d: %s, %zu bytes %08x%s", (unsigned)number, e->peers[side],
             frame_name(frame->data, frame->len), frame->len, hash_bytes(frame->data, frame->len),
             lost         ? ", lost"

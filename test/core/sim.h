@@ -38,6 +38,8 @@ typedef struct sim_quality {
   bool ordered;               /* frames do not overtake each other */
 } sim_quality;
 
+enum { SIM_NOTHING, SIM_PATCHES, SIM_ALL_BUT_HEARTBEATS };
+
 typedef struct sim_packet sim_packet;
 
 typedef struct sim_edge {
@@ -46,6 +48,7 @@ typedef struct sim_edge {
   bool cut;        /* whatever is sent is lost, and neither side is told */
   bool is_removed; /* never dialed again */
   bool stalled[2]; /* this side takes nothing; what arrives waits */
+  int swallows[2]; /* SIM_…: what never arrives at this side */
   sim_packet *waiting[2], **waiting_end[2];
   int link; /* the latest one; -1: none yet */
   bool is_dialing;
@@ -88,7 +91,7 @@ struct sim {
   size_t n_events, cap_events;
   struct sim_event *events; /* a heap, the earliest first */
   uint64_t n_scheduled;
-  int64_t frames_sent, frames_lost, frames_arrived, bytes_sent, patches_sent;
+  int64_t frames_sent, frames_lost, frames_swallowed, frames_arrived, bytes_sent, patches_sent;
 };
 
 /* One at a time: what a failed test has left is freed by the next, or by sim_free(NULL).

@@ -83,7 +83,7 @@ typedef struct mind {
 /* What this seed does, besides writing. */
 typedef struct features {
   bool faults, kills, power, inside, partitions, stalls, clocks, far_clocks, restores, joins,
-      leaves, compacts;
+      leaves, compacts, swallows;
 } features;
 
 typedef struct world {
@@ -389,6 +389,8 @@ static void on_event(sim_peer *p, const replic_event *event) {
   }
   if (event->kind == REPLIC_EVENT_LINK_ERROR && event->code == REPLIC_ECLOCKSKEW)
     w->report->skew_refusals++;
+  if (event->kind == REPLIC_EVENT_LINK_ERROR && event->code == REPLIC_ETIMEOUT)
+    w->report->carried++;
   if (event->kind == REPLIC_EVENT_ERROR && event->code < 0)
     check_failed(__FILE__, __LINE__, "peer %d reports %s: %s", p->index,
                  replic_code_name(event->code), event->text ? event->text : "");
@@ -575,14 +577,48 @@ static void step_write(world *w, sim_peer *p) {
   if (p->r && !w->s->on_disk) memvfs_arm(p->disk, 0, false);
 }
 
+/* Another edge between the same two peers that swallows nothing; -1: none. */
+static int sound_twin(const world *w, int edge) {
+  const int *peers = w->s->edges[edge].peers;
+  for (int e = 0; e < w->s->n_edges; e++) {
+    const sim_edge *other = &w->s->edges[e];
+    bool same = (other->peers[0] == peers[0] && other->peers[1] == peers[1]) ||
+                (other->peers[0] == peers[1] && other->peers[1] == peers[0]);
+    if (e != edge && same && !other->is_removed && !other->swallows[0] && !other->swallows[1])
+      return e;
+  }
+  return -1;
+}
+
+static void swallow(world *w, int edge) {
+  sim_edge *e = &w->s->edges[edge];
+  for (int side = 0; side < 2; side++) {
+    e->swallows[side] = (int)rng_below(&w->s->g, 3);
+    sim_trace(w->s, "edge %d to side %d swallows %d", edge, side, e->swallows[side]);
+  }
+}
+
+/* In the end only what has a sound twin swallows; it is as old as that, or older. */
+static void heal_swallowing(world *w) {
+  int n_edges = w->s->n_edges;
+  for (int e = 0; e < n_edges; e++) {
+    sim_edge *edge = &w->s->edges[e];
+    edge->swallows[0] = edge->swallows[1] = 0;
+    if (!w->may.swallows || edge->is_removed || rng_chance(&w->s->g, 60)) continue;
+    if (sound_twin(w, e) < 0) connect_peers(w, edge->peers[0], edge->peers[1]);
+    swallow(w, e);
+  }
+}
+
 static void step_edge(world *w) {
   rng *g = &w->s->g;
   if (!w->s->n_edges) return;
   int e = (int)rng_below(g, (uint32_t)w->s->n_edges);
   sim_edge *edge = &w->s->edges[e];
   if (edge->is_removed) return;
-  switch (rng_below(g, 3)) {
+  switch (rng_below(g, w->may.swallows ? 4 : 3)) {
   case 0: sim_close_edge(w->s, e); break;
+  case 3: swallow(w, e); break;
   case 1: edge->quality = random_quality(w); break;
   default: {
     int side = (int)rng_below(g, 2);
@@ -800,6 +836,7 @@ static void heal(world *w) {
   for (size_t i = 0; i < w->m.n; i++)
     if (w->m.patches[i].patched_at > highest) highest = w->m.patches[i].patched_at;
   bool afresh = rng_chance(&s->g, 50) || highest > s->now_ms + 60000;
+  heal_swallowing(w);
   for (int e = 0; e < s->n_edges; e++) {
     sim_edge *edge = &s->edges[e];
     if (edge->is_removed) continue;
@@ -907,6 +944,7 @@ void world_run(const world_options *options, world_report *report) {
     if (s->peers[i]->r) bury(s->peers[i]);
   report->frames += s->frames_sent;
   report->lost += s->frames_lost;
+  report->swallowed += s->frames_swallowed;
   report->trace_hash = s->trace_hash;
   sim_free(s);
 }

@@ -39,6 +39,8 @@ typedef struct world_options {
   X(partitions, "partitions")                                                                      \
   X(stalls, "stalled links")                                                                       \
   X(timeouts, "links that timed out")                                                              \
+  X(swallowed, "patches swallowed by links that let heartbeats pass")                              \
+  X(carried, "links that carried in another's place")                                              \
   X(kills, "processes killed")                                                                     \
   X(kills_inside, "processes killed within a batch")                                               \
   X(power_cuts, "power cuts")                                                                      \

@@ -1286,8 +1286,134 @@ static void a_locked_file_ends_no_link(void) {
   }
 }
 
+/* All on its way arrives, but for what wire w swallows on the way to `side`: PATCHES, or everything
+ * that is no heartbeat. */
+static void deliver_swallowing(cluster *c, int w, int side, bool all) {
+  for (bool moved = true; moved;) {
+    moved = false;
+    for (int i = 0; i < 2 * c->n_wires; i++) {
+      packet_queue *way = &c->wires[i / 2].to[i % 2];
+      if (!way->n) continue;
+      int type = way->packets[0].data[1];
+      moved = true;
+      if (i == 2 * w + side && (type == PATCHES || (all && type != HELLO && type != ACK)))
+        wire_drop(c, w, side, 0);
+      else
+        wire_deliver(c, i / 2, i % 2, 0);
+    }
+  }
+}
+
+static void beat_swallowing(cluster *c, int w, int side, bool all) {
+  c->now_ms += 1000;
+  for (int i = 0; i < c->n_peers; i++) tick(&c->peers[i]);
+  deliver_swallowing(c, w, side, all);
+  if (all) deliver_swallowing(c, w, !side, all);
+}
+
+/* The oldest link lets heartbeats pass and no patches: after some askings in vain the other one
+ * carries, and goes on to. */
+static void a_link_that_swallows_patches_carries_no_more(void) {
+  for (int all = 0; all < 2; all++) {
+    cluster *c = cluster_start(2, T);
+    int w = wire_open(c, 0, 1);
+    wire_open(c, 0, 1);
+    cluster_settle(c);
+    put(&c->peers[0], 1, "x");
+    deliver_swallowing(c, w, 1, all);
+    for (int beats = 0; beats < 4; beats++) beat_swallowing(c, w, 1, all);
+    CHECK_INT(peer_at(&c->peers[1], 101), 0); /* it may be mere loss */
+    for (int beats = 0; beats < 4; beats++) beat_swallowing(c, w, 1, all);
+    CHECK_INT(peer_at(&c->peers[1], 101), 1);
+    for (int i = 0; i < 2; i++) {
+      CHECK_INT(event_count(&c->peers[i], REPLIC_EVENT_LINK_ERROR), 1);
+      const replic_event *event = event_last(&c->peers[i], REPLIC_EVENT_LINK_ERROR);
+      CHECK_INT(event->link, c->wires[w].number);
+      CHECK_INT(event->code, REPLIC_ETIMEOUT);
+      CHECK_CONTAINS(event->text, "link 2 carries them");
+    }
+    CHECK_INT(info_of(&c->peers[0], 0).link, c->wires[1].number);
+    CHECK_INT(info_of(&c->peers[0], 0).state, REPLIC_LINK_READY);
+    CHECK_INT(info_of(&c->peers[0], 1).state, REPLIC_LINK_STANDBY);
+    put(&c->peers[0], 2, "y"); /* at once */
+    deliver_swallowing(c, w, 1, all);
+    CHECK_INT(peer_at(&c->peers[1], 101), 2);
+    if (!all) put(&c->peers[1], 3, "z"); /* the other way nothing was lost */
+    for (int beats = 0; beats < 10; beats++) beat_swallowing(c, w, 1, all);
+    cluster_same(c, "t");
+    for (int i = 0; i < 2; i++) CHECK_INT(event_count(&c->peers[i], REPLIC_EVENT_LINK_ERROR), 1);
+    wire_cut(c, 1); /* the last one carries, whatever it is */
+    put(&c->peers[0], 4, "x");
+    cluster_settle(c);
+  }
+}
+
+/* A frame that takes thirty heartbeats, and what was sent behind it. Heartbeats come the other way.
+ */
+static void a_slow_link_goes_on_carrying(void) {
+  cluster *c = cluster_start(2, T);
+  int w = wire_open(c, 0, 1);
+  wire_open(c, 0, 1);
+  cluster_settle(c);
+  put(&c->peers[0], 1, "x");
+  for (int beats = 0; beats < 30; beats++) {
+    c->now_ms += 1000;
+    for (int i = 0; i < 2; i++) tick(&c->peers[i]);
+    peer_receive(&c->peers[1], c->wires[w].number, "", 0); /* a part of the frame */
+    while (c->wires[w].to[0].n) wire_deliver(c, w, 0, 0);
+    for (int i = 0; i < 2; i++)
+      while (c->wires[1].to[i].n) wire_deliver(c, 1, i, 0);
+  }
+  CHECK_INT(peer_at(&c->peers[1], 101), 0);
+  cluster_settle(c);
+  for (int i = 0; i < 2; i++) CHECK_INT(event_count(&c->peers[i], REPLIC_EVENT_LINK_ERROR), 0);
+  CHECK_INT(info_of(&c->peers[0], 0).retransmitted, 0);
+  CHECK_INT(info_of(&c->peers[0], 1).frames_out < 40, 1);
+}
+
+/* A frame that an earlier opening of its sender has sent comes late, over a link to the next one,
+ * whose tables are others. Their ids are others, too: so it is asked for, and not taken for a frame
+ * of another table. */
+static void a_late_frame_of_an_earlier_opening_names_no_table(void) {
+  static const char S[] = "CREATE TABLE s(id INTEGER PRIMARY KEY, v TEXT);"
+                          "CREATE TABLE s_patches(" CLOCK "id INTEGER, v TEXT);";
+  cluster *c = tuned(2, T, &(replic_config){.first_table_id = 0});
+  peer *a = &c->peers[0], *b = &c->peers[1];
+  int w = wire_open(c, 0, 1);
+  cluster_settle(c);
+  put(a, 1, "x");
+  const packet *sent = &c->wires[w].to[1].packets[c->wires[w].to[1].n - 1];
+  CHECK_INT(sent->data[1], PATCHES);
+  bytes *late = frame_new(PATCHES);
+  add_raw(late, sent->data + 2, sent->len - 2);
+  wire_cut(c, w);
+  for (int i = 0; i < 2; i++) CHECK_OK(c->peers[i].r, try_migrate(&c->peers[i], 2, S, ""));
+  peer_stop(a);
+  a->config.new_peer_id++; /* drawn for each opening */
+  peer_start(a);
+  w = wire_open(c, 0, 1);
+  wire_deliver(c, w, 1, 0);
+  wire_deliver(c, w, 0, 0); /* both HELLOs */
+  while (c->wires[w].to[1].n)
+    if (c->wires[w].to[1].packets[0].data[1] == PATCHES)
+      wire_drop(c, w, 1, 0);
+    else
+      wire_deliver(c, w, 1, 0);
+  wire_put(c, w, 1, late->data, late->len);
+  wire_deliver(c, w, 1, 0);
+  CHECK_TEXT(peer_dump(b, "s"), "");
+  CHECK_INT(peer_at(b, 101), 0);
+  CHECK(queued(c, w, 0, NEED) > 0);
+  cluster_settle(c);
+  CHECK_TEXT(peer_dump(b, "s"), "");
+  CHECK_TEXT(cluster_same(c, "t"), "i1|t78\n");
+}
+
 int main(int argc, char **argv) {
   static const test TESTS[] = {
+      TEST(a_link_that_swallows_patches_carries_no_more),
+      TEST(a_slow_link_goes_on_carrying),
+      TEST(a_late_frame_of_an_earlier_opening_names_no_table),
       TEST(a_link_becomes_ready_on_both_sides),
       TEST(a_locked_file_ends_no_link),
       TEST(a_write_goes_out_at_once_and_once),
