@@ -11,9 +11,13 @@
 // prove the secret, it has isAuthenticated, and peerId if that was proven too. What it knows of the
 // other side, for authorize(), is in details. Where it has checkKept, that is called with the bytes that
 // it keeps of frames that are not whole, and throws where they are too many for one who is not known yet.
+//
+// Whatever a socket throws, rejects or tells is that link's affair, and at most its end. Bytes of a message are read
+// until its listener returns; a socket may use them for its next one.
 
 import { Dialer } from './dialer.js'
-import { describe, explained, printable, ReplicError, said, usage } from './errors.js'
+import { describe, printable, ReplicError, said, usage } from './errors.js'
+import { asError, guarded } from './guard.js'
 import { GUEST_BYTES, Guests, PROOF_MS } from './guests.js'
 import { errorFrame, Handshake, isOfHandshake, peerIdOfHello, readError } from './handshake.js'
 import { kindOf } from './options.js'
@@ -368,6 +372,8 @@ class Link {
   #isTrusted = false // nothing of what is kept for it is counted any more
   #isAuthorized
   #authorizing = false
+  #isTerminating = false
+  #isStarting = true // whoever makes the link does not have it yet: it ends only after that
   #held = [] // frames that wait for authorize()
   #heldBytes = 0
   #keptBytes = 0 // of these and of frames that are not whole, as the guests' account has them
@@ -402,22 +408,40 @@ class Link {
 
   /** Listens to the socket, and opens the link as soon as that is open. */
   start() {
-    const socket = this.#socket
-    if ('checkKept' in socket) socket.checkKept = (bytes) => this.#checkKept(bytes)
-    listen(socket, 'message', (data) => this.#message(data))
-    listen(socket, 'progress', () => {
-      this.#hasProgressed = true
-      this.#heard()
-    })
-    listen(socket, 'error', (error) => this.#failed(error))
-    listen(socket, 'close', () => this.#closed())
     const { linkTimeoutMs } = this.#links.options
     this.#wait(this.isAccepted ? Math.min(PROOF_MS, linkTimeoutMs) : linkTimeoutMs)
     if (this.isAccepted) {
       this.#leaveGuests = this.#links.admit(this.#host, (error) => this.#giveWay(error))
     }
-    if (socket.readyState === CONNECTING) listen(socket, 'open', () => this.#opened())
-    else this.#opened()
+    const broke = (error) => this.#broke(error)
+    const hear = (name, listener) => listen(this.#socket, name, listener, broke)
+    guarded(() => {
+      if ('checkKept' in this.#socket) this.#socket.checkKept = (bytes) => this.#checkKept(bytes)
+      hear('message', (data) => this.#message(data))
+      hear('progress', () => {
+        this.#hasProgressed = true
+        this.#heard()
+      })
+      hear('error', (error) => this.#failed(error))
+      hear('close', () => this.#closed())
+      if (this.#socket.readyState === CONNECTING) hear('open', () => this.#opened())
+      else this.#opened()
+    }, broke)
+    this.#isStarting = false
+  }
+
+  // Calls a method of the socket, if it has it; whether that was possible. (Asks for it each time: it may come later.)
+  #call(name, ...args) {
+    const call = () => this.#socket[name]?.(...args)
+    return guarded(call, (error) => this.#broke(error))
+  }
+
+  // The socket does not do what it was made for.
+  #broke(error) {
+    if (this.#isStarting) return queueMicrotask(() => this.#broke(error))
+    if (this.#state === 'closed') return
+    if (!this.#ending || !this.#error) this.#failed(error) // else it is known why it ends
+    this.terminate()
   }
 
   // For the other side's HELLO, or for what comes before it.
@@ -431,7 +455,17 @@ class Link {
   }
 
   get #needsProof() {
-    return this.#links.options.secret !== undefined && !this.#socket.isAuthenticated
+    return this.#links.options.secret !== undefined && !this.#look('isAuthenticated')
+  }
+
+  // A property of the socket; undefined where it cannot be read.
+  #look(name) {
+    let value
+    const read = () => {
+      value = this.#socket[name]
+    }
+    guarded(read, () => {})
+    return value
   }
 
   #giveWay(error) {
@@ -462,7 +496,10 @@ class Link {
     this.#leaveGuests()
     this.#isTrusted = true
     this.#account(0)
-    if ('checkKept' in this.#socket) this.#socket.checkKept = null
+    const forget = () => {
+      if ('checkKept' in this.#socket) this.#socket.checkKept = null
+    }
+    guarded(forget, (error) => this.#broke(error))
   }
 
   // Throws if bytes of frames that are not whole are more than may be kept for one who is not known.
@@ -485,9 +522,9 @@ class Link {
     this.#state = 'opening'
     if (this.#refusal) return this.#refuse(this.#refusal)
     const { secret } = this.#links.options
-    if (this.#socket.isAuthenticated && this.#socket.peerId)
-      return this.#proven(this.#socket.peerId)
-    if (!secret || this.#socket.isAuthenticated) return this.#enter()
+    const { isAuthenticated, peerId } = this.#socket
+    if (isAuthenticated && peerId) return this.#proven(peerId)
+    if (!secret || isAuthenticated) return this.#enter()
     this.#handshake = new Handshake({
       secret,
       peerId: this.#links.peerId,
@@ -512,7 +549,7 @@ class Link {
   }
 
   #message(data) {
-    if (this.#ending || this.#state === 'closed') return
+    if (this.#ending || this.#state === 'connecting' || this.#state === 'closed') return
     const bytes = asBytes(data)
     if (!bytes?.length) {
       const what = bytes ? 'nothing' : kindOf(data)
@@ -582,18 +619,20 @@ class Link {
   }
 
   #refuse(error) {
-    const isOurs = error instanceof ReplicError
-    const told = isOurs ? error : new ReplicError('REPLIC_AUTH', 'it could not be authorized')
+    const cause = asError(error, 'it has thrown what is no Error')
+    const isOurs = cause instanceof ReplicError
+    const told = isOurs ? cause : new ReplicError('REPLIC_AUTH', 'it could not be authorized')
     this.send(errorFrame(told))
-    const message = `authorize: ${error?.message ?? error}`
-    this.end(isOurs ? error : new ReplicError('REPLIC_AUTH', message, { cause: error }))
+    const message = `authorize: ${cause.message}`
+    this.end(isOurs ? cause : new ReplicError('REPLIC_AUTH', message, { cause }))
   }
 
   #failed(error) {
-    this.#error = error instanceof Error ? explained(error) : new Error('the connection failed')
+    this.#error = asError(error, 'the connection failed')
   }
 
   #closed() {
+    if (this.#isStarting) return queueMicrotask(() => this.#closed())
     if (this.#state === 'closed') return
     this.#state = 'closed'
     clearTimeout(this.#timer)
@@ -655,29 +694,23 @@ class Link {
   }
 
   send(frame) {
-    if (this.#ending || this.#state === 'closed') return
-    try {
-      this.#socket.send(frame)
-    } catch (error) {
-      this.#failed(error)
-      this.terminate()
-    }
+    if (!this.#ending && this.#state !== 'closed') this.#call('send', frame)
   }
 
   cork() {
-    this.#socket.cork?.()
+    this.#call('cork')
   }
 
   uncork() {
-    this.#socket.uncork?.()
+    this.#call('uncork')
   }
 
   pause() {
-    this.#socket.pause?.()
+    this.#call('pause')
   }
 
   resume() {
-    this.#socket.resume?.()
+    this.#call('resume')
   }
 
   /** Closes after what has been sent; resolves when the connection is gone. */
@@ -687,26 +720,29 @@ class Link {
     this.#ending = true
     clearTimeout(this.#timer)
     this.#timer = setTimeout(() => this.terminate(), END_MS).unref()
-    try {
-      this.#socket.resume?.() // a paused socket would not see the other side's end
-      if (this.#socket.closeFor) this.#socket.closeFor(error)
-      else this.#socket.close()
-    } catch (closing) {
-      this.#failed(closing)
-      this.terminate()
-    }
+    this.#call('resume') // a paused socket would not see the other side's end
+    if (!this.#isTerminating && !this.#callIf('closeFor', error)) this.#call('close')
     return this.#isDown
   }
 
   /** Closes without waiting for the other side. */
   terminate() {
+    if (this.#isTerminating) return
+    this.#isTerminating = true
     this.#ending = true
-    try {
-      if (this.#socket.terminate) this.#socket.terminate()
-      else this.#socket.close()
-    } finally {
-      this.#closed()
+    if (!this.#callIf('terminate')) this.#call('close')
+    this.#closed()
+  }
+
+  // Whether the socket has such a method, which was called without throwing.
+  #callIf(name, ...args) {
+    let has = false
+    const call = () => {
+      const method = this.#socket[name]
+      has = typeof method === 'function'
+      return has ? method.call(this.#socket, ...args) : undefined
     }
+    return guarded(call, (error) => this.#broke(error)) && has
   }
 
   status() {
@@ -760,18 +796,34 @@ const linkEvent = (event, error) => ({
 
 /** Checks that `socket` is one, before anything is done with it. */
 export function checkSocket(where, socket) {
-  const emits = typeof socket?.on === 'function' || typeof socket?.addEventListener === 'function'
-  if (emits && typeof socket.send === 'function' && typeof socket.close === 'function') return
+  let isOne = false
+  const look = () => {
+    const emits = [socket?.on, socket?.addEventListener].some((each) => typeof each === 'function')
+    isOne = emits && typeof socket.send === 'function' && typeof socket.close === 'function'
+  }
+  guarded(look, () => {}) // one that cannot be looked at is none
+  if (isOne) return
   throw usage(
     `${where}: a socket has send(), close() and on() or addEventListener(), not ${kindOf(socket)}`,
   )
 }
 
-/** Node's emitters give the data itself, browser-style sockets an event around it. */
-export function listen(socket, name, listener) {
-  if (typeof socket.on === 'function') return socket.on(name, listener)
+/**
+ * Node's emitters give the data itself, browser-style sockets an event around it. What cannot be read of that, or what
+ * the listener throws, `failed(error)` is told: it is not for whoever emits.
+ */
+export function listen(socket, name, listener, failed) {
+  const safely = (call) => (event) => {
+    try {
+      call(event)
+    } catch (error) {
+      failed(error)
+    }
+  }
+  if (typeof socket.on === 'function') return socket.on(name, safely(listener))
   if (name === 'message') socket.binaryType = 'arraybuffer' // else a Blob may come
-  socket.addEventListener(name, (event) => listener(event.data ?? event.error ?? event))
+  const take = (event) => listener(event?.data ?? event?.error ?? event)
+  socket.addEventListener(name, safely(take))
 }
 
 /** A message as bytes; null if it is something else. */

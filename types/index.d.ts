@@ -491,11 +491,14 @@ export interface SocketOptions {
 
 /** A connection that carries whole messages as bytes. */
 export interface MessageSocket {
-  /** Sends one message; what it throws ends the link. */
+  /**
+   * Sends one message. What this or any other part of a socket throws, or gives a promise for that rejects, ends the
+   * link, as its error; nothing of it comes to the application.
+   */
   send(data: Uint8Array): unknown
   /** Ends it; a 'close' event follows. */
   close(): unknown
-  /** For 'message' with bytes, 'close', and where there are such, 'open', 'drain' and 'error'. */
+  /** For 'message' with bytes, which the socket may use again once the listener has returned, 'close', and where there are such, 'open', 'drain' and 'error'. */
   on?(name: string, listener: (...args: unknown[]) => void): unknown
   /** The same, of a socket of the browser kind: events have `data`. */
   addEventListener?(name: string, listener: (event: unknown) => void): void

@@ -29,8 +29,9 @@ export async function nats(db, options) {
     subscribe: (subject, onMessage) => subscribe(connection, subject, onMessage),
   })
   const statuses = connection.status()
-  watch(statuses, joined)
-  connection.closed().then((error) => joined.disconnected(error || undefined))
+  const gone = (error) => joined.disconnected(error || undefined)
+  watch(statuses, joined).catch(gone)
+  connection.closed().then(gone, gone)
   const close = async () => {
     await joined.close()
     statuses.stop?.()

@@ -10,6 +10,7 @@
 
 import { EventEmitter } from 'node:events'
 import { printable, ReplicError, usage } from '../errors.js'
+import { asError, guarded } from '../guard.js'
 import { GUEST_BYTES } from '../guests.js'
 import { asBytes, listen } from '../link.js'
 import { kindOf } from '../options.js'
@@ -100,6 +101,17 @@ const KINDS = {
 
 /** 'ws', 'browser' or 'bun'; undefined for what is no WebSocket. */
 export function kindOfSocket(raw) {
+  let kind
+  guarded(
+    () => {
+      kind = kindByLooks(raw)
+    },
+    () => {}, // what cannot be looked at is none
+  )
+  return kind
+}
+
+function kindByLooks(raw) {
   if (typeof raw?.readyState !== 'number' || typeof raw.binaryType !== 'string') return undefined
   if (typeof raw.bufferedAmount !== 'number') {
     return typeof raw.getBufferedAmount === 'function' ? 'bun' : undefined
@@ -128,7 +140,8 @@ export class FrameSocket extends EventEmitter {
   #given // limits of the socket's own
   #isEnding = false // by this side
   #hasFailed = false
-  #isClosed = false
+  #isOver = false // no more is expected of the WebSocket
+  #isClosed = false // and the link has been told
 
   /** `options` of Replica.open(); `onUnknownMessage(message, socket)`, if there is one. */
   constructor(options, onUnknownMessage) {
@@ -184,34 +197,65 @@ export class FrameSocket extends EventEmitter {
     if (!name) throw usage(`a WebSocket is needed, not ${kindOf(raw)}`)
     this.#raw = raw
     this.#kind = KINDS[name]
+    guarded(() => this.#hear(raw, name), this.#brokeSoon)
+    return this
+  }
+
+  #hear(raw, name) {
     raw.binaryType = this.#kind.binaryType
     this.#limit()
     if (raw.readyState === CLOSED) queueMicrotask(() => this.closed(LOST, ''))
-    if (name === 'bun') {
-      framesOfBun.set(raw, this)
-      return this
-    }
-    listen(raw, 'open', () => this.emit('open'))
+    if (name === 'bun') return framesOfBun.set(raw, this)
+    const safely =
+      (call) =>
+      (...args) =>
+        guarded(() => void call(...args), this.#broke)
+    listen(raw, 'open', () => this.emit('open'), this.#broke)
     if (name === 'ws') {
-      raw.on('message', (data, isBinary) => this.received(isBinary ? data : `${asBytes(data)}`))
-      raw.on('close', (code, reason) => this.closed(code, `${reason}`))
+      const message = (data, isBinary) => this.received(isBinary ? data : `${asBytes(data)}`)
+      raw.on('message', safely(message))
+      raw.on(
+        'close',
+        safely((code, reason) => this.closed(code, `${reason}`)),
+      )
     } else {
-      raw.addEventListener('message', ({ data }) => this.received(data))
-      raw.addEventListener('close', ({ code, reason }) => this.closed(code, reason))
+      raw.addEventListener(
+        'message',
+        safely(({ data }) => this.received(data)),
+      )
+      raw.addEventListener(
+        'close',
+        safely(({ code, reason }) => this.closed(code, reason)),
+      )
     }
-    listen(raw, 'error', (event) => {
-      const error = asError(event)
+    const fail = (event) => {
+      const error = told(event)
       if (error) this.failed(error)
-    })
-    return this
+    }
+    listen(raw, 'error', fail, this.#broke)
   }
+
+  // It does not do what it was made for; nothing more is expected of it.
+  #broke = (error) => {
+    if (this.#isOver) return
+    this.failed(asError(error, 'the connection failed'))
+    this.#isEnding = true
+    guarded(
+      () => this.#raw?.terminate?.(),
+      () => {},
+    )
+    this.closed(LOST, '')
+  }
+
+  #brokeSoon = (error) => queueMicrotask(() => this.#broke(error)) // once the link listens
 
   /** A message has come in: a string, or bytes in any of their forms. */
   received(data) {
     if (this.#isEnding || this.#isClosed) return
     const bytes = typeof data === 'string' ? null : asBytes(data)
     if (this.#onUnknownMessage && !isOurs(bytes)) {
-      this.#onUnknownMessage(bytes ?? data, this.#raw)
+      // What it throws is the application's affair, as of its listeners, and not that of whoever emits.
+      guarded(() => void this.#onUnknownMessage(bytes ?? data, this.#raw), throwLater)
     } else if (bytes?.length + this.#parts.length > this.#maxFrame + PART_HEADER[0].length) {
       this.#end(new ReplicError('REPLIC_TOO_LARGE', `a frame has at most ${this.#maxFrame} bytes`))
     } else if (isOurs(bytes) && bytes[1] >= PART) {
@@ -225,7 +269,7 @@ export class FrameSocket extends EventEmitter {
   #frame(frame) {
     if (!this.#held) return this.emit('message', frame)
     if (this.#heldBytes + frame.length > this.#maxBuffered) return
-    this.#held.push(frame)
+    this.#held.push(typeof frame === 'string' ? frame : Buffer.from(frame)) // the socket may use its bytes again
     this.#heldBytes += frame.length
   }
 
@@ -234,7 +278,7 @@ export class FrameSocket extends EventEmitter {
     if (part.length === 0) {
       return this.#end(new ReplicError('REPLIC_PROTOCOL', 'a part of a frame is empty'))
     }
-    this.#parts.push(part)
+    this.#parts.push(Buffer.from(part)) // a copy: the socket may use its bytes again
     try {
       this.checkKept?.(this.#parts.length)
     } catch (error) {
@@ -254,7 +298,8 @@ export class FrameSocket extends EventEmitter {
 
   /** The WebSocket is closed. */
   closed(code, reason) {
-    if (this.#isClosed) return
+    if (this.#isOver) return
+    this.#isOver = true
     this.resume()
     const error = this.#isEnding ? undefined : closeError(code, reason)
     if (error) this.failed(error)
@@ -273,29 +318,38 @@ export class FrameSocket extends EventEmitter {
   /** Closes what is no link's, or not any more. */
   dismiss(code) {
     this.#isEnding = true
-    this.#kind.close(this.#raw, code)
-    setTimeout(() => this.#raw.terminate?.(), END_MS).unref()
+    const terminate = () =>
+      guarded(
+        () => this.#raw.terminate?.(),
+        () => {},
+      )
+    const isClosing = guarded(() => this.#kind.close(this.#raw, code), terminate)
+    if (isClosing) setTimeout(terminate, END_MS).unref()
   }
 
   /** A frame that finds too much waiting before it is lost, and repaired later. */
   send(frame) {
     if (this.readyState === CLOSED) return
     if (this.#kind.buffered(this.#raw) + frame.length > this.#maxBuffered) return
-    if (frame.length <= PART_BYTES) return this.#kind.send(this.#raw, frame)
+    if (frame.length <= PART_BYTES) return this.#send(frame)
     for (let at = 0; at < frame.length; at += PART_BYTES) {
       const header = PART_HEADER[at + PART_BYTES < frame.length ? 0 : 1]
       const part = frame.subarray(at, at + PART_BYTES)
-      this.#kind.send(this.#raw, Buffer.concat([header, part]))
+      this.#send(Buffer.concat([header, part]))
     }
   }
 
+  #send(bytes) {
+    guarded(() => this.#kind.send(this.#raw, bytes), this.#broke)
+  }
+
   pause() {
-    if (this.#raw.pause) this.#raw.pause()
-    else this.#held ??= []
+    if (!this.#raw?.pause) this.#held ??= []
+    else guarded(() => this.#raw.pause(), this.#broke)
   }
 
   resume() {
-    this.#raw?.resume?.()
+    guarded(() => this.#raw?.resume?.(), this.#broke)
     const held = this.#held ?? []
     this.#held = null
     this.#heldBytes = 0
@@ -309,17 +363,21 @@ export class FrameSocket extends EventEmitter {
   /** Closes, and says why. */
   closeFor(error) {
     this.#isEnding = true
-    if (this.#raw) this.#kind.close(this.#raw, closeCode(error))
-    else queueMicrotask(() => this.closed())
+    if (!this.#raw) return queueMicrotask(() => this.closed())
+    return this.#kind.close(this.#raw, closeCode(error)) // what it throws, or rejects with, is for the link
   }
 
   terminate() {
     this.#isEnding = true
-    if (!this.#raw) queueMicrotask(() => this.closed())
-    else if (this.#raw.terminate) this.#raw.terminate()
-    else this.#kind.close(this.#raw, 1000)
+    if (!this.#raw) return queueMicrotask(() => this.closed())
+    return this.#raw.terminate ? this.#raw.terminate() : this.#kind.close(this.#raw, 1000)
   }
 }
+
+const throwLater = (error) =>
+  queueMicrotask(() => {
+    throw error
+  })
 
 const isOurs = (bytes) =>
   bytes?.[0] === VERSION &&
@@ -329,7 +387,7 @@ const isOurs = (bytes) =>
 
 // What ws finds wrong has codes of its own; a browser's kind of event may say nothing, and then the
 // close that follows does.
-function asError(error) {
+function told(error) {
   if (error?.code === 'WS_ERR_UNSUPPORTED_MESSAGE_LENGTH') {
     return new ReplicError('REPLIC_TOO_LARGE', error.message, { cause: error })
   }
