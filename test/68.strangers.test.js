@@ -175,7 +175,7 @@ const KINDS = {
     (ports, i) => onTcp(ports, i, [...ANNOUNCED, ...Array(200).fill(Buffer.alloc(1))]),
   ],
   'TLS: the beginning of 64 MiB': [50, (ports, i) => onTls(ports, i, [...ANNOUNCED, LARGE])],
-  'HTTP: nothing': [1000, (ports, i) => onHttp(ports, i, [])],
+  'HTTP: nothing': [300, (ports, i) => onHttp(ports, i, [])],
   'HTTP: the beginning of 64 MiB': [100, (ports, i) => onHttp(ports, i, [uint32(64 * MiB), LARGE])],
   'HTTP: pieces of one byte': [100, (ports, i) => onHttp(ports, i, [PIECES])],
   'WebSocket: the beginning of 64 MiB': [
@@ -202,8 +202,8 @@ const KINDS = {
 }
 const OPEN_TO_ALL = {
   'TCP: the beginning of 64 MiB': KINDS['TCP: the beginning of 64 MiB'],
-  'UDP: segments of one byte': [500, onUdp],
-  'a bus: parts of a frame': [500, onBus],
+  'UDP: segments of one byte': [200, onUdp],
+  'a bus: parts of a frame': [200, onBus],
 }
 const CASES = [
   ...Object.entries(KINDS).map(([name, kind]) => [name, ...kind, SECRET]),
