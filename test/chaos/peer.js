@@ -232,7 +232,7 @@ function tell(message) {
 }
 
 function fail(error) {
-  tell({ failed: error?.stack ?? String(error) })
+  tell({ failed: `${error?.code} ${error?.stack ?? error}` })
 }
 
 process.on('message', async ({ id, ask, ...args }) => {
