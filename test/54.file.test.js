@@ -416,6 +416,7 @@ describe('open({ lockTimeoutMs })', () => {
 })
 
 // What an operator does, by a process of its own.
+const LOOK = '(sqlite3 app.db "SELECT count(*) FROM note" || true) >/dev/null 2>&1' // it makes a WAL of its own
 const OPERATORS = {
   'removes it': 'rm app.db',
   'renames it': 'mv app.db old.db',
@@ -423,6 +424,8 @@ const OPERATORS = {
   'makes another one in its place': 'rm app.db && sqlite3 app.db VACUUM',
   'removes its WAL': 'rm app.db-wal',
   'removes its WAL and index': 'rm app.db-wal app.db-shm',
+  'removes its WAL, and looks at it': `rm app.db-wal && ${LOOK}`,
+  'removes its WAL and index, and looks at it': `rm app.db-wal app.db-shm && ${LOOK}`,
   'removes its witness': 'rm app.db-replic',
   'removes the folder': 'rm -r "$PWD"',
   'moves the folder': 'mv "$PWD" "$PWD-moved" && mkdir "$PWD"',
@@ -479,6 +482,21 @@ describe.each(DURABILITIES)('with durability %s, when somebody', (durability) =>
     if (LOST.includes(name)) return
     expect((await textsIn(ELSEWHERE[name]?.(file) ?? file)).slice(0, 2)).toEqual(['before', 'last'])
   })
+})
+
+it('a WAL that was removed is not mixed with what others have written since', async () => {
+  const { file, write, kill } = await writer(SLOW)
+  for (let id = 2; id < 50; id++) await write(id, 'last')
+  await operate(file, 'rm app.db-wal app.db-shm')
+  await sqlite3(
+    file,
+    'CREATE TABLE own (x); INSERT INTO own VALUES (1); PRAGMA wal_checkpoint(TRUNCATE)',
+  )
+  await sqlite3(file, 'SELECT 1 FROM own')
+  expect(fs.statSync(`${file}-wal`).size).toBe(0)
+  await rejects(write(50, 'too late'), GONE, `${file}-wal`)
+  await kill()
+  expect(await sqlite3(file, 'PRAGMA integrity_check; SELECT x FROM own')).toBe('ok\n1')
 })
 
 it('a backup that was moved over it is not touched by what was in the WAL', async () => {

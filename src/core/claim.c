@@ -123,6 +123,7 @@ int replic_file_is(const char *path, uint64_t id) {
 #endif
 
 enum {
+  SHM_IN_USE = 128, /* a byte of -shm that SQLite locks as long as it has it open */
   SHM_END = 0x1000, /* SQLite's locks on -shm lie below it, those on databases far above */
   SHARED = 0x40000002,
   SHARED_SIZE = 510,
@@ -295,8 +296,9 @@ struct replic__claims {
   char *names[N_FILES];
   uint64_t inodes[N_FILES]; /* by their names; 0: it cannot be told */
   int64_t changed[4];       /* when `folder` was: seconds and nanoseconds, twice */
-  int is_settled; /* so long before it was looked at that the next change has another time */
-  int is_at_rest; /* r->gone, and the WAL is empty */
+  int is_settled;     /* so long before it was looked at that the next change has another time */
+  int64_t written[2]; /* when `database` was, by nobody else: seconds, nanoseconds */
+  int is_at_rest;     /* r->gone, and the WAL is empty */
 };
 
 static int fail_taken(replic *r, const char *path) {
@@ -341,6 +343,11 @@ static int open_folder(const char *path) {
   return fd;
 }
 
+static void note_written(replic__claims *claims, const struct stat *own) {
+  claims->written[0] = own->st_MTIM.tv_sec;
+  claims->written[1] = own->st_MTIM.tv_nsec;
+}
+
 static int watch(replic *r) {
   replic__claims *claims = r->claims;
   const char *path = sqlite3_db_filename(r->db, "main");
@@ -355,6 +362,7 @@ static int watch(replic *r) {
   if (sys.fstat(claims->database, &own) != 0) return REPLIC_OK;
   claims->inode = (uint64_t)own.st_ino;
   claims->counts_links = own.st_nlink > 0;
+  note_written(claims, &own);
   claims->is_elsewhere =
       claims->folder < 0 || sys.fstat(claims->folder, &folder) != 0 || folder.st_dev != own.st_dev;
   claims->is_watching = 1;
@@ -425,8 +433,9 @@ int replic__claims_look(replic *r, int thorough) {
     const char *fate_of_it = fate(claims, i, (uint64_t)own.st_ino == claims->inode);
     if (fate_of_it) return note_gone(r, i, fate_of_it);
   }
-  return is_nameless ? note_gone(r, DATABASE, "has been removed where it was mounted from")
-                     : REPLIC_OK;
+  if (is_nameless) return note_gone(r, DATABASE, "has been removed where it was mounted from");
+  note_written(claims, &own);
+  return REPLIC_OK;
 }
 
 /* 1: nobody else has put a file of that name there. */
@@ -435,11 +444,46 @@ static int is_free(const replic__claims *claims, int which) {
   return !inode || inode == claims->inodes[which];
 }
 
+/* 1: nobody has written by the WAL that lies there in place of ours. One that is empty may have
+ * been moved into the database already. */
+static int is_blank(const replic__claims *claims) {
+  struct stat wal, own;
+  return sys.stat(claims->names[WAL], &wal) == 0 && wal.st_size == 0 &&
+         sys.fstat(claims->database, &own) == 0 && own.st_MTIM.tv_sec == claims->written[0] &&
+         own.st_MTIM.tv_nsec == claims->written[1];
+}
+
+/* 1: nobody else reads or writes by that -shm, nor will until `fd` of it is closed. */
+static int keep_others_off(int fd) {
+  return fd >= 0 && !is_taken(fd, F_WRLCK, SHM_IN_USE, 1);
+}
+
+/* Where a reader of our own keeps it from going on, some of it is done, by us. */
+static int empty_wal(replic *r) {
+  struct stat own;
+  int rc = sqlite3_wal_checkpoint_v2(r->db, "main", SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
+  if (sys.fstat(r->claims->database, &own) == 0) note_written(r->claims, &own);
+  return rc == SQLITE_OK;
+}
+
+/* Who has looked at the database since its WAL was removed has left another one, which is empty,
+ * and an index (-shm). */
+static int settle_beside(replic *r) {
+  const replic__claims *claims = r->claims;
+  if (is_free(claims, SHM)) return is_blank(claims) && empty_wal(r);
+  int fd = open_own(claims->names[SHM], O_RDWR);
+  int done = keep_others_off(fd) && is_blank(claims) && empty_wal(r);
+  replic__unclaim(&fd);
+  return done;
+}
+
 void replic__claims_settle(replic *r) {
   replic__claims *claims = r->claims;
-  if (!r->gone || claims->is_at_rest || !is_free(claims, WAL) || !is_free(claims, SHM)) return;
-  claims->is_at_rest =
-      sqlite3_wal_checkpoint_v2(r->db, "main", SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL) == SQLITE_OK;
+  if (!r->gone || claims->is_at_rest) return;
+  if (!is_free(claims, WAL))
+    claims->is_at_rest = settle_beside(r);
+  else if (is_free(claims, SHM))
+    claims->is_at_rest = empty_wal(r);
 }
 
 /* ---- connections of others ---- */
