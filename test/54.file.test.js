@@ -499,6 +499,30 @@ it('a WAL that was removed is not mixed with what others have written since', as
   expect(await sqlite3(file, 'PRAGMA integrity_check; SELECT x FROM own')).toBe('ok\n1')
 })
 
+it('a loop of iterate() ends, and does not keep what was acknowledged from the file', async () => {
+  const { file, call, write, kill } = await writer(SLOW)
+  await call(async (tools) => {
+    const many =
+      'WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 5000) SELECT i FROM n, note'
+    tools.loop = tools.db.iterate(many)
+    await tools.loop.next()
+  })
+  await write(2, 'last')
+  await operate(file, 'rm app.db-wal')
+  await rejects(write(3, 'too late'), GONE)
+  const rest = call(async ({ loop }) => {
+    for await (const _ of loop); // what it has fetched, then the error
+  })
+  await rejects(rest, GONE, `${file}-wal`)
+  await rejects(write(4, 'after it'), GONE)
+  await rejects(
+    call(({ db }) => db.iterate('SELECT 1').next()),
+    GONE,
+  )
+  await kill()
+  expect((await textsIn(file)).slice(0, 2)).toEqual(['before', 'last'])
+})
+
 it('a backup that was moved over it is not touched by what was in the WAL', async () => {
   for (const end of ['kill', 'close']) {
     const { file, call, write, kill } = await writer(SLOW)
