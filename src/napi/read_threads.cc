@@ -4,8 +4,11 @@
 
 #include "queue.h"
 
+// Never ends, as threads may outlive statics. Not one of a function: its guard is the C++
+// runtime's, which published binaries do without.
+static ReadThreads *const threads = new ReadThreads;
+
 ReadThreads &ReadThreads::all() {
-  static ReadThreads *const threads = new ReadThreads; // never ends: threads may outlive statics
   return *threads;
 }
 
