@@ -353,6 +353,18 @@ describe('a place where it will not stay is said at once:', () => {
     expect(placeWarning(file)).toContain(`${file} has 2 names`)
   })
 
+  it.runIf(canMount)('a file system that is mounted read-only is told', async () => {
+    const file = join(tempDir(), 'app.db')
+    await (await openReplica({ path: file })).close()
+    const program = 'mount --bind "$1" "$1" && mount -o remount,ro,bind "$1" && shift && exec "$@"'
+    const child = [execPath, childPath('holder.js'), file, '{}']
+    const args = ['-m', 'sh', '-c', program, 'sh', dirname(file), ...child]
+    const { error } = await holderOf(startProcess('unshare', args))
+    expect(error.code).toMatch(/^SQLITE_(READONLY|CANTOPEN)/)
+    expect(error.message).toContain(`${file} lies on a file system that is mounted read-only`)
+    expect(error.message).toContain('remount,rw')
+  })
+
   it.runIf(canMount)('a file that is mounted by itself, and what becomes of it', async () => {
     const outside = join(fs.mkdtempSync('/dev/shm/replic-'), 'app.db') // another device than inside
     onTestFinished(() => fs.rmSync(dirname(outside), { recursive: true }))

@@ -249,7 +249,12 @@ enum { MAY_READ_AND_WRITE = 4 | 2, MAY_MAKE_FILES = 2 | 1 }; /* of access() */
 /* NULL: this process may do that, or the file is not there. */
 static char *denied(const char *path, int mode, const char *what) {
   struct stat found;
-  if (sys.stat(path, &found) != 0 || sys.access(path, mode) == 0 || errno != EACCES) return NULL;
+  if (sys.stat(path, &found) != 0 || sys.access(path, mode) == 0) return NULL;
+  if (errno == EROFS)
+    return sqlite3_mprintf("%s lies on a file system that is mounted read-only: mount it for "
+                           "writing (mount -o remount,rw), or use another folder",
+                           path);
+  if (errno != EACCES) return NULL;
   return sqlite3_mprintf(
       "%s belongs to user %u and group %u, with mode %03o, and this process runs as user %u, which "
       "may not %s: run it as user %u, or give the file to user %u (chown)",
