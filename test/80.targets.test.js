@@ -175,7 +175,10 @@ async function killedFile() {
 describe.skipIf(!isTested('files on a read-only medium', obstacle))(
   'where nothing can be written',
   () => {
-    const ways = { 'a read-only mount': onReadOnlyMount, 'no rights': withoutRights }
+    const ways = {
+      'a read-only mount': [onReadOnlyMount, 'mounted read-only'],
+      'no rights': [withoutRights, 'chmod u+rw'],
+    }
 
     /** Each command does what it does elsewhere, and leaves the folder as it was. */
     async function looksAt(path, run, notes) {
@@ -199,7 +202,7 @@ describe.skipIf(!isTested('files on a read-only medium', obstacle))(
       expect(await copied.get('SELECT count(*) AS n FROM note')).toEqual({ n: notes })
     }
 
-    describe.each(Object.entries(ways))('%s', (_, run) => {
+    describe.each(Object.entries(ways))('%s', (_, [run, remedy]) => {
       it('a file that is at rest', async () => looksAt(await makeFile(tempDir()), run, 1))
 
       it('a file whose WAL was left behind, with and without its index', async () => {
@@ -217,7 +220,7 @@ describe.skipIf(!isTested('files on a read-only medium', obstacle))(
         const args = ['serve', path, '--listen', 'tcp://127.0.0.1:0']
         const { code, stderr } = await run(dirname(path), args)
         expect({ code, stderr }).toEqual({ code: 1, stderr: expect.stringContaining(path) })
-        expect(stderr).toContain('cannot be written: change its permissions')
+        expect(stderr).toContain(remedy)
       })
     })
 

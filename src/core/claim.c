@@ -255,6 +255,11 @@ static char *denied(const char *path, int mode, const char *what) {
                            "writing (mount -o remount,rw), or use another folder",
                            path);
   if (errno != EACCES) return NULL;
+  if (found.st_uid == sys.geteuid())
+    return sqlite3_mprintf(
+        "%s has mode %03o, so that not even user %u, whose it is, may %s: change "
+        "its mode (chmod u+rwX)",
+        path, (unsigned)found.st_mode & 0777, (unsigned)found.st_uid, what);
   return sqlite3_mprintf(
       "%s belongs to user %u and group %u, with mode %03o, and this process runs as user %u, which "
       "may not %s: run it as user %u, or give the file to user %u (chown)",
