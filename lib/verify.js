@@ -155,8 +155,12 @@ class Session {
   }
 
   wait() {
-    if (!this.waits) this.#send({ re: 1, id: this.id, n: 0, waits: true })
+    if (!this.waits) this.#sayWaits()
     this.waits = true
+  }
+
+  #sayWaits() {
+    this.#send({ re: 1, id: this.id, n: 0, waits: true })
   }
 
   refuse() {
@@ -184,7 +188,8 @@ class Session {
   /** Sends the answer n once more, if that is the last one. */
   again(n) {
     this.#idle.refresh()
-    if (this.#last?.n === n) this.#send(this.#last.message)
+    if (this.waits) this.#sayWaits()
+    else if (this.#last?.n === n) this.#send(this.#last.message)
   }
 
   async asked(n, ask, question) {
@@ -253,6 +258,7 @@ class Asking {
   #beat
   #heard = false // it answers at all
   #busy = false // it has enough to do with others
+  #behind = false // it lacks something that this one's state has
   #met = false // the vectors were equal
   #id
   #n = 0
@@ -324,31 +330,34 @@ class Asking {
     await this.#wait().finally(() => clearTimeout(timer))
   }
 
-  // Whether the other side holds a state with this one's vector too. A peer that lacks something says
-  // nothing until it has that; by the next heartbeat this one may have more, and asks anew.
+  // Whether the other side holds a state with this one's vector too. It is asked until it answers,
+  // however long that takes: each attempt would take as long.
   async #meets(snapshot) {
     this.#id = randomInt(2 ** 48 - 1)
     this.#n = 0
     this.#met = false
+    this.#behind = false
     this.#question = { id: this.#id, n: 0, ask: 'compare', vector: [...snapshot.vector] }
     this.#send(this.#question)
-    const timer = setTimeout(() => this.#waiting.resolve({ equal: false }), this.#heartbeatMs)
-    const { equal, busy } = await this.#wait().finally(() => clearTimeout(timer))
+    this.#beat = setInterval(() => this.#onBeat(), this.#heartbeatMs)
+    const { equal, busy } = await this.#wait()
     this.#busy = busy === true
     this.#met = equal === true
-    if (this.#met) this.#beat = setInterval(() => this.#onBeat(), this.#heartbeatMs)
     return this.#met
   }
 
+  // To wait for a peer that is behind would hold an ever older state: this one may have more by now.
   #onBeat() {
-    this.#send(this.#question ?? { id: this.#id, ask: 'hold' })
+    if (this.#behind && !this.#met) this.#waiting.resolve({ equal: false })
+    else this.#send(this.#question ?? { id: this.#id, ask: 'hold' })
   }
 
   /** A message of the other side's. */
   answered(message) {
     this.#heard = true
-    if (message.waits === true) return // it lacks something yet
     if (!this.#question || message.id !== this.#id || message.n !== this.#question.n) return
+    this.#behind = message.waits === true
+    if (this.#behind) return // its answer follows
     this.#question = undefined
     if (message.gone === true) this.#waiting.reject(GONE)
     else this.#waiting.resolve(message)

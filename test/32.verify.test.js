@@ -254,20 +254,25 @@ async function carried(carry, options) {
 }
 
 describe('while', () => {
+  // An answer comes when its question has been asked once more, later than a heartbeat.
   it('both are written to between all messages: one state is compared', async () => {
     let id = 1000
+    let late
     const asked = []
     const seen = new Set()
     const [a, b] = await carried((frame, deliver, [a, b]) => {
       const message = messageIn(frame)
       const text = JSON.stringify(message)
       if (!message) return deliver()
-      if (seen.has(text)) return // as if lost: what is written below is waited for
+      if (seen.has(text)) return late?.() // itself as if lost
       seen.add(text)
       if (message.ask) asked.push(message.ask)
       if (['compare', 'hold', 'end'].includes(message.ask)) return deliver()
       const writes = [a, b].map((db) => db.upsert('note', { id: id++, text: 'meanwhile' }))
-      Promise.all(writes).then(() => deliver())
+      Promise.all(writes).then(() => {
+        if (message.ask) deliver()
+        else late = deliver
+      })
     })
     expect(await a.verify()).toMatchObject({ equal: true, peers: [{ rows: 50 }] })
     expect(id).toBeGreaterThan(1003)
@@ -307,6 +312,20 @@ describe('while', () => {
     await a.upsert('note', { id: 2000 })
     expect(await a.verify()).toMatchObject({ equal: true, peers: [{ rows: 51 }] })
     expect(await b.get('SELECT count(*) AS n FROM note')).toEqual({ n: 51 })
+  })
+
+  it('the other peer stays behind: an ever newer state is compared', async () => {
+    const late = []
+    const ids = new Set()
+    const [a] = await carried((frame, deliver) => {
+      const { ask, id } = messageIn(frame) ?? {}
+      if (ask === 'compare') ids.add(id)
+      if (isPatches(frame)) late.push(deliver)
+      else deliver()
+      if (ids.size > 2) for (const held of late.splice(0)) held()
+    })
+    await a.upsert('note', { id: 2000 })
+    expect(await a.verify()).toMatchObject({ equal: true, peers: [{ rows: 51 }] })
   })
 
   const dice = () => {
@@ -575,6 +594,7 @@ describe('a peer that asks', () => {
     vector.set(7, 5)
     expect(await ask(12, compare(1, [[7, 4]]))).toMatchObject({ equal: false })
     expect(await ask(12, compare(2, [[7, 6]]))).toMatchObject({ waits: true })
+    expect(await ask(12, compare(2, [[7, 6]]))).toMatchObject({ waits: true }) // the first was lost
     const refused = once('answer')
     vector.set(7, 7)
     verifier.advanced()
