@@ -391,7 +391,9 @@ class FakeBrowserSocket extends EventTarget {
   bufferedAmount = 0
 
   deliver(bytes) {
-    this.dispatchEvent(Object.assign(new Event('message'), { data: Uint8Array.from(bytes).buffer }))
+    const data = Uint8Array.from(bytes)
+    this.dispatchEvent(Object.assign(new Event('message'), { data: data.buffer }))
+    data.fill(0xff) // a socket may use its bytes again
   }
 }
 
@@ -401,7 +403,7 @@ describe('frames', () => {
   const socket = (raw = new FakeSocket()) => {
     const events = []
     const frames = new FrameSocket(options).use(raw)
-    frames.on('message', (bytes) => events.push(bytes))
+    frames.on('message', (bytes) => events.push(Buffer.from(bytes)))
     frames.on('progress', () => events.push('progress'))
     frames.on('error', ({ code }) => events.push(code))
     frames.on('close', () => events.push('close'))
@@ -455,7 +457,7 @@ describe('frames', () => {
 
   it('are kept while paused where the socket cannot be, as many as an honest side sends', () => {
     const { raw, frames, events } = socket(new FakeBrowserSocket())
-    const frame = (i) => Uint8Array.of(1, 2, i)
+    const frame = (i) => Buffer.of(1, 2, i)
     frames.pause()
     for (let i = 0; i < 3; i++) raw.deliver(frame(i))
     for (const bytes of [most, options.windowBytes, 1]) raw.deliver(new Uint8Array(bytes))
