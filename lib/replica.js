@@ -230,7 +230,7 @@ export class Replica extends EventEmitter {
         this.all('SELECT version, up, down, name, hash FROM _replic_migrations ORDER BY version'),
       transaction: (commit, fn) => {
         stopper?.throwIfStopped()
-        return this.#schemaCall(this.#transaction(commit, fn))
+        return this.#schemaCall(this.#transaction(commit, fn, ticket))
       },
       stepBegin: (...args) => native.stepBegin(...args),
       stepRun: (...args) => {
@@ -240,20 +240,23 @@ export class Replica extends EventEmitter {
       stepEnd: () => native.stepEnd(),
       call: (fn) => this.#callFunction(fn, ticket, stopper),
     }
-    const run = this.#migrating.then(async () => {
+    const turn = this.#migrating
+    const run = turn.then(async () => {
       stopper?.throwIfStopped()
       const outcome = await migrateSteps(job, host)
       if (outcome.from !== outcome.to && !job.dryRun) await this.#optimize()
       return outcome
     })
     this.#migrating = run.catch(() => {})
-    return stopper ? stopper.outcome(run) : run
+    if (!stopper) return run
+    await Promise.race([stopper.stopped, turn]) // one that waits for another one ends at once
+    return stopper.outcome(run)
   }
 
   // A transaction that other calls wait for, from its first call to its last.
-  async #transaction(commit, fn) {
+  async #transaction(commit, fn, ticket) {
     this.#check()
-    await this.#native.migrationBegin()
+    await this.#native.migrationBegin(ticket)
     try {
       await fn()
     } catch (error) {

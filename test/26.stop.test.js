@@ -3,7 +3,7 @@
 
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { openReplica, rejects, tempDir } from './helpers.js'
+import { openReplica, rejects, tempDir, until } from './helpers.js'
 
 const NUMBERS = 'WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)'
 const ENDLESS = `${NUMBERS} SELECT max(i) FROM n`
@@ -79,6 +79,29 @@ describe('a signal', () => {
     await expect(db.exec(write, { signal })).rejects.toBe(reason)
     await expect(db.migrate([{ up: DDL }, { up: write }], { signal })).rejects.toBe(reason)
     expect(await db.all('SELECT n FROM own')).toEqual([])
+  })
+
+  it('ends a migration that waits for another one at once, and it never runs', async () => {
+    const db = await openReplica({ ddl: DDL })
+    let goOn
+    const wait = {
+      name: 'wait',
+      up: () =>
+        new Promise((resolve) => {
+          goOn = resolve
+        }),
+    }
+    const first = db.migrate([{ up: DDL }, wait])
+    const list = [{ up: DDL }, wait, { up: 'CREATE TABLE more (n)' }]
+    const controller = new AbortController()
+    const second = db.migrate(list, { signal: controller.signal })
+    controller.abort(reason)
+    await expect(second).rejects.toBe(reason)
+    await rejects(db.migrate(list, { timeoutMs: 1 }), 'REPLIC_TIMEOUT', 'migrate')
+    await until(() => goOn)
+    goOn()
+    expect(await first).toEqual({ from: 1, to: 2 })
+    expect(await db.migrate(list)).toEqual({ from: 2, to: 3 })
   })
 
   it('ends what waits at once, and it never runs', async () => {

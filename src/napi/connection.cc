@@ -165,9 +165,11 @@ template <typename J> Napi::Value Connection::write(const Napi::CallbackInfo &in
   return state_->submit<WriteJob>(job, given, state_->writes);
 }
 
-// Taken even if the queue is full: what comes between two steps must not end a migration.
-Napi::Value Connection::migration_begin(const Napi::CallbackInfo &) {
+// (ticket) -> undefined. Taken even if the queue is full: what comes between two steps must not end
+// a migration. The ticket stops it while it waits, for the write lock say.
+Napi::Value Connection::migration_begin(const Napi::CallbackInfo &info) {
   MigrationBeginJob *job = new (std::nothrow) MigrationBeginJob;
+  if (job) job->ticket = ticket_of(info.Env(), info[0]);
   if (state_->phase == Phase::open) return state_->accept<WriteJob>(job, state_->writes);
   return state_->submit<WriteJob>(job, true, state_->writes);
 }
