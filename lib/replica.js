@@ -899,7 +899,10 @@ export class Replica extends EventEmitter {
   #stopper(where, limits) {
     if (limits.signal === undefined && limits.timeoutMs === undefined) return NEVER_STOPPED
     const ticket = this.#newTicket()
-    const late = () => timeIsOver(where, limits.timeoutMs)
+    const late = () => {
+      const isHeld = !READS.has(where) && this.#native.figures().lockedSince
+      return timeIsOver(where, limits.timeoutMs, isHeld ? lockRemedy(this.#path) : PLAN_REMEDY)
+    }
     return { ticket, stopper: new Stopper(limits, late, () => this.#native.stop(ticket)) }
   }
 
@@ -1099,12 +1102,17 @@ const stillLocked = (error, ms) =>
 const notLinked = (who) =>
   new ReplicError('REPLIC_NOT_FOUND', `verify: ${who} linked and ready; see status().links`)
 
-const timeIsOver = (where, timeoutMs) =>
+const timeIsOver = (where, timeoutMs, remedy) =>
   new ReplicError(
     'REPLIC_TIMEOUT',
-    `${where}: it had not ended after timeoutMs (${timeoutMs} ms), so it was stopped: EXPLAIN QUERY PLAN says what a ` +
-      'statement reads; add an index, or allow it a longer timeoutMs',
+    `${where}: it had not ended after timeoutMs (${timeoutMs} ms), so it was stopped: ${remedy}, or allow it a longer ` +
+      'timeoutMs',
   )
+
+const PLAN_REMEDY = 'EXPLAIN QUERY PLAN says what a statement reads; add an index'
+const READS = new Set(['get', 'all', 'iterate']) // they wait for no write lock
+const lockRemedy = (path) =>
+  `another program holds the write lock of ${path}; end its transaction (fuser or lsof tell which program has the file open)`
 
 // Before a process ends, Node waits for all that its pool has begun.
 const natives = new Set()

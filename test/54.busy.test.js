@@ -24,6 +24,8 @@ if (!hasShell) {
   console.warn('NOT TESTED: another program that has the write lock (package sqlite3)')
 }
 const NEVER = 2 ** 31 - 1
+const ENDLESS =
+  'WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n'
 const newPath = () => join(tempDir(), 'a.db')
 const ids = (db) =>
   db.all('SELECT id FROM note ORDER BY id').then((rows) => rows.map(({ id }) => id))
@@ -71,6 +73,23 @@ describe.skipIf(!hasShell).each(['full', 'normal'])('with durability %s', (durab
     await other.release()
     expect(await db.upsert('note', { id: 1 })).toBe('7.1')
     expect(db.status().lockedSince).toBe(null)
+  })
+
+  it('a call whose timeoutMs ends meanwhile says what it waited for', async () => {
+    const path = newPath()
+    const db = await openReplica({ path, durability, peerId: 7, busyTimeoutMs: NEVER })
+    const other = await locker(path)
+    const words = ['20 ms', 'another program holds the write lock', path, 'end its transaction']
+    const limits = { timeoutMs: 20 }
+    await rejects(db.run('CREATE TABLE more (x)', [], limits), 'REPLIC_TIMEOUT', ...words)
+    await rejects(
+      db.migrate([{ up: NOTES }, { up: 'CREATE TABLE more (x)' }], limits),
+      'REPLIC_TIMEOUT',
+      ...words,
+    )
+    await rejects(db.get(ENDLESS, [], limits), 'REPLIC_TIMEOUT', 'EXPLAIN') // reads do not wait for it
+    await other.release()
+    await db.exec('CREATE TABLE more (x)', { timeoutMs: 60_000 })
   })
 
   it('calls that wait are executed when the lock is free, in their order', async () => {
