@@ -329,18 +329,20 @@ export class Replica extends EventEmitter {
 
   // One promise for each of these two: one more, as an async function has that returns another's, costs as much as
   // the rest of a call of one row.
-  upsert(table, rows) {
+  upsert(table, rows, more) {
     try {
       this.#checkWriting('upsert')
+      checkNoMore('upsert', more)
       return this.#write(this.#upsertOp('upsert', table, rows))
     } catch (error) {
       return Promise.reject(error)
     }
   }
 
-  delete(table, key) {
+  delete(table, key, more) {
     try {
       this.#checkWriting('delete')
+      checkNoMore('delete', more)
       return this.#write(this.#deleteOp('delete', table, key))
     } catch (error) {
       return Promise.reject(error)
@@ -348,8 +350,9 @@ export class Replica extends EventEmitter {
   }
 
   /** All changes of `fn(tx)` in one group: here and on every peer, all or nothing. */
-  async batch(fn) {
+  async batch(fn, more) {
     this.#checkWriting('batch')
+    checkNoMore('batch', more)
     if (typeof fn !== 'function')
       throw usage(`batch: a function is needed, not ${option.kindOf(fn)}`)
     const ops = []
@@ -359,8 +362,14 @@ export class Replica extends EventEmitter {
       ops.push(...makeOp())
     }
     const tx = {
-      upsert: (table, rows) => add(() => this.#upsertOp('tx.upsert', table, rows)),
-      delete: (table, key) => add(() => this.#deleteOp('tx.delete', table, key)),
+      upsert: (table, rows, more) => {
+        checkNoMore('tx.upsert', more)
+        add(() => this.#upsertOp('tx.upsert', table, rows))
+      },
+      delete: (table, key, more) => {
+        checkNoMore('tx.delete', more)
+        add(() => this.#deleteOp('tx.delete', table, key))
+      },
     }
     try {
       const result = fn(tx)
@@ -1044,6 +1053,15 @@ const howToReplicate = (names) =>
 function checkTable(where, table) {
   if (typeof table === 'string') return
   throw usage(`${where}: the table must be a string, not ${option.kindOf(table)}`)
+}
+
+// A second row behind the first one would be lost, and a signal would stop nothing.
+function checkNoMore(where, more) {
+  if (more === undefined) return
+  throw usage(
+    `${where}: ${option.kindOf(more)} behind the last argument: several rows are one array of them, and a write takes ` +
+      'no options, no signal and no timeoutMs',
+  )
 }
 
 function isSameList(a, b) {

@@ -172,6 +172,37 @@ const wrong = {
     'REPLIC_NO_DELETED_AT',
     'plain',
   ],
+  'upsert: a signal': [
+    (db) => db.upsert('note', note, { signal: AbortSignal.abort() }),
+    'REPLIC_USAGE',
+    'no signal',
+  ],
+  'upsert: a second row behind the first': [
+    (db) => db.upsert('note', note, { id: 3, text: 'three' }),
+    'REPLIC_USAGE',
+    'one array',
+  ],
+  'delete: timeoutMs': [
+    (db) => db.delete('note', { id: 1 }, { timeoutMs: 5 }),
+    'REPLIC_USAGE',
+    'no timeoutMs',
+  ],
+  'batch: a signal': [
+    (db) => db.batch((tx) => tx.upsert('note', note), { signal: AbortSignal.abort() }),
+    'REPLIC_USAGE',
+    'no signal',
+  ],
+  'batch: tx.upsert with a second row': [
+    (db) => db.batch((tx) => tx.upsert('note', note, { id: 3 })),
+    'REPLIC_USAGE',
+    'tx.upsert',
+    'one array',
+  ],
+  'batch: tx.delete with options': [
+    (db) => db.batch((tx) => tx.delete('note', { id: 1 }, {})),
+    'REPLIC_USAGE',
+    'tx.delete',
+  ],
   'batch: no function': [(db) => db.batch('x'), 'REPLIC_USAGE', 'string'],
   'batch: a wrong call inside': [
     (db) =>
