@@ -395,6 +395,12 @@ describe('calls', () => {
     ['one parameter', all('SELECT ?', 1), 'REPLIC_USAGE', 'write [value]'],
     ['too few parameters', all('SELECT ?, ?', [1]), 'REPLIC_USAGE', '2 parameters, 1'],
     ['a misspelt parameter', all('SELECT :id', { di: 1 }), 'REPLIC_USAGE', ':id was not given'],
+    [
+      'a parameter with its colon',
+      all('SELECT :id', { ':id': 1 }),
+      'REPLIC_USAGE',
+      'give it as id, without the :',
+    ],
     ['two queries', all('SELECT 1; SELECT 2'), 'REPLIC_USAGE', 'one statement'],
     [
       'a large integer',

@@ -124,6 +124,15 @@ static int bind_name(sqlite3_stmt *stmt, replic__names *names, const replic_para
   return rc;
 }
 
+/* `extra`: a name that was given and is none of the statement's, or NULL. Some packages want the
+ * prefix in it, this one does not. */
+static int refuse_missing(const char *name, int position, const char *extra, char **why) {
+  if (!is_name(name)) return refuse(why, "parameter %d has no name: give an array", position);
+  if (!extra || *extra != *name) return refuse(why, "parameter %s was not given", name);
+  return refuse(why, "parameter %s was not given: give it as %s, without the %c", name, name + 1,
+                name[0]);
+}
+
 static int bind_by_name(sqlite3_stmt *stmt, const replic_param *params, size_t n_params,
                         sqlite3_destructor_type lives, replic__names *names, char **why) {
   const char *extra = NULL;
@@ -134,9 +143,7 @@ static int bind_by_name(sqlite3_stmt *stmt, const replic_param *params, size_t n
     if (!found && !extra) extra = params[i].name;
   }
   for (int i = 1; i <= names->count; i++) {
-    if (names->given[i]) continue;
-    return is_name(names->name[i]) ? refuse(why, "parameter %s was not given", names->name[i])
-                                   : refuse(why, "parameter %d has no name: give an array", i);
+    if (!names->given[i]) return refuse_missing(names->name[i], i, extra, why);
   }
   return extra ? refuse(why, "the statement has no parameter %s", extra) : SQLITE_OK;
 }
