@@ -120,6 +120,11 @@ describe('types name what is there', () => {
 describe('docs/api.md', () => {
   it('is up to date: npm run api', () => expect(REFERENCE).toBe(reference()))
 
+  it('tells that a query may have no row', () => {
+    const returns = /db\.getSync\n[^#]*\): (.*)\n```/.exec(REFERENCE)?.[1]
+    expect(returns).toBe('R | undefined')
+  })
+
   it('has a section for each name', () => {
     const headings = [...REFERENCE.matchAll(/^###+ (?:function )?(?:\w+\.)?(\w+)/gm)].map(
       ([, name]) => name,

@@ -66,7 +66,7 @@ const member = (node) => ({
   name: node.name?.getText() ?? (ts.isConstructorDeclaration(node) ? 'constructor' : '()'),
   doc: docOf(node),
   text: clean(node.getText()),
-  type: clean(node.type && ts.isPropertySignature(node) ? node.type.getText() : node.getText()),
+  type: node.type && ts.isPropertySignature(node) ? typeOf(node) : clean(node.getText()),
   isStatic: node.modifiers?.some(({ kind }) => kind === ts.SyntaxKind.StaticKeyword) ?? false,
 })
 
@@ -92,10 +92,11 @@ const docOf = (node) =>
 
 // Without the remarks to linters, and on the left.
 const clean = (text) =>
-  text
-    .replace(/^ *\/\/ biome-ignore.*\n/gm, '')
-    .replace(/^export (declare )?/gm, '')
-    .replace(/ \| undefined;?$/, '')
+  text.replace(/^ *\/\/ biome-ignore.*\n/gm, '').replace(/^export (declare )?/gm, '')
+
+// What may be left out may be undefined, which need not be told; what is returned need be.
+const typeOf = ({ type, questionToken }) =>
+  clean(questionToken ? type.getText().replace(/ \| undefined$/, '') : type.getText())
 
 // Functions apart from types, whose names may differ in case only.
 const heading = (name, kind, entry) =>
