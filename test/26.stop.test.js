@@ -3,7 +3,7 @@
 
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { openReplica, rejects, tempDir, until } from './helpers.js'
+import { NOTES, openReplica, rejects, tempDir, until } from './helpers.js'
 
 const NUMBERS = 'WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)'
 const ENDLESS = `${NUMBERS} SELECT max(i) FROM n`
@@ -308,6 +308,30 @@ describe('close()', () => {
     expect(db.status().state).toBe('closed')
     await Promise.all([...calls, loop])
     await written // it is not stopped: it ends by itself
+  })
+
+  it('executes what shares a transaction with a call that it stops', async () => {
+    const path = join(tempDir(), 'a.db')
+    const db = await openReplica({ ddl: NOTES + DDL, path, peerId: 7 })
+    const calls = [
+      db.run('INSERT INTO own VALUES (0)'), // so that the others come together
+      db.upsert('note', { id: 1 }),
+      db.exec('INSERT INTO own VALUES (1)'),
+      db.exec(FILL),
+      db.upsert('note', { id: 2 }),
+      db.delete('note', { id: 1 }),
+    ]
+    const ended = Promise.allSettled(calls)
+    await db.close({ timeoutMs: 20 })
+    const [, first, own, fill, second, deleted] = await ended
+    for (const { reason: why } of [own, fill]) expect(why.code).toBe('REPLIC_CLOSED')
+    expect([first.value, second.value, deleted.value]).toEqual(['7.1', '7.2', '7.3'])
+    const again = await openReplica({ ddl: NOTES + DDL, path, peerId: 7 })
+    expect(await again.all('SELECT n FROM own')).toEqual([{ n: 0 }])
+    expect(await again.all('SELECT id, deletedAt > 0 AS gone FROM note ORDER BY id')).toEqual([
+      { id: 1, gone: 1 },
+      { id: 2, gone: null },
+    ])
   })
 
   it('stops a step of a migration', async () => {

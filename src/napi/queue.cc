@@ -127,7 +127,28 @@ bool Batch::run_here() {
   return true;
 }
 
+static bool is_stopped(const WriteJob *job) {
+  return job->failure && job->stop == Stop::closing;
+}
+
+// SQLite undoes all of a transaction in which close() stops a call that writes, and so what other
+// calls have done in it. Those go back and are made again: none that is stopped is among them then.
+void Batch::redo_lost() {
+  const WriteJob *culprit = jobs.first();
+  while (culprit && !is_stopped(culprit)) culprit = culprit->next;
+  if (!culprit) return;
+  JobList<WriteJob> all;
+  std::lock_guard<std::mutex> lock(state->mutex); // the main thread may look for one to stop
+  while (WriteJob *job = jobs.pop()) all.push(job);
+  while (WriteJob *job = all.pop()) {
+    bool is_lost = job->deferred && job->failure.code() == SQLITE_ABORT_ROLLBACK;
+    if (is_lost) job->failure.clear();
+    (is_lost ? back : jobs).push(job);
+  }
+}
+
 void Batch::after_jobs(bool was_open) {
+  redo_lost();
   put_back();
   for (WriteJob *job = jobs.first(); job; job = job->next)
     if (job->failure && !job->deferred) report.lost.set(job->failure);

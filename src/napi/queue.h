@@ -139,6 +139,7 @@ private:
   void run_begun(std::chrono::steady_clock::time_point begun);
   void after_jobs(bool was_open);
   void put_back(); // write_lock.cc
+  void redo_lost();
   WriteJob *run_together(WriteJob *first);
   void fail_all(int code, const char *text);
 };
