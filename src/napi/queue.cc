@@ -134,7 +134,7 @@ static bool is_stopped(const WriteJob *job) {
 // SQLite undoes all of a transaction in which close() stops a call that writes, and so what other
 // calls have done in it. Those go back and are made again: none that is stopped is among them then.
 void Batch::redo_lost() {
-  const WriteJob *culprit = jobs.first();
+  const WriteJob *culprit = in_step ? nullptr : jobs.first(); // a step is alone
   while (culprit && !is_stopped(culprit)) culprit = culprit->next;
   if (!culprit) return;
   JobList<WriteJob> all;
