@@ -814,7 +814,7 @@ static void append_line(sqlite3_str *out, const char *name, const char *why) {
   for (size_t i = 0; i < sizeof PARTS / sizeof *PARTS; i++)
     for (const char *at = PARTS[i]; *at; at++) {
       int is_kept = i % 2 != 0 || ((unsigned char)*at >= ' ' && *at != 0x7f);
-      sqlite3_str_appendchar(out, 1, is_kept ? *at : '?');
+      sqlite3_str_append(out, is_kept ? at : "?", 1);
     }
 }
 
