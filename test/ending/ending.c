@@ -134,14 +134,16 @@ ENDS(wrap, NULL,
      (env, js_object, native_object, finalize_cb, finalize_hint, result))
 
 /* What else the addon calls Node answers to the end, as it runs no JavaScript:
- * add_env_cleanup_hook add_finalizer async_destroy close_callback_scope
- * close_escapable_handle_scope close_handle_scope create_array create_array_with_length
- * create_async_work create_bigint_int64 create_double create_error create_int64 create_object
- * create_reference create_string_utf8 create_type_error delete_async_work delete_reference
- * escape_handle fatal_error get_and_clear_last_exception get_array_length get_arraybuffer_info
- * get_boolean get_cb_info get_dataview_info get_global get_instance_data get_last_error_info
- * get_new_target get_null get_reference_value get_typedarray_info get_undefined
- * get_value_bigint_int64 get_value_bool get_value_double get_value_int32 get_value_int64
- * get_value_string_utf16 get_value_string_utf8 get_value_uint32 is_array is_arraybuffer
- * is_dataview is_date is_exception_pending is_typedarray open_escapable_handle_scope
- * open_handle_scope queue_async_work remove_env_cleanup_hook set_instance_data typeof */
+ * add_env_cleanup_hook add_finalizer async_destroy call_threadsafe_function
+ * close_callback_scope close_escapable_handle_scope close_handle_scope create_array
+ * create_array_with_length create_async_work create_bigint_int64 create_double create_error
+ * create_int64 create_object create_reference create_string_utf8 create_threadsafe_function
+ * create_type_error delete_async_work delete_reference escape_handle fatal_error
+ * get_and_clear_last_exception get_array_length get_arraybuffer_info get_boolean get_cb_info
+ * get_dataview_info get_global get_instance_data get_last_error_info get_new_target get_null
+ * get_reference_value get_typedarray_info get_undefined get_value_bigint_int64 get_value_bool
+ * get_value_double get_value_int32 get_value_int64 get_value_string_utf16
+ * get_value_string_utf8 get_value_uint32 is_array is_arraybuffer is_dataview is_date
+ * is_exception_pending is_typedarray open_escapable_handle_scope open_handle_scope
+ * queue_async_work ref_threadsafe_function release_threadsafe_function remove_env_cleanup_hook
+ * set_instance_data typeof unref_threadsafe_function */
