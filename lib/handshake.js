@@ -1,119 +1,184 @@
-// The proof, before the core hears of a link, that both sides know one secret. Each side challenges
-// the other with random bytes, and proves itself over both challenges and both peerIds:
+// What happens on a link before the core hears of it, where there is a secret: both sides prove that they
+// know it and agree on keys that nobody else has, by the Noise handshake of noise.js. Then frames go
+// sealed (seal.js).
 //
-//   CHALLENGE 32   version 1, type, peerId (4 bytes, big-endian), 32 random bytes
-//   PROOF     33   version 1, type, HMAC-SHA-256(secret, label, prover's peerId, the other's peerId,
-//                  prover's challenge, the other's challenge)
+//   INITIATE 32    version 1, type, Noise's first message       by the side that dials
+//   RESPOND  33    version 1, type, Noise's second message      by the other one
+//   SEALED   36    an empty one: the side that dials has the keys, and so has the secret
 //
-// As the challenge is fresh, no proof can be used again; as both peerIds are in it, none that was
-// made for another peer, or by one, can be passed on as one's own. (HMAC: RFC 2104; the scheme is
-// the mutual challenge and response of ISO/IEC 9798-4.) It protects who may link, not the bytes
-// that follow: that is TLS's. Who was dialed proves itself second, so that a stranger gets nothing
-// that a weak secret could be guessed from.
+// The payload of a message is what its side says of itself: peerId (4 bytes, big-endian), and flags (1:
+// it wants what follows to be sealed). As the secret goes into the first message, a stranger gets no
+// answer; as a recording of that can be sent again, the side that answers believes nobody before it has
+// opened a SEALED frame. Where both sides have dialed, as over a socket that the application brings,
+// the one with the greater public key goes on as that.
 //
-// Any of the frames may be lost or come twice: a challenge is sent again at every heartbeat, and gets
-// the same proof again.
+// Any of the frames may be lost or come twice: the first two are sent again at every heartbeat until
+// they are answered, and get the same answer again.
 
-import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto'
 import { codes, printable, ReplicError } from './errors.js'
+import { Noise } from './noise.js'
 import { MAX_PEER_ID } from './options.js'
+import { isSealed, Seal } from './seal.js'
 
 const VERSION = 1
 const HELLO = 1
 const ERROR = 6
-const CHALLENGE = 32
-const PROOF = 33
-const NONCE_BYTES = 32
-const CHALLENGE_BYTES = 6 + NONCE_BYTES
-const LABEL = 'replic-sqlite link'
+const INITIATE = 32
+const RESPOND = 33
+const PROLOGUE = Buffer.from('replic-sqlite link 1')
+const PAYLOAD_BYTES = 5
+const WANTS_SEAL = 1
+const NOTHING = Buffer.alloc(0)
 const MAX_UINT32 = 2 ** 32 - 1
 const VARINT_BYTES = 5 // of up to 32 bits
 const MAX_TEXT_BYTES = 4096 // of an ERROR's message: no more is looked at
 
 export class Handshake {
-  #secret
-  #peerId
-  #proves
+  #keys
+  #self
   #send
-  #nonce = randomBytes(NONCE_BYTES)
-  #theirs // { peerId, nonce } once they have challenged
-  #isVerified = false
-  #hasProven = false
+  #noise
+  #psk
+  #isInitiator
+  #said // this side's message, as it is sent again
+  #heard // the other side's, as it may come again
+  #theirs // { peerId, flags }
+  #seal
+  #isDone = false
 
-  /** `provesFirst`: this side has dialed, or nobody can say. `send(bytes)`. */
-  constructor({ secret, peerId, provesFirst, send }) {
-    this.#secret = secret
-    this.#peerId = peerId
-    this.#proves = provesFirst
+  /**
+   * `keys`: of the secrets that are accepted; this side dials with the first. `isInitiator`: it has dialed.
+   * `wantsSeal`: what follows is to be encrypted; it is, unless neither side wants it. `send(bytes)`.
+   */
+  constructor({ keys, peerId, isInitiator, wantsSeal = true, send }) {
+    this.#keys = keys
     this.#send = send
+    this.#isInitiator = isInitiator
+    this.#self = Buffer.alloc(PAYLOAD_BYTES)
+    this.#self.writeUInt32BE(peerId)
+    this.#self[4] = wantsSeal ? WANTS_SEAL : 0
   }
 
-  /** The other side's peerId once both have proven themselves; undefined before. */
+  /** The other side's peerId once it has proven itself; undefined before. */
   get peerId() {
-    return this.#isVerified && this.#hasProven ? this.#theirs.peerId : undefined
+    return this.#isDone ? this.#theirs.peerId : undefined
   }
 
-  /** Sends the challenge; again where the proof has not come yet. */
-  challenge() {
-    if (this.#isVerified) return
-    const id = Buffer.alloc(4)
-    id.writeUInt32BE(this.#peerId)
-    this.#send(Buffer.concat([Buffer.from([VERSION, CHALLENGE]), id, this.#nonce]))
+  /** What frames are sealed with from then on; undefined before, and where neither side wants that. */
+  get seal() {
+    if (!this.#isDone) return undefined
+    return (this.#self[4] | this.#theirs.flags) & WANTS_SEAL ? this.#seal : undefined
   }
 
-  /** A frame came in. Throws REPLIC_AUTH, REPLIC_PEER, REPLIC_PROTOCOL or REPLIC_VERSION. */
+  /** The key of the secret that is being proven, or was. */
+  get key() {
+    return this.#psk
+  }
+
+  /** Begins; and sends this side's message again where that was not answered. */
+  begin() {
+    if (this.#isDone) return
+    if (this.#isInitiator && !this.#noise) {
+      this.#noise = this.#start(this.#keys[0])
+      this.#said = message(INITIATE, this.#noise.write(this.#self))
+    }
+    if (this.#said) this.#send(this.#said)
+  }
+
+  /**
+   * A frame came in. Returns a frame that was in it, for the core: the first sealed one may overtake the
+   * empty one. Throws REPLIC_AUTH, REPLIC_PEER, REPLIC_PROTOCOL or REPLIC_VERSION.
+   */
   take(bytes) {
     if (bytes[0] !== VERSION) throw otherVersion(bytes[0])
-    if (bytes[1] === CHALLENGE) this.#challenged(bytes)
-    else if (bytes[1] === PROOF) this.#verify(bytes)
+    if (isSealed(bytes)) return this.#confirmed(bytes)
+    if (bytes[1] === INITIATE) this.#initiated(bytes)
+    else if (bytes[1] === RESPOND) this.#responded(bytes)
     else if (bytes[1] === HELLO && !this.#theirs) {
-      throw unproven('the other side has not been given a secret: set the same one on both sides')
+      throw unproven('only one side of this link has a secret: give both the same `secret`')
     }
-    if (this.#theirs && this.#proves && !this.#hasProven) this.#prove()
+    return undefined
   }
 
-  #challenged(bytes) {
-    if (bytes.length !== CHALLENGE_BYTES) throw malformed('CHALLENGE')
-    const view = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length)
-    if (view.readUInt32BE(2) === 0) throw malformed('CHALLENGE')
-    const theirs = { peerId: view.readUInt32BE(2), nonce: Buffer.from(view.subarray(6)) }
-    if (theirs.peerId === this.#peerId) {
-      const message = `the other side has this peer's own peerId ${this.#peerId}: every peer needs its own`
-      throw new ReplicError('REPLIC_PEER', message)
+  #start(psk) {
+    this.#psk = psk
+    return new Noise({
+      psk,
+      isInitiator: this.#isInitiator,
+      prologue: PROLOGUE,
+    })
+  }
+
+  #initiated(bytes) {
+    if (this.#heard) {
+      if (this.#heard.equals(bytes)) this.#repeat()
+      return // one link is one handshake
     }
-    const again = this.#theirs?.nonce.equals(theirs.nonce)
-    if (this.#theirs && !again) return // one link is one handshake
-    this.#theirs = theirs
-    if (again && this.#hasProven) this.#prove()
-  }
-
-  #verify(bytes) {
-    if (!this.#theirs) return // its challenge is still to come, and it will prove itself again
-    const { peerId, nonce } = this.#theirs
-    const wanted = this.#proof(peerId, this.#peerId, nonce, this.#nonce)
-    const proof = bytes.subarray(2)
-    if (proof.length !== wanted.length || !timingSafeEqual(proof, wanted)) {
-      throw unproven(`peer ${peerId} has another secret: set the same one on both sides`)
+    if (this.#isInitiator) {
+      const mine = this.#noise.publicKey
+      if (mine.compare(bytes.subarray(2, 2 + mine.length)) > 0) return // the other side gives way
+      this.#isInitiator = false
     }
-    this.#isVerified = true
-    this.#proves = true
+    const payload = this.#readWithAny(bytes.subarray(2))
+    if (!payload)
+      throw unproven('the other side has another secret: set the same one on both sides')
+    this.#heard = Buffer.from(bytes)
+    this.#learn(payload)
+    const answer = this.#noise.write(this.#self)
+    if (!answer) throw malformed('INITIATE')
+    this.#seal = new Seal(this.#noise.keys)
+    this.#said = message(RESPOND, answer)
+    this.#send(this.#said)
   }
 
-  #prove() {
-    const { peerId, nonce } = this.#theirs
-    const proof = this.#proof(this.#peerId, peerId, this.#nonce, nonce)
-    this.#send(Buffer.concat([Buffer.from([VERSION, PROOF]), proof]))
-    this.#hasProven = true
+  // Which of the secrets it was is not said.
+  #readWithAny(noiseMessage) {
+    for (const key of this.#keys) {
+      this.#noise = this.#start(key)
+      const payload = this.#noise.read(noiseMessage)
+      if (payload) return payload
+    }
+    return undefined
   }
 
-  #proof(prover, other, proversNonce, othersNonce) {
-    const ids = Buffer.alloc(8)
-    ids.writeUInt32BE(prover)
-    ids.writeUInt32BE(other, 4)
-    const hmac = createHmac('sha256', this.#secret)
-    return hmac.update(LABEL).update(ids).update(proversNonce).update(othersNonce).digest()
+  #responded(bytes) {
+    if (!this.#isInitiator || !this.#noise) return
+    if (this.#isDone) return this.#repeat()
+    const payload = this.#noise.read(bytes.subarray(2))
+    if (!payload)
+      throw unproven('the other side has another secret: set the same one on both sides')
+    this.#learn(payload)
+    this.#seal = new Seal(this.#noise.keys)
+    this.#isDone = true
+    this.#repeat()
+  }
+
+  // What the other side has not got.
+  #repeat() {
+    this.#send(this.#isInitiator ? this.#seal.seal(NOTHING) : this.#said)
+  }
+
+  #confirmed(bytes) {
+    if (this.#isInitiator || !this.#seal) return undefined // overtook what goes before: lost, and repaired
+    const frame = this.#seal.open(bytes)
+    if (!frame) throw unproven('the other side does not have the keys of this link: dial again')
+    this.#isDone = true
+    return frame.length > 0 ? frame : undefined
+  }
+
+  #learn(payload) {
+    if (payload.length !== PAYLOAD_BYTES) throw malformed('handshake')
+    const peerId = payload.readUInt32BE()
+    if (peerId === 0) throw malformed('handshake')
+    if (peerId === this.#self.readUInt32BE()) {
+      const text = `the other side has this peer's own peerId ${peerId}: every peer needs its own`
+      throw new ReplicError('REPLIC_PEER', text)
+    }
+    this.#theirs = { peerId, flags: payload[4] }
   }
 }
+
+const message = (type, bytes) => Buffer.concat([Buffer.from([VERSION, type]), bytes])
 
 const otherVersion = (version) =>
   new ReplicError(
@@ -125,7 +190,7 @@ const malformed = (frame) => new ReplicError('REPLIC_PROTOCOL', `a malformed ${f
 
 /** Whether bytes are a frame of the handshake, which the core must not see. */
 export const isOfHandshake = (bytes) =>
-  bytes[0] === VERSION && (bytes[1] === CHALLENGE || bytes[1] === PROOF)
+  bytes[0] === VERSION && (bytes[1] === INITIATE || bytes[1] === RESPOND)
 
 /** The peerId that a HELLO gives; undefined for other frames and for malformed ones. */
 export function peerIdOfHello(bytes) {

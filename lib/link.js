@@ -7,10 +7,10 @@
 // addEventListener(). It may have 'progress' events (a part of a frame has come in: over a slow line a
 // whole one may take longer than linkTimeoutMs), readyState (0: not open yet, then an 'open' event follows), cork()
 // and uncork() around the frames of one batch, pause() and resume(), terminate(), which closes without
-// waiting, and closeFor(error), which tells the other side why. Where its transport has seen both sides
-// prove the secret, it has isAuthenticated, and peerId if that was proven too. What it knows of the
-// other side, for authorize(), is in details. Where it has checkKept, that is called with the bytes that
-// it keeps of frames that are not whole, and throws where they are too many for one who is not known yet.
+// waiting, and closeFor(error), which tells the other side why. Where its transport itself proves the secret
+// and encrypts with it, it has isSealed, and peerId. What it knows of the other side, for authorize(), is in
+// details. Where it has checkKept, that is called with the bytes that it keeps of frames that are not whole,
+// and throws where they are too many for one who is not known yet.
 //
 // Whatever a socket throws, rejects or tells is that link's affair, and at most its end. Bytes of a message are read
 // until its listener returns; a socket may use them for its next one.
@@ -22,6 +22,7 @@ import { GUEST_BYTES, Guests, PROOF_MS } from './guests.js'
 import { errorFrame, Handshake, isOfHandshake, peerIdOfHello, readError } from './handshake.js'
 import { kindOf } from './options.js'
 import { Refused } from './refused.js'
+import { isSealed } from './seal.js'
 
 const MiB = 1024 * 1024
 const PAUSE_ABOVE = 16 * MiB // bytes waiting for the core: more than that, and sockets are paused
@@ -58,8 +59,9 @@ export class Links {
    * `emit(name, event)` tells the application; `soon()` after frames were handed to `native`; `total()` is the sum of
    * all sequences that are applied here; `options` are those of Replica.open().
    */
-  constructor(native, { emit, soon, total }, options, peerId) {
+  constructor(native, { emit, soon, total }, options, { peerId, keys }) {
     this.peerId = peerId
+    this.keys = keys
     this.#native = native
     this.#emit = emit
     this.#refused = new Refused((event) => emit('link', event))
@@ -127,6 +129,13 @@ export class Links {
       this.refusals++
       leave(gaveWay(this.#options.maxPendingLinks))
     })
+  }
+
+  /** Other secrets, as keys: links that were made without one of them end. */
+  setKeys(keys) {
+    this.keys = keys
+    for (const endpoint of this.#endpoints) endpoint.keysChanged?.()
+    for (const link of this.#links.values()) link.keysChanged()
   }
 
   /** Keeps a connection up: dials at once and again whenever it ends. See Dialer. */
@@ -367,6 +376,7 @@ class Link {
   #details
   #refusal
   #handshake
+  #seal // of all that is sent and received after the handshake
   #isInCore = false
   #hasProgressed = false // since the last heartbeat a part of a frame has come in
   #isTrusted = false // nothing of what is kept for it is counted any more
@@ -521,17 +531,17 @@ class Link {
     if (this.#ending || this.#state !== 'connecting') return
     this.#state = 'opening'
     if (this.#refusal) return this.#refuse(this.#refusal)
-    const { secret } = this.#links.options
-    const { isAuthenticated, peerId } = this.#socket
-    if (isAuthenticated && peerId) return this.#proven(peerId)
-    if (!secret || isAuthenticated) return this.#enter()
+    const { keys, options, peerId } = this.#links
+    if (this.#socket.isSealed) return this.#proven(this.#socket.peerId)
+    if (keys.length === 0) return this.#enter()
     this.#handshake = new Handshake({
-      secret,
-      peerId: this.#links.peerId,
-      provesFirst: !this.isAccepted,
-      send: (bytes) => this.send(bytes),
+      keys,
+      peerId,
+      isInitiator: !this.isAccepted,
+      wantsSeal: options.encryption,
+      send: (bytes) => this.#put(bytes),
     })
-    this.#handshake.challenge()
+    this.#handshake.begin()
   }
 
   // The core hears of the link, and says HELLO.
@@ -540,9 +550,19 @@ class Link {
     this.#links.opened(this)
   }
 
+  /** There are other secrets now. */
+  keysChanged() {
+    if (this.#state === 'connecting' || this.#socket.isSealed) return
+    const key = this.#handshake?.key
+    if (key && this.#links.keys.some((each) => each.equals(key))) return
+    this.#refuse(
+      new ReplicError('REPLIC_AUTH', 'the secret of this link is no longer accepted here'),
+    )
+  }
+
   /** A heartbeat of this side's. Returns whether only a part of a frame has come in since the last one. */
   beat() {
-    if (this.#state === 'opening' && !this.#ending) this.#handshake?.challenge()
+    if (this.#state === 'opening' && !this.#ending) this.#handshake?.begin()
     const hasProgressed = this.#hasProgressed && this.isReady
     this.#hasProgressed = false
     return hasProgressed
@@ -556,7 +576,23 @@ class Link {
       return this.end(new ReplicError('REPLIC_PROTOCOL', `frames are bytes, not ${what}`))
     }
     this.#heard()
-    if (isOfHandshake(bytes) || (this.#handshake && !this.#isInCore)) return this.#shake(bytes)
+    const isShaking = this.#handshake && this.#handshake.peerId === undefined
+    if (isShaking || isOfHandshake(bytes)) return this.#shake(bytes)
+    if (this.#handshake) return this.#sealed(bytes)
+    this.#frame(bytes)
+  }
+
+  // After the handshake.
+  #sealed(bytes) {
+    const isEmptyOne = isSealed(bytes)
+    if (!this.#seal && !isEmptyOne) return this.#frame(bytes)
+    if (!this.#seal) return // the end of the handshake, come twice
+    const frame = isEmptyOne ? this.#seal.open(bytes) : undefined
+    if (frame === undefined) return this.end(tamperedWith())
+    if (frame?.length) this.#frame(frame)
+  }
+
+  #frame(bytes) {
     if (this.#isAuthorized) return this.#links.receive(this, bytes)
     this.#hold(bytes)
     const peerId = peerIdOfHello(bytes)
@@ -578,12 +614,16 @@ class Link {
       const error = readError(bytes)
       if (error) return this.end(error)
       if (!this.#handshake) throw wantsSecret()
-      this.#handshake.take(bytes)
+      const wasProven = this.#handshake.peerId !== undefined
+      const frame = this.#handshake.take(bytes)
+      const { peerId, seal } = this.#handshake
+      if (wasProven || peerId === undefined) return
+      this.#seal = seal
+      this.#proven(peerId)
+      if (frame && !this.#ending) this.#frame(frame)
     } catch (error) {
       return this.#refuse(error)
     }
-    const { peerId } = this.#handshake
-    if (peerId !== undefined && !this.#isInCore) this.#proven(peerId)
   }
 
   // The other side has shown who it is, here or to the transport.
@@ -694,7 +734,11 @@ class Link {
   }
 
   send(frame) {
-    if (!this.#ending && this.#state !== 'closed') this.#call('send', frame)
+    if (!this.#ending && this.#state !== 'closed') this.#put(this.#seal?.seal(frame) ?? frame)
+  }
+
+  #put(bytes) {
+    if (!this.#ending && this.#state !== 'closed') this.#call('send', bytes)
   }
 
   cork() {
@@ -753,6 +797,7 @@ class Link {
       transport: this.transport,
       address: this.address,
       state: this.#state,
+      isEncrypted: this.#seal !== undefined || this.#socket.isSealed === true,
       ...figures,
       ...(this.#figures && { held: held && printable(held), schema: schemaOf(schema) }),
       lastError: describe(this.#error),
@@ -764,6 +809,12 @@ const gaveWay = (most) =>
   new ReplicError(
     'REPLIC_BUSY',
     `a newer connection took its place, as it had not shown who it is: maxPendingLinks (${most}), half as many from one address`,
+  )
+
+const tamperedWith = () =>
+  new ReplicError(
+    'REPLIC_AUTH',
+    'a frame came in that the other side has not sealed: somebody in between changes what is sent',
   )
 
 const wantsSecret = () =>

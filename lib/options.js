@@ -29,7 +29,8 @@ export const DEFAULTS = Object.freeze({
   sliceBytes: 256 * KiB, // a frame of patches ends at the first group boundary beyond it
   earlyBytes: 4 * MiB, // frames kept that arrived before their predecessors, per replica
   ringBytes: 4 * MiB, // recent frames kept encoded, per replica
-  secret: undefined, // what both sides of each link must prove to know; at least 16 bytes
+  secret: undefined, // what both sides of each link must know; at least 16 bytes, or a list: the first is used to dial, each is accepted
+  encryption: true, // with a secret, what goes over a link is encrypted; false: unless the other side wants it
   authorize: undefined, // (peerId, info) => whether this peer may link
   maxLinks: 1_000, // connections beyond it are refused
   maxPendingLinks: 100, // accepted ones that have not said HELLO yet, likewise
@@ -83,6 +84,20 @@ const isSecret = (value) =>
   (typeof value === 'string' || value instanceof Uint8Array) &&
   Buffer.byteLength(value) >= MIN_SECRET_BYTES
 
+/** A secret, or several: the first is used, each is accepted. */
+export const secretOrList = {
+  accepts: (value) =>
+    Array.isArray(value) ? value.length > 0 && value.every(isSecret) : isSecret(value),
+  wants: `a string or Uint8Array of at least ${MIN_SECRET_BYTES} random bytes, or a list of such`,
+  isHidden: true,
+}
+
+/** Throws REPLIC_USAGE where a value is no secret, nor a list of some. */
+export function checkSecret(where, value) {
+  if (secretOrList.accepts(value)) return
+  throw usage(`${where}: a secret must be ${secretOrList.wants}`)
+}
+
 const CHECKS = {
   peerId,
   busyTimeoutMs: milliseconds(),
@@ -110,20 +125,12 @@ const CHECKS = {
   sliceBytes: bytes(1),
   earlyBytes: bytes(1),
   ringBytes: bytes(1),
-  secret: {
-    accepts: isSecret,
-    wants: `a string or Uint8Array of at least ${MIN_SECRET_BYTES} random bytes`,
-    isHidden: true,
-  },
+  secret: secretOrList,
+  encryption: boolean,
   authorize: callback,
   maxLinks: integer(1, 1_000_000),
   maxPendingLinks: integer(1, 1_000_000),
-  tokenSecret: {
-    accepts: (value) =>
-      Array.isArray(value) ? value.length > 0 && value.every(isSecret) : isSecret(value),
-    wants: `a string or Uint8Array of at least ${MIN_SECRET_BYTES} random bytes, or a list of such`,
-    isHidden: true,
-  },
+  tokenSecret: secretOrList,
   maxWaits: integer(1, 10_000_000),
 }
 

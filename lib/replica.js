@@ -22,6 +22,7 @@ import * as option from './options.js'
 import { collector, exposeProgress, Progress } from './progress.js'
 import { Retention } from './retention.js'
 import { checkParams, checkSql, flatten, flattenOne, pack, toRows } from './rows.js'
+import { keysOf } from './secret.js'
 import { Stopper } from './stop.js'
 import { poolThreads } from './threads.js'
 import { FrameSocket, kindOfSocket } from './transport/websocket-frames.js'
@@ -118,6 +119,7 @@ export class Replica extends EventEmitter {
   #turnComes = false // #soon() was called
   #lockTimer // set while another program has the write lock that something waits for
   #toldLockedSince = 0
+  #settingSecrets = Promise.resolve() // in the order of the calls
   #changingSchema = 0 // those of them that may change the schema
   #roomWaits = [] // load() and compact() waiting for a pending call to settle
   #migrating = Promise.resolve()
@@ -155,6 +157,7 @@ export class Replica extends EventEmitter {
   }
 
   async #open() {
+    const keys = await keysOf(this.#options.secret)
     const { durability, peerId, readBigInts, ...limits } = addonOptions(this.#options)
     const config = {
       ...limits,
@@ -181,7 +184,10 @@ export class Replica extends EventEmitter {
       soon: () => this.#soon(),
       total: () => this.#progress.total,
     }
-    this.#links = new Links(this.#native, callbacks, this.#options, this.#peerId)
+    this.#links = new Links(this.#native, callbacks, this.#options, {
+      peerId: this.#peerId,
+      keys,
+    })
     linksByReplica.set(this, this.#links)
     this.#verifier = new Verifier(
       this.#native,
@@ -504,6 +510,17 @@ export class Replica extends EventEmitter {
       : socket
     const transport = socket.constructor?.name ?? 'socket'
     return this.#links.add(frames, { peerId, transport }).id
+  }
+
+  /** Other secrets from now on: see `secret` of open. Links whose secret is not among them end, and are dialed again. */
+  async setSecrets(secret) {
+    this.#check()
+    option.checkSecret('setSecrets', secret)
+    const keys = this.#settingSecrets.then(() => keysOf(secret))
+    this.#settingSecrets = keys
+    const set = await keys
+    this.#check()
+    this.#links.setKeys(set)
   }
 
   closeRemotePeer(peerId) {
@@ -1108,7 +1125,7 @@ function histogram({ count, sum, max, buckets }) {
 
 // What only lib/ needs to know: the addon takes no secrets and no functions.
 function addonOptions({ secret, authorize, maxLinks, maxPendingLinks, ...others }) {
-  const { lockTimeoutMs, tokenSecret, maxWaits, ...rest } = others
+  const { encryption, lockTimeoutMs, tokenSecret, maxWaits, ...rest } = others
   return rest
 }
 

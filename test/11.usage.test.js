@@ -342,6 +342,8 @@ const wrong = {
     '4294967295',
   ],
   'addRemotePeer: peerId as text': [(db) => db.addRemotePeer('8', {}), 'REPLIC_USAGE', 'peerId'],
+  'setSecrets: none': [(db) => db.setSecrets(), 'REPLIC_USAGE', 'at least 16'],
+  'setSecrets: short': [(db) => db.setSecrets(['short']), 'REPLIC_USAGE', 'at least 16'],
   'closeRemotePeer: peerId 2^32': [(db) => db.closeRemotePeer(2 ** 32), 'REPLIC_USAGE', 'peerId'],
   'explain: unknown table': [(db) => db.explain('noted'), 'REPLIC_UNKNOWN_TABLE', "'note'"],
   'on: unknown event': [(db) => db.on('chnage', () => {}), 'REPLIC_USAGE', "'change'"],

@@ -35,6 +35,7 @@ const calls = {
   mergeTokens: async (db) => db.mergeTokens('1.2', '3.4'),
   readYourWrite: async (db) => db.readYourWrite(),
   addRemotePeer: async (db) => db.addRemotePeer(null, new Socket()),
+  setSecrets: (db) => db.setSecrets('sixteen bytes or more'),
   closeRemotePeer: async (db) => db.closeRemotePeer(5),
   explain: (db) => db.explain('note'),
   patchesTable: (db) => db.patchesTable('note'),

@@ -6,18 +6,20 @@ import { describe, expect, it } from 'vitest'
 import { errorFrame, Handshake, peerIdOfHello, readError } from '../lib/handshake.js'
 import { Links } from '../lib/link.js'
 import { DEFAULTS } from '../lib/options.js'
+import { keysOf } from '../lib/secret.js'
 import { connect, listen } from '../lib/transport/tcp.js'
 import { converged, eventOf, FAST, openReplica, rejects, until } from './helpers.js'
 
 const SECRET = 'sixteen bytes or more'
-const CHALLENGE = 32
-const PROOF = 33
+const INITIATE = 32
 const isDown = ({ state }) => state === 'down'
 
 /** Two sides whose frames go through `carry(frame, deliver)`. */
-function pair({
+async function pair({
   secrets = [SECRET, SECRET],
   ids = [11, 12],
+  dials = [true, false],
+  wantsSeal = [true, true],
   carry = (frame, deliver) => deliver(frame),
 } = {}) {
   const sides = []
@@ -25,9 +27,10 @@ function pair({
   const queue = []
   for (const i of [0, 1]) {
     sides[i] = new Handshake({
-      secret: secrets[i],
+      keys: await keysOf(secrets[i]),
       peerId: ids[i],
-      provesFirst: i === 0,
+      isInitiator: dials[i],
+      wantsSeal: wantsSeal[i],
       send: (frame) => queue.push([1 - i, frame]),
     })
   }
@@ -44,7 +47,7 @@ function pair({
     }
   }
   const beat = () => {
-    for (const side of sides) side.challenge()
+    for (const side of sides) side.begin()
     run()
   }
   return { sides, errors, beat, known: () => sides.map((side) => side.peerId) }
@@ -83,30 +86,54 @@ describe('what comes from another side may be anything:', () => {
     for (const id of [[0], [128], [255, 255, 255, 255, 16], Array(9).fill(255), []]) {
       expect([id, hello(...id)]).toEqual([id, undefined])
     }
-    const side = new Handshake({ secret: SECRET, peerId: 12, provesFirst: false, send: () => {} })
-    const challenge = frame(1, CHALLENGE, 0, 0, 0, 0, ...Array(32).fill(7))
-    expect(() => side.take(challenge)).toThrow('malformed')
   })
 })
 
 describe('two sides', () => {
-  it('with one secret know each other', () => {
-    const { known, beat, errors } = pair()
+  it.each([
+    ['one dials', [true, false]],
+    ['both dial', [true, true]],
+  ])('with one secret know each other, where %s', async (_, dials) => {
+    const { sides, known, beat, errors } = await pair({ dials })
     beat()
     expect(known()).toEqual([12, 11])
     expect(errors).toEqual([])
+    const frame = Buffer.from('a frame')
+    for (const [from, to] of [sides, sides.toReversed()]) {
+      const sealed = from.seal.seal(frame)
+      expect(sealed.includes(frame)).toBe(false)
+      expect(to.seal.open(sealed)).toEqual(frame)
+    }
   })
 
-  it('with two secrets do not', () => {
-    const { known, beat, errors } = pair({ secrets: [SECRET, `${SECRET}!`] })
+  it.each([
+    [[true, true], true],
+    [[true, false], true],
+    [[false, true], true],
+    [[false, false], false],
+  ])('that want what follows to be sealed (%j) have it so: %j', async (wantsSeal, isSealed) => {
+    const { sides, beat } = await pair({ wantsSeal })
     beat()
-    expect(known()).toEqual([undefined, undefined])
-    expect(errors[0]).toMatchObject({ code: 'REPLIC_AUTH' })
-    expect(errors[0].message).toMatch(/same one on both sides/)
+    expect(sides.map(({ seal }) => seal !== undefined)).toEqual([isSealed, isSealed])
   })
 
-  it('with one peerId do not', () => {
-    const { known, beat, errors } = pair({ ids: [11, 11] })
+  const OTHER = `not ${SECRET}`
+  it.each([
+    [SECRET, [OTHER, SECRET], true],
+    [[OTHER, SECRET], OTHER, true],
+    [[SECRET, OTHER], [OTHER, SECRET], true],
+    [[SECRET, OTHER], OTHER, false],
+    [SECRET, `${SECRET}!`, false],
+  ])('with the secrets %j and %j meet: %j', async (one, two, meet) => {
+    const { known, beat, errors } = await pair({ secrets: [one, two] })
+    beat()
+    expect(known()).toEqual(meet ? [12, 11] : [undefined, undefined])
+    expect(errors.map(({ code }) => code)).toEqual(meet ? [] : ['REPLIC_AUTH'])
+    if (!meet) expect(errors[0].message).toMatch(/same one on both sides/)
+  })
+
+  it('with one peerId do not', async () => {
+    const { known, beat, errors } = await pair({ ids: [11, 11] })
     beat()
     expect(known()).toEqual([undefined, undefined])
     for (const error of errors) expect(error).toMatchObject({ code: 'REPLIC_PEER' })
@@ -116,110 +143,142 @@ describe('two sides', () => {
   const first = [1, 2, 3, 4, 5, 6]
   it.each(first.flatMap((a) => first.map((b) => [a, b])))(
     'though frames %i and %i are lost, know each other after heartbeats',
-    (a, b) => {
-      let n = 0
-      const { known, beat, errors } = pair({
-        carry: (frame, deliver) => {
-          n++
-          if (n !== a && n !== b) deliver(frame)
-        },
-      })
-      for (let i = 0; i < 6; i++) beat()
-      expect(known()).toEqual([12, 11])
-      expect(errors).toEqual([])
+    async (a, b) => {
+      for (const dials of [
+        [true, false],
+        [true, true],
+      ]) {
+        let n = 0
+        const { known, beat, errors } = await pair({
+          dials,
+          carry: (frame, deliver) => {
+            n++
+            if (n !== a && n !== b) deliver(frame)
+          },
+        })
+        for (let i = 0; i < 6; i++) beat()
+        expect(known()).toEqual([12, 11])
+        expect(errors).toEqual([])
+      }
     },
   )
-
-  it('though all frames come twice', () => {
-    const { known, beat, errors } = pair({
-      carry: (frame, deliver) => {
-        deliver(frame)
-        deliver(frame)
-      },
-    })
-    beat()
-    expect(known()).toEqual([12, 11])
-    expect(errors).toEqual([])
-  })
 })
 
 describe('an attacker', () => {
-  /** A side that has challenged, and what it has sent since. */
-  function victim(peerId = 11, provesFirst = true) {
+  /** A side that was dialed or has dialed, and what it has sent since. */
+  async function victim(peerId = 11, isInitiator = false) {
     const sent = []
     const side = new Handshake({
-      secret: SECRET,
+      keys: await keysOf(SECRET),
       peerId,
-      provesFirst,
+      isInitiator,
       send: (frame) => sent.push(Buffer.from(frame)),
     })
-    side.challenge()
-    return { side, sent, nonce: sent[0].subarray(6) }
+    side.begin()
+    return { side, sent }
   }
+  const refuses = (code) => expect.objectContaining({ code })
 
-  const challenge = (peerId, nonce) => {
-    const id = Buffer.alloc(4)
-    id.writeUInt32BE(peerId)
-    return Buffer.concat([Buffer.from([1, CHALLENGE]), id, nonce])
-  }
-  const proofsOf = ({ sent }) => sent.filter((frame) => frame[1] === PROOF)
-
-  it('who replays a recorded handshake is not believed', () => {
+  it('who replays a recorded handshake is not believed', async () => {
     const recorded = []
-    const { beat } = pair({
+    const { beat } = await pair({
       carry: (frame, deliver) => {
         recorded.push(Buffer.from(frame))
         deliver(frame)
       },
     })
     beat()
-    const { side } = victim(12)
-    const from11 = recorded.filter((frame) => frame[1] === PROOF || frame.readUInt32BE(2) === 11)
-    expect(() => {
-      for (const frame of from11) side.take(frame)
-    }).toThrow(expect.objectContaining({ code: 'REPLIC_AUTH' }))
+    const { side, sent } = await victim(12)
+    const [initiate, respond, confirm] = recorded
+    side.take(initiate)
+    expect(sent).toHaveLength(1)
+    expect(sent[0].equals(respond)).toBe(false)
+    expect(() => side.take(confirm)).toThrow(refuses('REPLIC_AUTH'))
     expect(side.peerId).toBeUndefined()
   })
 
-  it('who sends back what it gets is not believed', () => {
-    const { side, sent } = victim()
-    expect(() => side.take(sent[0])).toThrow(expect.objectContaining({ code: 'REPLIC_PEER' }))
-    expect(sent).toHaveLength(1)
+  it('who sends back what it gets is not believed', async () => {
+    const dialer = await victim(11, true)
+    expect(() => dialer.side.take(dialer.sent[0])).toThrow(refuses('REPLIC_PEER'))
+    const dialed = await victim(11)
+    expect(() => dialed.side.take(dialer.sent[0])).toThrow(refuses('REPLIC_PEER'))
   })
 
-  it('who has one session of the victim prove another is not believed', () => {
-    const [one, two] = [victim(), victim()]
-    one.side.take(challenge(66, two.nonce)) // each is asked with the other's challenge
-    two.side.take(challenge(66, one.nonce))
-    for (const [to, from] of [
-      [one, two],
-      [two, one],
-    ]) {
-      const [proof] = proofsOf(from)
-      expect(() => to.side.take(proof)).toThrow(expect.objectContaining({ code: 'REPLIC_AUTH' }))
-      expect(to.side.peerId).toBeUndefined()
+  it('who passes on what two sides say hears nothing, and is no peer', async () => {
+    const heard = []
+    const { sides, beat, known } = await pair({
+      carry: (frame, deliver) => {
+        heard.push(frame)
+        deliver(frame)
+      },
+    })
+    beat()
+    expect(known()).toEqual([12, 11])
+    const frame = Buffer.from('what nobody else reads')
+    heard.push(sides[0].seal.seal(frame))
+    for (const bytes of heard) expect(bytes.includes(frame)).toBe(false)
+    const { side } = await victim(12)
+    side.take(heard[0])
+    expect(() => side.take(heard[2])).toThrow(refuses('REPLIC_AUTH'))
+  })
+
+  it('who does not know the secret gets no answer', async () => {
+    const dialer = new Handshake({
+      keys: await keysOf(`not ${SECRET}`),
+      peerId: 66,
+      isInitiator: true,
+      send: (frame) => sent.push(frame),
+    })
+    const sent = []
+    dialer.begin()
+    const dialed = await victim()
+    expect(() => dialed.side.take(sent[0])).toThrow(refuses('REPLIC_AUTH'))
+    expect(dialed.sent).toEqual([])
+  })
+
+  it('who changes a bit of any frame is found out', async () => {
+    const frames = []
+    const { beat } = await pair({
+      carry: (frame, deliver) => {
+        frames.push(frame)
+        deliver(frame)
+      },
+    })
+    beat()
+    for (const [index, frame] of frames.entries()) {
+      for (let bit = 16; bit < 8 * frame.length; bit++) {
+        let n = 0
+        const changed = await pair({
+          carry: (each, deliver) => {
+            const bytes = Buffer.from(each)
+            if (n++ === index) bytes[bit >> 3] ^= 1 << (bit & 7)
+            deliver(bytes)
+          },
+        })
+        changed.beat()
+        expect(changed.known()).not.toEqual([12, 11])
+      }
     }
   })
 
-  it('who dials gets nothing before it has proven itself', () => {
-    const { side, sent } = victim(11, false)
-    side.take(challenge(66, Buffer.alloc(32)))
-    expect(proofsOf({ sent })).toEqual([])
+  it('who says its peerId is 0 is refused', async () => {
+    const { beat, errors } = await pair({ ids: [0, 12] })
+    beat()
+    expect(errors[0]).toMatchObject({ code: 'REPLIC_PROTOCOL' })
   })
 
   it.each([
-    ['a short challenge', Buffer.from([1, CHALLENGE, 0, 0]), 'REPLIC_PROTOCOL'],
-    ['another version', Buffer.from([2, CHALLENGE]), 'REPLIC_VERSION'],
+    ['a short message', Buffer.from([1, INITIATE, 0, 0]), 'REPLIC_AUTH'],
+    [
+      'a key that is none',
+      Buffer.concat([Buffer.from([1, INITIATE]), Buffer.alloc(53)]),
+      'REPLIC_AUTH',
+    ],
+    ['another version', Buffer.from([2, INITIATE]), 'REPLIC_VERSION'],
     ['a HELLO instead', Buffer.from([1, 1, 0, 12]), 'REPLIC_AUTH'],
-  ])('who sends %s is refused', (_, bytes, code) => {
-    expect(() => victim().side.take(bytes)).toThrow(expect.objectContaining({ code }))
-  })
-
-  it.each([0, 31, 33])('who sends a proof of %i bytes is refused', (length) => {
-    const { side } = victim()
-    side.take(challenge(66, Buffer.alloc(32)))
-    const proof = Buffer.concat([Buffer.from([1, PROOF]), Buffer.alloc(length)])
-    expect(() => side.take(proof)).toThrow(expect.objectContaining({ code: 'REPLIC_AUTH' }))
+  ])('who sends %s is refused', async (_, bytes, code) => {
+    const { side } = await victim()
+    expect(() => side.take(bytes)).toThrow(refuses(code))
   })
 })
 
@@ -292,6 +351,73 @@ describe('replicas', () => {
     }
   })
 
+  it('change their secret while they write: new, old; then new alone', async () => {
+    const [OLD, NEW] = [SECRET, `not ${SECRET}`]
+    const dbs = []
+    for (const peerId of [11, 12, 13]) dbs.push(await openReplica({ peerId, secret: OLD }))
+    const [hub, ...others] = dbs
+    const { port } = (await listen(hub)).address()
+    const downs = new Map(others.map((db) => [db, 0]))
+    for (const db of others) {
+      db.on('link', ({ state }) => downs.set(db, downs.get(db) + (state === 'down')))
+      const up = eventOf(db, 'link', ({ state }) => state === 'up')
+      connect(db, { port, ...FAST })
+      await up
+    }
+    let id = 0
+    for (const secrets of [[OLD, NEW], [NEW, OLD], NEW]) {
+      for (const db of dbs) {
+        await db.setSecrets(secrets)
+        await db.upsert('note', { id: ++id })
+      }
+    }
+    expect((await converged(...dbs)).note).toHaveLength(9)
+    for (const db of others) {
+      expect(downs.get(db)).toBe(1) // the secret of its link was taken away
+      expect(db.status().links).toMatchObject([{ peerId: 11, isEncrypted: true }])
+    }
+  })
+
+  it('without a secret do not link once they have one', async () => {
+    const { a, b } = await dialing({}, {})
+    await converged(a, b)
+    expect(a.status().links).toMatchObject([{ isEncrypted: false }])
+    const down = eventOf(a, 'link', isDown)
+    await b.setSecrets(SECRET)
+    expect(await down).toMatchObject({ code: 'REPLIC_AUTH' })
+    await a.setSecrets(SECRET)
+    await b.upsert('note', { id: 2 })
+    expect((await converged(a, b)).note).toHaveLength(2)
+    expect(a.status().links).toMatchObject([{ isEncrypted: true }])
+  })
+
+  it('end a link over which something came that was not sealed', async () => {
+    const secret = SECRET
+    const [a, b] = [
+      await openReplica({ peerId: 11, secret }),
+      await openReplica({ peerId: 12, secret }),
+    ]
+    const sockets = []
+    for (const i of [0, 1]) {
+      sockets[i] = Object.assign(new EventEmitter(), {
+        send: (bytes) => setImmediate(() => sockets[1 - i].emit('message', bytes)),
+        close() {
+          setImmediate(() => this.emit('close'))
+        },
+      })
+    }
+    a.addRemotePeer(12, sockets[0])
+    b.addRemotePeer(11, sockets[1])
+    await b.upsert('note', { id: 1 })
+    await converged(a, b)
+    const down = eventOf(a, 'link', isDown)
+    sockets[0].emit('message', Buffer.from([1, 3, 0]))
+    expect(await down).toMatchObject({
+      code: 'REPLIC_AUTH',
+      reason: expect.stringContaining('sealed'),
+    })
+  })
+
   // A stranger must not fill the memory while authorize() thinks.
   it('keep little of what comes in while authorize() thinks', async () => {
     let permit
@@ -307,7 +433,7 @@ describe('replicas', () => {
     }
     const options = { ...DEFAULTS, authorize: () => asked }
     const callbacks = { emit() {}, soon() {}, total: () => 0 }
-    const links = new Links(native, callbacks, options, 11)
+    const links = new Links(native, callbacks, options, { peerId: 11, keys: [] })
     const socket = Object.assign(new EventEmitter(), { send() {}, close() {} })
     links.add(socket, { peerId: null, transport: 'test' })
     socket.emit('message', Buffer.from([1, 1, 0, 12, 0]))

@@ -100,9 +100,10 @@ describe('types name what is there', () => {
       const [, number, unit] = /Default:? ([\d,]+)(?: (\w+))?/.exec(doc) ?? []
       const said = number && Number(number.replaceAll(',', '')) * (UNITS[unit] ?? 1)
       const [, word] = /(?:'(\w+)' \(default\))/.exec(doc) ?? []
-      const isFalse = /Default false/.test(doc) ? false : undefined
+      const [, truth] = /Default (true|false)/.exec(doc) ?? []
+      const isTrue = truth && truth === 'true'
       const isEndless = /Default Infinity/.test(doc) ? Infinity : undefined
-      expect([name, said ?? word ?? isFalse ?? isEndless]).toEqual([name, DEFAULTS[name]])
+      expect([name, said ?? word ?? isTrue ?? isEndless]).toEqual([name, DEFAULTS[name]])
     }
   })
 

@@ -479,8 +479,8 @@ it('decode reads the examples of the protocol', async () => {
 
 it('decode reads what really went over a TCP connection', async () => {
   const [a, b] = [
-    await openReplica({ peerId: 1, secret: SECRET }),
-    await openReplica({ peerId: 2, secret: SECRET }),
+    await openReplica({ peerId: 1, secret: SECRET, encryption: false }),
+    await openReplica({ peerId: 2, secret: SECRET, encryption: false }),
   ]
   const target = await listen(b)
   const captured = []
@@ -505,7 +505,7 @@ it('decode reads what really went over a TCP connection', async () => {
     .split('\n')
     .map((line) => JSON.parse(line))
   const kinds = frames.map(({ frame }) => frame)
-  expect(kinds.slice(0, 2)).toEqual(['CHALLENGE', 'PROOF'])
+  expect(kinds.slice(0, 2)).toEqual(['INITIATE', 'SEALED'])
   for (const kind of ['HELLO', 'SCHEMA', 'PATCHES']) expect(kinds).toContain(kind)
   const { patches } = frames.find(({ frame }) => frame === 'PATCHES')
   expect(patches).toMatchObject([

@@ -140,10 +140,16 @@ export interface OpenOptions {
   /** Recent frames kept encoded, so that one encoding serves all links. Default 4 MiB. */
   ringBytes?: number | undefined
   /**
-   * What both sides of each link must prove to know before either says anything: at least 16 bytes, which
-   * should be random. Default: none, and everybody who can connect may link.
+   * What both sides of each link must prove to know before either says anything, and what all that follows is encrypted
+   * with: at least 16 bytes, which should be random. Of a list the first is used to dial, each is accepted: see
+   * `setSecrets`. Default: none, and everybody who can connect may link, and read the line.
    */
-  secret?: string | Uint8Array | undefined
+  secret?: string | Uint8Array | readonly (string | Uint8Array)[] | undefined
+  /**
+   * With a `secret`, whether what goes over links is encrypted. It is, unless both sides say false, as they may where TLS does
+   * that already; a bus always is. Default true.
+   */
+  encryption?: boolean | undefined
   /**
    * Whether a peer may link; a falsy answer, or an error, refuses it with REPLIC_AUTH. Default: all may.
    */
@@ -543,6 +549,8 @@ export interface LinkStatus {
   address: string | null
   /** See LinkState. */
   state: LinkState
+  /** Whether frames are encrypted with the `secret`. (TLS is seen in `transport`.) */
+  isEncrypted?: boolean
   /** Patches that this replica has and that one has not acknowledged. */
   lag?: number
   /** How long ago the oldest of those was issued, by its stamp. 0: there is none, or it is not known. */
@@ -1011,6 +1019,13 @@ export class Replica {
 
   /** Ends all links with a peer, and dials it no more. Returns whether there were any. Synchronous. */
   closeRemotePeer(peerId: number): boolean
+
+  /**
+   * Has other secrets from now on: see `secret` of open(). To change one without a gap, give every peer `[old, new]`, then
+   * every peer `[new, old]`, then every peer `new`. Links that were made with a secret that is not among them end with
+   * REPLIC_AUTH, and are dialed again. Rejects with REPLIC_USAGE or REPLIC_CLOSED.
+   */
+  setSecrets(secret: string | Uint8Array | readonly (string | Uint8Array)[]): Promise<void>
 
   /** What it is and how it is. Synchronous; works on a closed replica too. */
   status(): Status

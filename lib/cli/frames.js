@@ -2,13 +2,14 @@
 // own and not the core's decoder: it shows what a frame says, and does not judge it any further.
 
 import { ReplicError } from '../errors.js'
+import { TAG_BYTES } from '../noise.js'
 
 const malformed = (what) => new ReplicError('REPLIC_PROTOCOL', what)
 const [HELLO, PATCHES, ACK, NEED, SCHEMA, ERROR, STAGE, JUMP, TAKE, MESSAGE, FORK] = [
   1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11,
 ]
-const [CHALLENGE, PROOF, PART, LAST_PART] = [32, 33, 34, 35]
-const NONCE_BYTES = 32
+const [INITIATE, RESPOND, PART, LAST_PART, SEALED] = [32, 33, 34, 35, 36]
+const KEY_BYTES = 32
 
 class Reader {
   #bytes
@@ -177,13 +178,20 @@ const READERS = {
       epoch: in_.number(),
     })),
   }),
-  [CHALLENGE]: (in_) => ({
-    frame: 'CHALLENGE',
-    peerId: in_.bytes(4).readUInt32BE(),
-    nonce: in_.bytes(NONCE_BYTES).toString('hex'),
+  [INITIATE]: (in_) => noise('INITIATE', in_),
+  [RESPOND]: (in_) => noise('RESPOND', in_),
+  [SEALED]: (in_) => ({
+    frame: 'SEALED',
+    number: in_.bytes(6).readUIntBE(0, 6),
+    bytes: in_.bytes(in_.left).length - TAG_BYTES,
   }),
-  [PROOF]: (in_) => ({ frame: 'PROOF', hmac: in_.bytes(in_.left).toString('hex') }),
 }
+
+const noise = (frame, in_) => ({
+  frame,
+  key: in_.bytes(KEY_BYTES).toString('hex'),
+  sealed: in_.bytes(in_.left).toString('hex'),
+})
 
 function patches(in_, tables, isStage) {
   const head = { origin: in_.number(), after: in_.number(), upTo: in_.number() }

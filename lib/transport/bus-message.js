@@ -1,11 +1,16 @@
 // One message on a bus. docs/protocol.md, "Over a bus", has the layout and an example.
 //
-// Every message names its sender and the sender's instance, eight random bytes drawn when it joined.
+// Every message names its sender and the sender's instance, sixteen random bytes drawn when it joined.
 // One that goes to a single peer names that peer's instance too: whoever gets a message with its own
-// instance in it knows that the sender is alive now, and, where the message is sealed with the secret,
-// that it is no recording from before. Numbers that grow keep recordings out from then on (Window).
+// instance in it knows that the sender is alive now, and, where the message is sealed, that it is no
+// recording from before. Numbers that grow keep recordings out from then on (Window).
+//
+// Sealed means: all that the bus need not know, which is the body, is encrypted, and a tag protects it
+// and what stands before it. One publication serves many, so the key is the sender's: made of the secret
+// and the instance, and so it is another one each time that a peer joins. The number is the nonce.
 
-import { createHmac, timingSafeEqual } from 'node:crypto'
+import { hkdfSync } from 'node:crypto'
+import { decrypt, encrypt, TAG_BYTES } from '../noise.js'
 import { Bits } from './bits.js'
 
 export const HERE = 1 // who hears this and does not know the sender answers
@@ -15,15 +20,16 @@ export const PART = 4 // of a frame that is larger than a message
 export const BYE = 5 // the sender has ended the link
 
 const MAGIC = Buffer.from('RB')
-const VERSION = 1
+const VERSION = 2
 const TO_ONE = 0x40
 const SEALED = 0x80
-export const INSTANCE_BYTES = 8
-const HEADER_BYTES = 22 // up to and with the number
+export const INSTANCE_BYTES = 16
+const NUMBER_AT = 8 + INSTANCE_BYTES
+const HEADER_BYTES = NUMBER_AT + 6 // up to and with the number
 const ONE_BYTES = 4 + INSTANCE_BYTES
 const PART_BYTES = 12 // number of the frame, its length, where this part begins
-const SEAL_BYTES = 16
 const LABEL = 'replic-sqlite bus'
+const KEY_BYTES = 32
 const MAX_NUMBER = 2 ** 48 - 1
 const WINDOW = 4096 // numbers: messages that are overtaken by more than so many are lost
 const MAX_PARTIAL = 16 // incomplete frames of one sender
@@ -48,34 +54,40 @@ const addressOf = (to) => {
 export class Writer {
   #peerId
   #instance
-  #secret
+  #key
   #number = 0
   #frames = 0
 
+  /** `secret`: undefined where there is none; then nothing is sealed. */
   constructor(peerId, instance, secret) {
     this.#peerId = peerId
     this.#instance = instance
-    this.#secret = secret
+    this.setSecret(secret)
+  }
+
+  /** Seals with another secret from now on. */
+  setSecret(secret) {
+    this.#key = secret && senderKey(secret, this.#peerId, this.#instance)
   }
 
   message(kind, to, ...body) {
     const header = Buffer.alloc(HEADER_BYTES)
     MAGIC.copy(header)
-    const flags = (Array.isArray(to) ? 0 : TO_ONE) | (this.#secret ? SEALED : 0)
+    const flags = (Array.isArray(to) ? 0 : TO_ONE) | (this.#key ? SEALED : 0)
     header[2] = VERSION
     header[3] = kind | flags
     header.writeUInt32BE(this.#peerId, 4)
     this.#instance.copy(header, 8)
     if (this.#number === MAX_NUMBER) throw new RangeError('2^48 messages have been sent')
-    header.writeUIntBE(++this.#number, 16, 6)
-    const parts = [header, addressOf(to), ...body]
-    if (this.#secret) parts.push(seal(this.#secret, parts))
-    return Buffer.concat(parts)
+    header.writeUIntBE(++this.#number, NUMBER_AT, 6)
+    const open = Buffer.concat([header, addressOf(to)])
+    if (!this.#key) return Buffer.concat([open, ...body])
+    return Buffer.concat([open, ...encrypt(this.#key, this.#number, open, Buffer.concat(body))])
   }
 
   /** The messages, none longer than `maxBytes`, that carry a frame. */
   *frame(to, frame, maxBytes) {
-    const around = HEADER_BYTES + addressOf(to).length + (this.#secret ? SEAL_BYTES : 0)
+    const around = HEADER_BYTES + addressOf(to).length + (this.#key ? TAG_BYTES : 0)
     if (around + frame.length <= maxBytes) {
       yield this.message(FRAME, to, frame)
       return
@@ -92,15 +104,14 @@ export class Writer {
   }
 }
 
-function seal(secret, parts) {
-  const hmac = createHmac('sha256', secret).update(LABEL)
-  for (const part of parts) hmac.update(part)
-  return hmac.digest().subarray(0, SEAL_BYTES)
+/** The key of what a sender seals (HKDF, RFC 5869). */
+export function senderKey(secret, peerId, instance) {
+  return Buffer.from(hkdfSync('sha256', secret, instance, `${LABEL} ${peerId}`, KEY_BYTES))
 }
 
 /**
- * Reads a message, untrusted: { kind, peerId, instance, number, to (one, or a list), body, isSealed },
- * whose instances and body are views. null for what is no message of this format.
+ * Reads a message, untrusted: { kind, peerId, instance, number, to (one, or a list), open, body, isSealed },
+ * whose instances, body and what precedes that are views; a sealed body is as it came, see unsealed(). null for what is no message of this format.
  */
 export function readMessage(bytes) {
   const view = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length)
@@ -110,15 +121,16 @@ export function readMessage(bytes) {
   const isToOne = (view[3] & TO_ONE) !== 0
   const isSealed = (view[3] & SEALED) !== 0
   const at = HEADER_BYTES + (isToOne ? ONE_BYTES : 2 + 4 * view.readUInt16BE(HEADER_BYTES))
-  const end = view.length - (isSealed ? SEAL_BYTES : 0)
+  const end = view.length - (isSealed ? TAG_BYTES : 0)
   if (at > end) return null
   return {
     kind,
     peerId: view.readUInt32BE(4),
     instance: view.subarray(8, 8 + INSTANCE_BYTES),
-    number: view.readUIntBE(16, 6),
+    number: view.readUIntBE(NUMBER_AT, 6),
     to: isToOne ? readOne(view) : readList(view),
-    body: view.subarray(at, end),
+    open: view.subarray(0, at),
+    body: view.subarray(at),
     isSealed,
   }
 }
@@ -133,11 +145,8 @@ const readList = (view) =>
     view.readUInt32BE(HEADER_BYTES + 2 + 4 * i),
   )
 
-/** Whether the seal of a sealed message is that of `secret`. */
-export function isGenuine(bytes, secret) {
-  const end = bytes.length - SEAL_BYTES
-  return timingSafeEqual(seal(secret, [bytes.subarray(0, end)]), bytes.subarray(end))
-}
+/** What is in a sealed message; undefined where it was sealed with another key, or changed. */
+export const unsealed = ({ number, open, body }, key) => decrypt(key, number, open, body)
 
 /** Which numbers of one sender have been seen: each passes once, in almost any order. */
 export class Window {

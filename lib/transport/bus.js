@@ -66,7 +66,6 @@ export async function bus(db, options) {
 class Bus {
   #links
   #options
-  #secret
   #instance = randomBytes(format.INSTANCE_BYTES)
   #writer
   #peers = new Map() // peerId -> Peer
@@ -85,8 +84,7 @@ class Bus {
   constructor(links, options) {
     this.#links = links
     this.#options = options
-    this.#secret = links.options.secret
-    this.#writer = new format.Writer(links.peerId, this.#instance, this.#secret)
+    this.#writer = new format.Writer(links.peerId, this.#instance, links.keys[0])
   }
 
   async join() {
@@ -176,7 +174,7 @@ class Bus {
     if (this.#stopped || !this.#isUp) return
     const message = bytes instanceof Uint8Array ? format.readMessage(bytes) : null
     if (!message) this.#counts.ignored++
-    else if (this.#isForMe(message)) this.#open(message, bytes)
+    else if (this.#isForMe(message)) this.#open(message)
   }
 
   #isForMe({ kind, to, peerId, instance }) {
@@ -187,9 +185,10 @@ class Bus {
     return !isMine && isToAll && (to.length === 0 || to.includes(me))
   }
 
-  #open(message, bytes) {
+  #open(message) {
     const { peerId, isSealed, to } = message
-    const reason = this.#whyRefused(isSealed, bytes)
+    if (isSealed) message.body = this.#unsealed(message)
+    const reason = this.#whyRefused(message)
     if (reason) return this.#refuse(new ReplicError('REPLIC_AUTH', `peer ${peerId} ${reason}`))
     this.#counts.received++
     if (Array.isArray(to)) this.#fromAfar(message)
@@ -197,14 +196,23 @@ class Bus {
     else if (peerId > 0) this.#fromSomebodyAlive(message)
   }
 
-  #whyRefused(isSealed, bytes) {
-    if (isSealed && !this.#secret) return 'has a secret and this one has none: set it here too'
-    if (!this.#secret) return undefined
-    if (!isSealed) return 'has not been given a secret: set the same one everywhere'
-    if (format.isGenuine(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length), this.#secret)) {
-      return undefined
-    }
+  #whyRefused({ isSealed, body }) {
+    const isSecret = this.#links.keys.length > 0
+    if (isSealed && !isSecret) return 'has a secret and this one has none: set it here too'
+    if (isSecret && !isSealed) return 'has not been given a secret: set the same one everywhere'
+    if (body) return undefined
     return 'has another secret: set the same one everywhere, or another prefix'
+  }
+
+  #unsealed(message) {
+    const { peerId, instance } = message
+    const known = this.#peers.get(peerId)
+    for (const secret of this.#links.keys) {
+      const key = known?.keyOf(instance, secret) ?? format.senderKey(secret, peerId, instance)
+      const body = format.unsealed(message, key)
+      if (body) return body
+    }
+    return undefined
   }
 
   // Anyone can publish such messages, and many: one event per announcement tells of them.
@@ -258,9 +266,9 @@ class Bus {
 
   #link(peer) {
     const { name: transport } = this.#options
-    const { secret, maxFrameBytes, windowBytes } = this.#links.options
+    const { maxFrameBytes, windowBytes } = this.#links.options
     const socket = new BusSocket(this, peer, {
-      isAuthenticated: secret !== undefined,
+      isSealed: this.#links.keys.length > 0,
       maxFrameBytes: maxFrameBytes + SLACK_BYTES,
       maxHeldBytes: windowBytes + maxFrameBytes + SLACK_BYTES,
     })
@@ -314,6 +322,11 @@ class Bus {
 
   // ---- as an endpoint of Links ----
 
+  keysChanged() {
+    this.#writer.setSecret(this.#links.keys[0])
+    for (const peer of this.#peers.values()) peer.forgetKeys()
+  }
+
   /** Links to nobody any more. */
   stop() {
     this.#stopped = true
@@ -354,6 +367,7 @@ class Bus {
 class Peer {
   #windows = new Map() // instance, in hex -> Window; the current one is the last
   #current // Buffer
+  #keys = new Map() // secret -> what the current instance seals with
   #failures = 0
   #quietUntil = 0
   socket
@@ -365,6 +379,14 @@ class Peer {
 
   get instance() {
     return this.#current
+  }
+
+  /** The key with which its current instance seals under a secret; made once. undefined of other instances. */
+  keyOf(instance, secret) {
+    if (!this.isCurrent(instance)) return undefined
+    const key = this.#keys.get(secret) ?? format.senderKey(secret, this.peerId, instance)
+    this.#keys.set(secret, key)
+    return key
   }
 
   isCurrent(instance) {
@@ -384,9 +406,14 @@ class Peer {
     return window.pass(number)
   }
 
+  forgetKeys() {
+    this.#keys.clear()
+  }
+
   startsAnew(instance) {
     this.#current = Buffer.alloc(instance.length) // of its own: a small copy would keep all that it was cut from
     this.#current.set(instance)
+    this.#keys.clear()
     this.#failures = 0
     this.#quietUntil = 0
     this.isLeft = false
@@ -416,13 +443,13 @@ class BusSocket extends EventEmitter {
   checkKept = null // (bytes): throws where so many must not be kept of frames that are not whole
   isEndedHere = false
 
-  constructor(bus, peer, { isAuthenticated, maxFrameBytes, maxHeldBytes }) {
+  constructor(bus, peer, { isSealed, maxFrameBytes, maxHeldBytes }) {
     super()
     this.#bus = bus
     this.peer = peer
     this.remote = { peerId: peer.peerId, instance: peer.instance }
-    this.isAuthenticated = isAuthenticated // the seals of its messages prove it, and who it is
-    this.peerId = isAuthenticated ? peer.peerId : null
+    this.isSealed = isSealed // the seals of its messages prove the secret, and who it is
+    this.peerId = isSealed ? peer.peerId : null
     this.#parts = new format.Parts(maxFrameBytes)
     this.#maxHeldBytes = maxHeldBytes
   }

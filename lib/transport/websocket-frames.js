@@ -18,7 +18,8 @@ import { Pieces } from './pieces.js'
 
 const VERSION = 1
 const LAST_TYPE_OF_CORE = 11
-const FIRST_TYPE_OF_LIB = 32 // the handshake's two, and the two here
+const FIRST_TYPE_OF_LIB = 32 // the handshake's two, the two here, and what is sealed
+const LAST_TYPE_OF_LIB = 36
 const PART = 34
 const LAST_PART = 35
 const PART_HEADER = [PART, LAST_PART].map((type) => Buffer.from([VERSION, type]))
@@ -258,7 +259,7 @@ export class FrameSocket extends EventEmitter {
       guarded(() => void this.#onUnknownMessage(bytes ?? data, this.#raw), throwLater)
     } else if (bytes?.length + this.#parts.length > this.#maxFrame + PART_HEADER[0].length) {
       this.#end(new ReplicError('REPLIC_TOO_LARGE', `a frame has at most ${this.#maxFrame} bytes`))
-    } else if (isOurs(bytes) && bytes[1] >= PART) {
+    } else if (isOurs(bytes) && (bytes[1] === PART || bytes[1] === LAST_PART)) {
       this.#part(bytes)
     } else {
       this.#frame(bytes ?? data)
@@ -382,7 +383,7 @@ const throwLater = (error) =>
 const isOurs = (bytes) =>
   bytes?.[0] === VERSION &&
   bytes[1] >= 1 &&
-  bytes[1] <= LAST_PART &&
+  bytes[1] <= LAST_TYPE_OF_LIB &&
   (bytes[1] <= LAST_TYPE_OF_CORE || bytes[1] >= FIRST_TYPE_OF_LIB)
 
 // What ws finds wrong has codes of its own; a browser's kind of event may say nothing, and then the

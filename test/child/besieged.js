@@ -34,9 +34,9 @@ db.on('link', ({ code, state, reason, transport, peerId, count }) =>
 )
 
 const subscribers = new Map()
-let instance // of this peer on its bus: eight bytes of the first message
+let instance // of this peer on its bus: sixteen bytes of the first message
 const publish = (subject, bytes) => {
-  instance ??= bytes.toString('hex', 8, 16)
+  instance ??= bytes.toString('hex', 8, 24)
   subscribers.get(subject)?.(bytes)
 }
 const subscribe = (subject, onMessage) => subscribers.set(subject, onMessage) && (() => {})

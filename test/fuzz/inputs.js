@@ -1,11 +1,13 @@
 // What the fuzzers of the decoders feed on: a recorded session, as each transport carries it, and mutations of that.
 
 import { readFileSync } from 'node:fs'
+import { keyOf } from '../../lib/secret.js'
 import { Writer } from '../../lib/transport/bus-message.js'
 import { Session as HttpSession } from '../../lib/transport/http-frames.js'
 import * as datagram from '../../lib/transport/udp/datagram.js'
 
 export const SECRET = 'a secret of the tests, long enough'
+export const KEY = await keyOf(SECRET)
 
 const lines = () =>
   readFileSync(new URL('session.txt', import.meta.url), 'latin1')
@@ -26,6 +28,7 @@ export const uint32 = (value) => {
 }
 
 const ID = Buffer.from('replicid')
+export const INSTANCE = 'replicid (a bus)'
 const NONCE = Buffer.alloc(32, 7)
 
 /** The same, as datagrams: of a handshake, and of a session. */
@@ -36,7 +39,7 @@ export function datagrams(some) {
     datagram.init(ID),
     datagram.cookie(ID, said.cookie),
     datagram.connect(said),
-    datagram.connect(said, SECRET),
+    datagram.connect(said, KEY),
     datagram.accept({ ...said, ownId: ID }, seal),
     datagram.refuse(ID, 1),
     datagram.announce(11, true),
@@ -50,8 +53,9 @@ export function datagrams(some) {
 
 /** The same, as messages of a bus. */
 export function messages(some, secret) {
-  const writer = new Writer(11, ID, secret)
-  const to = { peerId: 12, instance: ID }
+  const instance = Buffer.from(INSTANCE)
+  const writer = new Writer(11, instance, secret)
+  const to = { peerId: 12, instance }
   const large = Buffer.concat(Array(40).fill(Buffer.concat(some)))
   return [
     ...[1, 2, 5].map((kind) => writer.message(kind, kind === 1 ? [] : to)),

@@ -1,5 +1,5 @@
 // node test/fuzz/record.js > test/fuzz/session.txt: the frames of one link up to 2,000 bytes, in hexadecimal, a line each: '>' from who
-// dialed, '<' from the other side. They say hello with a secret, exchange rows, compare their tables, and part.
+// dialed, '<' from the other side. They say hello with a secret, encrypt nothing, exchange rows, compare their tables, and part.
 
 import { EventEmitter } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
@@ -15,7 +15,11 @@ const DDL = `
 
 const folder = mkdtempSync(join(tmpdir(), 'replic-'))
 const open = async (peerId) => {
-  const db = await Replica.open(join(folder, `${peerId}.db`), { peerId, secret: SECRET })
+  const db = await Replica.open(join(folder, `${peerId}.db`), {
+    peerId,
+    secret: SECRET,
+    encryption: false,
+  })
   await db.migrate([{ up: DDL }])
   return db
 }

@@ -15,12 +15,13 @@ import {
   bodies,
   datagrams,
   frames,
+  INSTANCE,
+  KEY,
   messages,
   mutated,
   noise,
   oneOf,
   pieces,
-  SECRET,
   stream,
 } from './inputs.js'
 
@@ -111,7 +112,7 @@ async function onUdp(random, ports) {
   await send(datagram.init(own))
   const [answer] = await once(socket, 'message')
   const cookie = datagram.readCookie(answer) ?? Buffer.alloc(16)
-  const secret = random(2) ? `${SECRET}?` : undefined
+  const secret = random(2) ? Buffer.alloc(32) : undefined
   const question = datagram.connect(
     { id: own, cookie, peerId: 1 + random(99), nonce: Buffer.alloc(32) },
     secret,
@@ -122,11 +123,11 @@ async function onUdp(random, ports) {
 }
 
 function onBus(random, ports, ask) {
-  const of = messages(FRAMES, random(2) ? SECRET : undefined)
+  const of = messages(FRAMES, random(2) ? KEY : undefined)
   const own = Buffer.from(ports.instance, 'hex')
   const hex = Array.from({ length: 20 }, () => {
     const bytes = mutated(random, of)
-    const at = bytes.indexOf('replicid', 24) // for whom it is
+    const at = bytes.indexOf(INSTANCE, 30) // for whom it is
     if (at > 0 && random(2)) own.copy(bytes, at)
     return bytes.toString('hex')
   })

@@ -7,7 +7,7 @@ import { errorFrame, Handshake, peerIdOfHello, readError } from '../../lib/hands
 import { Links } from '../../lib/link.js'
 import { DEFAULTS, MAX_PEER_ID } from '../../lib/options.js'
 import { mergeEntries, Tokens } from '../../lib/token.js'
-import { isGenuine, Parts, readMessage, Window } from '../../lib/transport/bus-message.js'
+import { Parts, readMessage, senderKey, unsealed, Window } from '../../lib/transport/bus-message.js'
 import { Session as HttpSession } from '../../lib/transport/http-frames.js'
 import { Server as HttpServer } from '../../lib/transport/http-server.js'
 import { FrameSocket as TcpSocket } from '../../lib/transport/tcp-frames.js'
@@ -21,6 +21,7 @@ import {
   bodies,
   datagrams,
   frames,
+  KEY,
   messages,
   mutated,
   mutatedJson,
@@ -33,7 +34,7 @@ import {
 
 const FRAMES = frames()
 const DATAGRAMS = datagrams(FRAMES)
-const MESSAGES = [...messages(FRAMES), ...messages(FRAMES, SECRET)]
+const MESSAGES = [...messages(FRAMES), ...messages(FRAMES, KEY)]
 const BODIES = bodies(FRAMES)
 const STREAM = [stream(FRAMES), stream(FRAMES.slice(3, 9)), stream([FRAMES[0]])]
 const JSONS = FRAMES.filter((frame) => frame[1] === 10).map((frame) =>
@@ -51,7 +52,6 @@ const isPeer = (value) => isCount(value) && value >= 1 && value <= MAX_PEER_ID
 
 function datagramsAreRead(random) {
   const window = new ReplayWindow()
-  const key = datagram.announceKey(SECRET)
   return () => {
     const bytes = mutated(random, DATAGRAMS)
     const type = datagram.typeOf(bytes)
@@ -65,7 +65,7 @@ function datagramsAreRead(random) {
     const connect = datagram.readConnect(bytes)
     if (connect) {
       check(isPeer(connect.peerId), 'the peerId of a CONNECT')
-      datagram.isProven(connect, SECRET)
+      datagram.isProven(connect, KEY)
       new Cookies().isValid(connect.cookie, connect.id, SENDER)
     }
     for (const hasTag of [false, true]) {
@@ -76,7 +76,7 @@ function datagramsAreRead(random) {
     check(!data || (isCount(data.number) && data.flags <= 2), 'DATA')
     const ack = datagram.readAck(bytes)
     check(!ack || (isCount(ack.echo) && isCount(ack.next) && ack.bitmap.length <= 512), 'ACK')
-    for (const each of [undefined, key]) {
+    for (const each of [[], [KEY]]) {
       const said = datagram.readAnnounce(bytes, each)
       check(!said || isPeer(said.peerId), 'the peerId of an ANNOUNCE')
     }
@@ -98,7 +98,7 @@ function udpSessions(random) {
     session = new UdpSession(endpoint, ID, SENDER)
     session.on('error', isOurs)
     const settings = {
-      secret: oneOf(random, [undefined, SECRET]),
+      secret: oneOf(random, [undefined, KEY]),
       peerId: 12,
       counters,
       transmit: () => {},
@@ -125,7 +125,8 @@ function busMessages(random) {
     const bytes = mutated(random, MESSAGES)
     const message = readMessage(bytes)
     if (!message) return
-    if (message.isSealed) isGenuine(bytes, SECRET)
+    const { peerId, instance, isSealed } = message
+    if (isSealed && !unsealed(message, senderKey(KEY, peerId, instance))) return
     check(isCount(message.number), `number ${message.number}`)
     window.pass(message.number)
     const frame = parts.take(message.body)
@@ -252,7 +253,8 @@ function handshakes(random) {
   let side
   return () => {
     if (!side || random(20) === 0) {
-      side = new Handshake({ secret: SECRET, peerId: 12, provesFirst: random(2) === 0, send })
+      side = new Handshake({ keys: [KEY], peerId: 12, isInitiator: random(2) === 0, send })
+      side.begin()
     }
     const bytes = mutated(random, FRAMES)
     const peerId = peerIdOfHello(bytes)
@@ -292,13 +294,9 @@ function links(random) {
     all?.terminate()
     options = { ...LIMITS, ...oneOf(random, settings) }
     const native = { ...core, receive: () => check(!options.secret, 'a frame of a stranger') || 0 }
-    all = new Links(
-      native,
-      () => {},
-      () => {},
-      options,
-      12,
-    )
+    const callbacks = { emit: () => {}, soon: () => {}, total: () => 0 }
+    const keys = options.secret ? [KEY] : []
+    all = new Links(native, callbacks, options, { peerId: 12, keys })
   }
   const join = () => {
     socket = new EventEmitter()

@@ -103,8 +103,7 @@ export function relay(db, raw, n) {
     raw.destroy()
   }
   Object.assign(socket, {
-    isAuthenticated: raw.socket.isAuthenticated,
-    peerId: raw.socket.peerId,
+    isSealed: raw.socket.isSealed,
     send: (frame) => pass(() => raw.send(frame)),
     close: () => raw.destroy(),
   })

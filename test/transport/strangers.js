@@ -2,6 +2,7 @@
 
 import { expect, it } from 'vitest'
 import { Handshake } from '../../lib/handshake.js'
+import { keyOf } from '../../lib/secret.js'
 import { contents, converged, eventOf, until } from '../helpers.js'
 import { isDown, many, open, SECRET } from './contract.js'
 import { relay } from './raw.js'
@@ -65,13 +66,16 @@ export function strangers(adapter, tools) {
     const { address } = await listening(b)
     const raw = await (await rawTo(address, { secret: SECRET }))()
     const send = (frame) => raw.send(frame)
-    if (!raw.socket.isAuthenticated) {
-      const proof = new Handshake({ secret: SECRET, peerId: 11, provesFirst: true, send })
-      proof.challenge()
-      while (proof.peerId === undefined) proof.take(await raw.next())
-    }
+    const garbage = Buffer.from('deadbeef', 'hex')
     const down = eventOf(b, 'link', isDown)
-    raw.send(Buffer.from('deadbeef', 'hex'))
+    if (raw.socket.isSealed) send(garbage)
+    else {
+      const keys = [await keyOf(SECRET)]
+      const proof = new Handshake({ keys, peerId: 11, isInitiator: true, send })
+      proof.begin()
+      while (proof.peerId === undefined) proof.take(await raw.next())
+      send(proof.seal.seal(garbage))
+    }
     expect((await down).code).toMatch(/^REPLIC_(PROTOCOL|VERSION)$/)
     await raw.ended
     await stillServes(b, address, { secret: SECRET })

@@ -144,6 +144,9 @@ export async function linking(
   // @ts-expect-error a peer is a number
   db.addRemotePeer('7', socket)
   same<ReturnType<typeof db.closeRemotePeer>, boolean>(true)
+  await db.setSecrets(['new', new Uint8Array(32)])
+  // @ts-expect-error a secret is text or bytes
+  await db.setSecrets(5)
   const listener = await listen(db, { port: 0 })
   same<typeof listener, Listener>(true)
   const secure = await listen(db, { tls: { key: 'x', cert: 'y', ca: ['z'], requestCert: true } })

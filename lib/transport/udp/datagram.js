@@ -169,24 +169,26 @@ export function readAck(open) {
   return { echo, next: open.readUIntBE(SESSION_BYTES + 8, 6), bitmap: open.subarray(ACK_BYTES) }
 }
 
-export function announce(peerId, asks, key) {
+export function announce(peerId, asks, secret) {
   const open = Buffer.alloc(ANNOUNCE_BYTES - TAG_BYTES)
   open[0] = MARK
   open[1] = ANNOUNCE
   open.writeUInt32BE(peerId, 2)
   open[6] = asks ? 1 : 0
-  return Buffer.concat([open, key ? tagOf(key, open) : Buffer.alloc(TAG_BYTES)])
+  return Buffer.concat([open, secret ? announceTag(secret, open) : Buffer.alloc(TAG_BYTES)])
 }
-/** { peerId, asks }; undefined if it is malformed, null if its tag is wrong. */
-export function readAnnounce(bytes, key) {
+/** { peerId, asks }; undefined if it is malformed, null if its tag is of none of the secrets. */
+export function readAnnounce(bytes, secrets) {
   if (bytes.length !== ANNOUNCE_BYTES) return undefined
   const open = bytes.subarray(0, -TAG_BYTES)
-  if (key && !timingSafeEqual(tagOf(key, open), bytes.subarray(-TAG_BYTES))) return null
+  const tag = bytes.subarray(-TAG_BYTES)
+  const isOf = (secret) => timingSafeEqual(announceTag(secret, open), tag)
+  if (secrets.length > 0 && !secrets.some(isOf)) return null
   const peerId = bytes.readUInt32BE(2)
   return peerId > 0 && bytes[6] <= 1 ? { peerId, asks: bytes[6] === 1 } : undefined
 }
-export const announceKey = (secret) =>
-  secret ? derive(secret, Buffer.alloc(0), `${LABEL} announce`)[0] : undefined
+const announceTag = (secret, open) =>
+  tagOf(derive(secret, Buffer.alloc(0), `${LABEL} announce`)[0], open)
 
 /** Tags of one session: none without a secret. */
 export class Seal {

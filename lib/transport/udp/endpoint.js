@@ -123,10 +123,9 @@ export class Endpoint {
   }
 
   dial(session, remote, maxInits) {
-    const { secret } = this.#links.options
-    const { peerId } = this.#links
+    const { peerId, keys } = this.#links
     const transmit = (parts, to) => this.transmit(parts, to)
-    const settings = { secret, peerId, transmit, counters: this.counters, maxInits }
+    const settings = { secret: keys[0], peerId, transmit, counters: this.counters, maxInits }
     session.dial(remote, new Initiator(session, settings))
   }
 
@@ -201,19 +200,24 @@ export class Endpoint {
   }
 
   #objection(asked) {
-    const { secret } = this.#links.options
-    if (!secret && asked.proof.length > 0) return HAS_NO_SECRET
-    if (secret && asked.proof.length === 0) return NEEDS_SECRET
-    if (secret && !datagram.isProven(asked, secret)) return OTHER_SECRET
+    const { keys } = this.#links
+    const isSecret = keys.length > 0
+    if (!isSecret && asked.proof.length > 0) return HAS_NO_SECRET
+    if (isSecret && asked.proof.length === 0) return NEEDS_SECRET
+    if (isSecret && !this.#secretOf(asked)) return OTHER_SECRET
     return this.#links.roomError(true) ? NO_ROOM : undefined
   }
 
+  /** Which of the secrets the dialer knows. */
+  #secretOf(asked) {
+    return this.#links.keys.find((key) => datagram.isProven(asked, key))
+  }
+
   #accept(name, dialer, { address, port }) {
-    const { secret } = this.#links.options
     const session = this.create({ address, port }, () => this.#heard(session))
     const { peerId } = this.#links
     const self = { id: session.id, peerId, nonce: randomBytes(NONCE_BYTES) }
-    const seal = datagram.sealOf(secret, dialer, self, false)
+    const seal = datagram.sealOf(this.#secretOf(dialer), dialer, self, false)
     const answer = datagram.accept({ ...self, id: dialer.id, ownId: session.id }, seal)
     session.name = name
     this.#accepted.set(name, { session, answer })

@@ -15,7 +15,6 @@ export class Group {
   #links
   #endpoint
   #settings
-  #key
   #socket
   #timer
 
@@ -24,7 +23,6 @@ export class Group {
     this.#links = links
     this.#endpoint = endpoint
     this.#settings = settings
-    this.#key = datagram.announceKey(links.options.secret)
   }
 
   /** Joins. Rejects with the system's error. */
@@ -49,7 +47,7 @@ export class Group {
   }
 
   #tell(asks, to) {
-    this.#endpoint.transmit([datagram.announce(this.#links.peerId, asks, this.#key)], to)
+    this.#endpoint.transmit([datagram.announce(this.#links.peerId, asks, this.#links.keys[0])], to)
   }
 
   #message(bytes, sender) {
@@ -61,7 +59,7 @@ export class Group {
   /** An announcement has come, over the group or as an answer. */
   heard(bytes, sender) {
     const { counters } = this.#endpoint
-    const said = datagram.readAnnounce(bytes, this.#key)
+    const said = datagram.readAnnounce(bytes, this.#links.keys)
     if (!said) {
       counters[said === null ? 'forged' : 'malformed']++
       return

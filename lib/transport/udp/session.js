@@ -74,8 +74,8 @@ export class Session extends EventEmitter {
     this.emit('open')
   }
 
-  /** Both sides have proven that they know the secret. */
-  get isAuthenticated() {
+  /** Both sides have proven that they know the secret, and each datagram has a tag. */
+  get isTagged() {
     return this.#seal?.isAuthenticated ?? false
   }
 
@@ -152,7 +152,7 @@ export class Session extends EventEmitter {
     const { counters } = this.#endpoint
     const { address, port } = this.remote
     const moved = sender.address !== address || sender.port !== port
-    const open = moved && !this.isAuthenticated ? undefined : this.#seal.open(bytes)
+    const open = moved && !this.isTagged ? undefined : this.#seal.open(bytes)
     if (!open) return count(counters, 'forged')
     if (open.length < datagram.SESSION_BYTES) return count(counters, 'malformed')
     const counter = datagram.counterOf(open)
@@ -257,7 +257,7 @@ export class Session extends EventEmitter {
       peerId: this.peerId,
       address: this.remote?.address ?? null,
       port: this.remote?.port ?? null,
-      isAuthenticated: this.isAuthenticated,
+      isAuthenticated: this.isTagged,
       rttMs: congestion?.rttMs ?? null,
       windowBytes: Math.round(congestion?.window ?? 0),
       flightBytes: flightBytes ?? 0,
