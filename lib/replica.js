@@ -130,7 +130,6 @@ export class Replica extends EventEmitter {
   #endFlush = () => {}
   #coreClosed = false
   #gone // what has become of the file, as an error
-  #loops = new Set() // of iterate(), while they are open: each ends one with a reason
   #readsSync = false
   #endSync = () => {
     this.#readsSync = false
@@ -719,14 +718,11 @@ export class Replica extends EventEmitter {
   #tellError(error) {
     const isGone = error.code === 'REPLIC_FILE_GONE'
     if (isGone && this.#gone) return
-    if (isGone) this.#endLoops(error)
+    if (isGone) {
+      this.#gone = error
+      this.#verifier.stop(error)
+    }
     this.#emitLater('error', error)
-  }
-
-  // What is in the WAL is moved into the database now, and a loop would keep the core from it for as long as it is open.
-  #endLoops(gone) {
-    this.#gone = gone
-    for (const end of this.#loops) end(gone)
   }
 
   #advance(vector) {
@@ -959,17 +955,11 @@ export class Replica extends EventEmitter {
 
   async *#iterate(left, sql, params, options) {
     this.#check()
-    if (this.#gone) throw this.#gone
     const { ticket } = left
     const given = this.#readArguments('iterate', sql, params, options, READ)
     const { readBigInts, signal, timeoutMs } = given
     const stopper = new Stopper({ signal }, undefined, () => this.#native.stop(ticket))
     let cursor
-    const end = (reason) => {
-      stopper.stop(reason)
-      cursor?.close().catch(() => {})
-    }
-    this.#loops.add(end)
     try {
       cursor = await this.#native.cursorOpen(sql, params, readBigInts, ticket, timeoutMs)
       const goesOn = () => !left.isLeft && !stopper.isStopped
@@ -990,7 +980,6 @@ export class Replica extends EventEmitter {
       if (error?.code !== 'SQLITE_INTERRUPT') throw error // else return() was called
     } finally {
       stopper.release()
-      this.#loops.delete(end)
       this.#native.stop(ticket)
       await cursor?.close()
     }

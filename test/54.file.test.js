@@ -535,6 +535,85 @@ it('a loop of iterate() ends, and does not keep what was acknowledged from the f
   expect((await textsIn(file)).slice(0, 2)).toEqual(['before', 'last'])
 })
 
+const TEXT = 'a text that is long enough to need some pages'.repeat(20)
+const ENDLESS =
+  'WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n, note'
+const KEPT = 'PRAGMA integrity_check; SELECT count(*) FROM note WHERE id < 100'
+// What still sees an older state of the file when the WAL is removed: `begin` is run in the process.
+const HOLDS = {
+  'a query': async (tools, _, endless) => {
+    tools.held = tools.db.all(endless)
+    tools.held.catch(() => {})
+    await tools.db.get('SELECT 1')
+  },
+  'verify()': async (tools, file) => {
+    const { db, Replica } = tools
+    const EventEmitter = Object.getPrototypeOf(Replica)
+    const [near, far] = [new EventEmitter(), new EventEmitter()]
+    let isCut = false
+    near.send = (frame) => queueMicrotask(() => isCut || far.emit('message', frame))
+    far.send = (frame) => queueMicrotask(() => near.emit('message', frame))
+    near.close = far.close = () => {}
+    const other = await Replica.open(`${file}-2`, { heartbeatMs: 3_600_000 })
+    const up = new Promise((resolve) => db.on('link', ({ state }) => state === 'up' && resolve()))
+    db.addRemotePeer(null, near)
+    other.addRemotePeer(null, far)
+    await up
+    isCut = true // what it asks is not answered
+    tools.held = db.verify(undefined, { timeoutMs: 3_600_000 })
+    tools.held.catch(() => {})
+    await db.get('SELECT 1')
+  },
+}
+
+describe.each(DURABILITIES)(
+  'with durability %s, the WAL is removed, and what it held is kept, though',
+  (durability) => {
+    it.each(Object.keys(HOLDS))('%s was under way', async (name) => {
+      const { file, call, write, kill } = await writer({ durability, ...SLOW })
+      await write(2, 'seen')
+      await call(HOLDS[name], file, ENDLESS)
+      for (let id = 3; id < 100; id++) await write(id, TEXT)
+      await operate(file, 'rm app.db-wal')
+      await rejects(write(100, 'too late'), GONE)
+      await rejects(
+        call(({ held }) => held),
+        GONE,
+        `${file}-wal`,
+      )
+      await rejects(write(101, 'after it'), GONE)
+      await kill()
+      expect(await sqlite3(file, KEPT)).toBe('ok\n99')
+    })
+  },
+)
+
+it('a WAL that was removed is moved into the database whole, or not at all while others read', async () => {
+  const { file, call, write, kill } = await writer(SLOW)
+  const fill = async (from, to) => {
+    for (let id = from; id < to; id++) await write(id, TEXT)
+  }
+  await fill(2, 50)
+  const reader = startProcess('sqlite3', [file])
+  reader.send('BEGIN; SELECT count(*) FROM note;')
+  expect(await reader.line()).toBe('49')
+  await fill(50, 100)
+  const before = fs.readFileSync(file)
+  await operate(file, 'rm app.db-wal')
+  await rejects(write(100, 'too late'), GONE)
+  await rejects(
+    call(({ db }) => db.exec('SELECT 1')),
+    GONE,
+  )
+  expect(fs.readFileSync(file).equals(before)).toBe(true)
+  reader.send('COMMIT; SELECT 1;')
+  await reader.line()
+  await rejects(write(101, 'after it'), GONE)
+  await kill()
+  reader.kill()
+  expect(await sqlite3(file, KEPT)).toBe('ok\n99')
+})
+
 it('a backup that was moved over it is not touched by what was in the WAL', async () => {
   for (const end of ['kill', 'close']) {
     const { file, call, write, kill } = await writer(SLOW)

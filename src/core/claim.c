@@ -91,6 +91,10 @@ int replic__fail_gone(replic *r) {
   return replic__fail(r, REPLIC_EGONE, "%s", r->gone);
 }
 
+const char *replic_gone(const replic *r) {
+  return r->gone;
+}
+
 uint64_t replic_file_id(const replic *r) {
   (void)r;
   return 0;
@@ -468,10 +472,20 @@ static int keep_others_off(int fd) {
   return fd >= 0 && !is_taken(fd, F_WRLCK, SHM_IN_USE, 1);
 }
 
-/* Where a reader of our own keeps it from going on, some of it is done, by us. */
+/* SQLite asks before it moves anything. Without it, it would go on as far as it can. */
+static int give_up(void *db, int n) {
+  (void)n;
+  sqlite3_interrupt(db);
+  return 0;
+}
+
+/* All of it, or nothing: in a file of which some pages are newer than others, and whose WAL ends
+ * with this process, an index would not fit its table. */
 static int empty_wal(replic *r) {
   struct stat own;
+  sqlite3_busy_handler(r->db, give_up, r->db);
   int rc = sqlite3_wal_checkpoint_v2(r->db, "main", SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
+  sqlite3_busy_handler(r->db, NULL, NULL);
   if (sys.fstat(r->claims->database, &own) == 0) note_written(r->claims, &own);
   return rc == SQLITE_OK;
 }
@@ -494,6 +508,10 @@ void replic__claims_settle(replic *r) {
     claims->is_at_rest = settle_beside(r);
   else if (is_free(claims, SHM))
     claims->is_at_rest = empty_wal(r);
+}
+
+const char *replic_gone(const replic *r) {
+  return r->gone;
 }
 
 /* ---- connections of others ---- */

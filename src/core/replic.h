@@ -87,6 +87,11 @@ int replic_open(const replic_config *config, int64_t now_ms, replic **out);
  * allowed. Never fails. */
 void replic_close(replic *r);
 
+/* Why nothing is written any more (REPLIC_EGONE). It lives as long as `r`. NULL: the files are
+ * there. From then on each end of a batch moves the WAL into the database, if no reader needs an
+ * older state than the last one: all of it or nothing, for the WAL may have no name any more. */
+const char *replic_gone(const replic *r);
+
 /* Which file it has open, for connections that open it by its path on their own: an inode, or 0
  * where that cannot be told. */
 uint64_t replic_file_id(const replic *r);

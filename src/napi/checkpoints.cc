@@ -50,6 +50,7 @@ void Checkpoints::Pass::finish(napi_env) {
 }
 
 void Checkpoints::start(State &state) {
+  if (state.gone) return; // what it moved would not be all
   pass_ = new (std::nothrow) Pass(&state, *this);
   if (pass_) pass_->start(); // else after the next Batch
 }

@@ -233,7 +233,8 @@ template <typename J> Napi::Value Connection::open_cursor(const Napi::CallbackIn
   J *job = new (std::nothrow) J;
   bool given = job && job->given(info);
   if (job && J::IS_LIMITED) job->limit.max_query_ms = state_->limits.max_query_ms;
-  if (given) job->cursor = state_->reads.add_cursor(state_, job->failure);
+  if (given && state_->gone) job->failure.set(state_->gone); // by its path it may be another file
+  if (given && !job->failure) job->cursor = state_->reads.add_cursor(state_, job->failure);
   Reader *cursor = job ? job->cursor : nullptr;
   return state_->submit<ReadJob>(job, given, cursor ? cursor->own : state_->reads.queue);
 }

@@ -65,6 +65,7 @@ template <typename J> Napi::Value Cursor::read(const Napi::CallbackInfo &info) {
 Napi::Value Cursor::submit(ReadJob *job, bool given) {
   Reader *reader = parts_.reader;
   if (given && !reader) job->failure.set(REPLIC_ECLOSED, "the cursor is closed");
+  if (given && reader && reader->is_over) job->failure.set(state_->gone);
   return state_->submit<ReadJob>(job, given, reader ? reader->own : state_->reads.queue);
 }
 

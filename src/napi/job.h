@@ -8,8 +8,8 @@
 #include "error.h"
 #include "values.h"
 
-// Whether a call is to end before its end, and who says so.
-enum class Stop { no, caller, closing };
+// Whether a call is to end before its end, and who says so. gone: the file is.
+enum class Stop { no, caller, closing, gone };
 
 // One struct per kind of call: in jobs.h on the writing connection, in reader.h on a reading one.
 // Made and destroyed on the main thread; in between, the thread that runs it is the only one to

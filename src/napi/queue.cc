@@ -6,6 +6,7 @@
 
 #include "addon.h"
 #include "read_threads.h"
+#include "write_jobs.h"
 
 // A batch ends with the call that reaches one of these: more calls would save little. Received
 // frames have a bound of their own: local writes share their batch, and shall not wait for all that
@@ -48,8 +49,8 @@ bool WriteJob::check(Batch &batch, int code) {
 }
 
 bool WriteJob::begin_sql(Batch &batch) {
-  if (stop == Stop::closing) failure.set_closing();
-  if (stop != Stop::no) return failure.set_stopped(); // unless it says more
+  if (stop != Stop::no) batch.state->set_stopped(failure, stop);
+  if (failure) return false;
   batch.state->watch.begin(*this);
   return true;
 }
@@ -157,6 +158,7 @@ void Batch::after_jobs(bool was_open) {
   if (was_open) report.collect(state->core, state->tables);
   state->tally.read(state->core);
   wal_bytes = replic_wal_bytes(state->core);
+  gone = replic_gone(state->core);
 }
 
 // Changes that follow each other: in one savepoint, and if one of them fails, once more up to that
@@ -225,6 +227,7 @@ void Batch::free_list(Batch *list) {
 void Batch::finish(napi_env env) {
   state->batch = nullptr;
   state->figures = state->tally;
+  if (gone && !state->gone) state->note_gone(gone);
   state->checkpoints.after_batch(*state, wal_bytes);
   bool goes_back = back.first();
   state->lock.after_batch(*state, *this);
@@ -383,6 +386,7 @@ static void take(JobList<WriteJob> &from, JobList<WriteJob> &to, size_t bytes) {
 
 void State::pump() {
   if (dying) return;
+  if (settles_ && !reads.hold_older() && !checkpoints.busy()) settle_wal();
   if (!batch) start_batch();
   reads.pump();
 }
@@ -507,6 +511,25 @@ void State::stop_all() {
   if (batch) batch->stop(Stop::closing, is_sql);
   reads.stop_all(*this);
   pump();
+}
+
+// Nothing is written any more, so calls that begin from now on see the last state.
+void State::note_gone(const char *why) {
+  gone.set(REPLIC_EGONE, "%s", why);
+  settles_ = true;
+  reads.end_states(*this);
+}
+
+void State::settle_wal() {
+  settles_ = false;
+  if (SettleJob *job = phase == Phase::open ? new (std::nothrow) SettleJob : nullptr)
+    frames.push(job);
+}
+
+void State::set_stopped(Failure &failure, Stop why) const {
+  if (why == Stop::closing) failure.set_closing();
+  if (why == Stop::gone) failure.set(gone);
+  failure.set_stopped(); // unless it says more
 }
 
 void State::feel_pulse() {

@@ -120,6 +120,7 @@ struct Batch : Work {
   int64_t gives_up_before = 0;         // calls that have waited since then fail
   JobList<WriteJob> back, back_frames; // what goes back into the queues
   int rest_ms = -1;                    // Checkpoints::take_rest
+  const char *gone = nullptr;          // replic_gone
   int64_t wal_bytes = 0;
   Report report;
   Batch *spent = nullptr; // batches whose outboxes are to be freed
@@ -181,6 +182,7 @@ struct State {
   Batch *batch = nullptr;   // under way
   Batch *spent = nullptr;   // finished, their outboxes not freed yet
   bool tick_waits = false;
+  Failure gone;    // the file is; set before anything is stopped with Stop::gone
   Figures figures; // as of the last batch that has finished
   ReadPool reads;
   size_t read_threads_handed = 0; // guarded by ReadThreads
@@ -209,9 +211,11 @@ struct State {
   // once more after the next turn.
   bool turn();
   void stop(uint32_t ticket); // the calls that have it: they fail with SQLITE_INTERRUPT
-  void refuse_stopped();      // that have gone back into the queue
-  void stop_all();            // all queries, and all SQL on the writing connection: it closes
-  void settle_some();         // of `over`; all of it where turn() will not be called again
+  void set_stopped(Failure &failure, Stop why) const; // any thread
+  void refuse_stopped();                              // that have gone back into the queue
+  void stop_all(); // all queries, and all SQL on the writing connection: it closes
+  void note_gone(const char *why);
+  void settle_some(); // of `over`; all of it where turn() will not be called again
 
   // ---- the Work that runs; the main thread when none does
   replic *core = nullptr;  // set under the mutex
@@ -244,6 +248,7 @@ private:
   void added(); // a call; starts it, unless it may wait for turn()
   bool is_little() const;
   void start_turn();
+  void settle_wal();
   Batch *next_batch(); // nullptr: none can begin
   void fill(Batch *next, WriteJob *first);
   void start_batch();
@@ -251,11 +256,11 @@ private:
   napi_value make_promise(Job *job);
   napi_threadsafe_function waker_ = nullptr; // holds the State
   bool keeps_loop_ = false;
+  bool settles_ = false; // once nothing needs the WAL any more, it is moved into the database
 };
 
 template <typename J> void State::refuse(J *job, Stop why) {
-  if (why == Stop::closing) job->failure.set_closing();
-  job->failure.set_stopped(); // unless it says more
+  set_stopped(job->failure, why);
   if (!settle(env, job)) die();
 }
 

@@ -21,6 +21,7 @@ public:
   JobList<ReadJob> waiting, done;
   ReadJob *running = nullptr;
 
+  bool is_older = false;   // main thread only: what it sees may be older than the last state
   bool has_thread = false; // of ReadThreads
   void discard() override;
   ~ReadGo() override {
@@ -56,7 +57,7 @@ void ReadGo::give_back() {
 
 void ReadGo::run() {
   while (ReadJob *job = next()) {
-    if (!job->check(reader, reader.open())) {
+    if (job->may_be_refused() && !job->check(reader, reader.open())) {
       reader.close(); // the next one tries again
       continue;
     }
@@ -93,6 +94,7 @@ void tell_vector(State &state, const replic_rows &rows) {
 
 void ReadGo::finish(napi_env env) {
   reader.go = nullptr;
+  if (reader.is_over) reader.close();
   state->pump();
   if (vector_.n_rows) tell_vector(*state, vector_);
   while (ReadJob *job = done.pop())
@@ -110,13 +112,12 @@ void ReadGo::discard() {
 
 void ReadJob::execute(Reader &reader) {
   if (stop != Stop::no) {
-    if (stop == Stop::closing) failure.set_closing();
-    failure.set_stopped(); // unless it says more
+    reader.state->set_stopped(failure, stop);
     return;
   }
   reader.watch.begin(*this, limit, reader.is_cursor);
   run(reader);
-  reader.watch.end();
+  reader.watch.end(*reader.state);
 }
 
 bool ReadJob::check(Reader &reader, int code) {
@@ -266,7 +267,8 @@ void ReadPool::sweep() {
   }
 }
 
-template <typename Wanted> void ReadPool::stop_those(State &state, Wanted wanted, Stop why) {
+// Those that are not in the queue.
+template <typename Wanted> void ReadPool::stop_begun(State &state, Wanted wanted, Stop why) {
   JobList<ReadJob> found;
   auto look = [&](ReadGo *go) {
     if (!go) return;
@@ -274,13 +276,17 @@ template <typename Wanted> void ReadPool::stop_those(State &state, Wanted wanted
     if (go->running && wanted(*go->running)) go->running->stop = why;
     while (ReadJob *job = go->waiting.take(wanted)) found.push(job);
   };
-  while (ReadJob *job = queue.take(wanted)) found.push(job);
   for (uint32_t i = 0; i < n_readers_; i++) look(readers_[i].go);
   for (Reader *cursor = cursors_; cursor; cursor = cursor->next) {
     while (ReadJob *job = cursor->own.take(wanted)) found.push(job);
     look(cursor->go);
   }
   while (ReadJob *job = found.pop()) state.refuse(job, why);
+}
+
+template <typename Wanted> void ReadPool::stop_those(State &state, Wanted wanted, Stop why) {
+  while (ReadJob *job = queue.take(wanted)) state.refuse(job, why);
+  stop_begun(state, wanted, why);
 }
 
 void ReadPool::stop(State &state, uint32_t ticket) {
@@ -291,6 +297,26 @@ void ReadPool::stop(State &state, uint32_t ticket) {
 void ReadPool::stop_all(State &state) {
   stop_those(
       state, [](const ReadJob &job) { return job.may_be_refused(); }, Stop::closing);
+}
+
+void ReadPool::end_states(State &state) {
+  relieve(); // what has not begun will see the last state
+  for (uint32_t i = 0; i < n_readers_; i++)
+    if (readers_[i].go) readers_[i].go->is_older = true;
+  for (Reader *cursor = cursors_; cursor; cursor = cursor->next) {
+    cursor->is_over = true;
+    if (!cursor->go) cursor->close();
+  }
+  stop_begun(
+      state, [](const ReadJob &job) { return job.may_be_refused(); }, Stop::gone);
+}
+
+bool ReadPool::hold_older() const {
+  bool held = false;
+  for (uint32_t i = 0; i < n_readers_; i++)
+    held = held || (readers_[i].go && readers_[i].go->is_older);
+  for (Reader *cursor = cursors_; cursor; cursor = cursor->next) held = held || cursor->go;
+  return held;
 }
 
 bool ReadPool::idle() const {

@@ -31,6 +31,7 @@ struct Reader {
   ReadGo *go = nullptr;   // under way
   int cache_kib = 0;      // fixed
   bool is_cursor = false; // fixed
+  bool is_over = false;   // cursors: ReadPool::end_states
   bool held = false;      // cursors: by a Cursor object, or by the job that opens or closes it
   JobList<ReadJob> own;   // cursors: calls that wait
   Reader *next = nullptr; // cursors: in the pool's list
@@ -61,8 +62,12 @@ public:
   void relieve(); // takes back what waits behind a query that runs for long
   void stop(State &state, uint32_t ticket);
   void stop_all(State &state);
-  bool idle() const; // nothing waits, nothing is under way
-  void discard();    // frees all jobs and closes all connections, while nothing runs
+  // The file is gone: what sees a state of it that may not be the last one ends. Cursors do for
+  // good.
+  void end_states(State &state);
+  bool hold_older() const; // some of that has not ended yet
+  bool idle() const;       // nothing waits, nothing is under way
+  void discard();          // frees all jobs and closes all connections, while nothing runs
 
   // ---- the thread of the CloseJob, while idle
   void close();
@@ -74,6 +79,7 @@ private:
   bool start(Reader &reader, JobList<ReadJob> &from, size_t share); // false: no thread is free
   void pump_queue();
   void pump_cursors();
+  template <typename Wanted> void stop_begun(State &state, Wanted wanted, Stop why);
   template <typename Wanted> void stop_those(State &state, Wanted wanted, Stop why);
   void sweep();
 

@@ -96,7 +96,7 @@ void StepRunJob::run(Batch &batch) {
   if (!begin_sql(batch)) return;
   check(batch, replic_step_run(batch.state->core, sql_, len_, all_, params_, n_params_, &changes_,
                                &rowid_));
-  batch.state->watch.end();
+  batch.state->watch.end(*batch.state);
 }
 
 bool StepReadJob::given(const Napi::CallbackInfo &info) {
@@ -112,7 +112,7 @@ void StepReadJob::run(Batch &batch) {
   if (check(batch, replic_step_read(batch.state->core, sql_, len_, params_, n_params_,
                                     first_ ? 1 : SIZE_MAX, &rows_)))
     take_names(arena, failure);
-  batch.state->watch.end();
+  batch.state->watch.end(*batch.state);
 }
 
 napi_value StepReadJob::result(napi_env env) {

@@ -44,13 +44,14 @@ bool Watch::must_stop(State &state, bool is_sql) {
   return is_late_ || state.dying;
 }
 
-void Watch::end() {
+void Watch::end(const State &state) {
   Failure &failure = job_->failure;
   bool was_stopped = failure.code() == SQLITE_INTERRUPT;
   spent_ += Clock::now() - begun_;
-  if (was_stopped && job_->stop == Stop::closing) {
+  Stop why = job_->stop;
+  if (was_stopped && (why == Stop::closing || why == Stop::gone)) {
     failure.clear();
-    failure.set_closing();
+    state.set_stopped(failure, why);
   } else if (was_stopped && is_late_) {
     bool own = limit_.timeout_ms > 0 && least(limit_) == limit_.timeout_ms;
     const char *name = own ? "timeoutMs" : "maxQueryMs";

@@ -27,7 +27,7 @@ public:
     begin(job, Limit(), false);
   }
   // Says why, where it was stopped.
-  void end();
+  void end(const State &state);
   bool must_stop(State &state, bool is_sql);
   bool calls_itself = false; // the main thread runs the statements of this connection
 

@@ -198,7 +198,7 @@ void SqlJob::run(Batch &batch) {
   if (!begin_sql(batch)) return;
   check(batch, replic_run(batch.state->core, sql_, len_, many_, unsafe_, params_, n_params_,
                           &changes_, &rowid_));
-  batch.state->watch.end();
+  batch.state->watch.end(*batch.state);
 }
 
 napi_value SqlJob::result(napi_env env) {
@@ -277,6 +277,12 @@ void FlushJob::run(Batch &batch) {
 }
 
 napi_value FlushJob::result(napi_env env) {
+  return undefined(env);
+}
+
+void SettleJob::run(Batch &) {}
+
+napi_value SettleJob::result(napi_env env) {
   return undefined(env);
 }
 

@@ -135,6 +135,12 @@ struct FlushJob : WriteJob {
   napi_value result(napi_env env) override;
 };
 
+// () -> undefined. The end of its Batch is what it is for: replic_gone
+struct SettleJob : WriteJob {
+  void run(Batch &batch) override;
+  napi_value result(napi_env env) override;
+};
+
 // () -> what nobody else is known to have: flat [origin, patches, ...]. Ends the life of the
 // connection, also where there is no memory to say that
 struct CloseJob : WriteJob {
