@@ -59,7 +59,6 @@
         'src/core/open.c',
         'src/core/optimize.c',
         'src/core/outgoing.c',
-        'src/core/overwrite.c',
         'src/core/params.c',
         'src/core/patches.c',
         'src/core/peek.c',

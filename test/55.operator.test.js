@@ -45,29 +45,20 @@ async function goesOn(row, writer, { seen }) {
 /** After the deed writes are refused, and reading goes on. */
 async function isRefused(row, writer, { file }) {
   await writer.refusals(3, row.refuses)
-  if (!row.isTorn) expect(await writer.ask('count')).toBeGreaterThanOrEqual(5)
+  expect(await writer.ask('count')).toBeGreaterThanOrEqual(5)
   expect(new Set(writer.refused.map(({ code }) => code))).toEqual(new Set([row.refuses]))
   if (row.heals) return
   expect(writer.events).toEqual([row.refuses])
   expect((await writer.ask('status')).fileGone).toContain(file)
 }
 
-/** Does it, and where it can pass unnoticed, again until it is noticed. Gives what ends it. */
-async function act(row, writer, place) {
-  if (!row.isTorn) return row.does(place)
-  const noticed = writer.refusals(1, row.refuses).then(() => true)
-  do await row.does(place)
-  while (!(await Promise.race([noticed, writer.acks(100)])))
-}
-
 async function play(row, durability) {
   await withWriter(row, durability, async (writer, place) => {
     if (row.warns) expect(writer.warnings).toContain(row.warns)
-    const end = await act(row, writer, place)
-    let mark = await writer.ask('next') // from here on all begin after it
+    const end = await row.does(place)
+    const mark = await writer.ask('next') // from here on all begin after it
     if (row.refuses) await isRefused(row, writer, place)
     else await goesOn(row, writer, place)
-    if (row.isTorn) mark = writer.refused[0].n
     if (row.heals) {
       await end()
       await writer.acks(5)

@@ -654,7 +654,7 @@ export interface Status {
   /** 'closing' from the call of close() on. */
   state: 'open' | 'closing' | 'closed'
   /**
-   * Once a file of this replica was removed, renamed, replaced or overwritten while it was open: which one, and what to do. All
+   * Once a file of this replica was removed, renamed or replaced while it was open: which one, and what to do. All
    * that writes rejects with REPLIC_FILE_GONE then. Otherwise null.
    */
   fileGone: string | null

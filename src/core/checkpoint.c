@@ -57,7 +57,7 @@ int64_t replic_wal_bytes(const replic *r) {
 
 void replic_checkpoint(replic *r, int wait_ms) {
   int mode = wait_ms > 0 ? SQLITE_CHECKPOINT_RESTART : SQLITE_CHECKPOINT_PASSIVE;
-  if (r->in_batch || replic__claims_look(r, 1) != REPLIC_OK || replic__look(r) != REPLIC_OK) return;
+  if (r->in_batch || replic__claims_look(r, 1) != REPLIC_OK) return;
   sqlite3_busy_timeout(r->db, wait_ms); /* of which PASSIVE makes no use */
   sqlite3_wal_checkpoint_v2(r->db, "main", mode, NULL, NULL);
   sqlite3_busy_timeout(r->db, 0);

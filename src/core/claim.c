@@ -503,7 +503,7 @@ static int settle_beside(replic *r) {
 
 void replic__claims_settle(replic *r) {
   replic__claims *claims = r->claims;
-  if (!r->gone || r->is_overwritten || claims->is_at_rest) return;
+  if (!r->gone || claims->is_at_rest) return;
   if (!is_free(claims, WAL))
     claims->is_at_rest = settle_beside(r);
   else if (is_free(claims, SHM))

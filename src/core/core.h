@@ -26,7 +26,6 @@
  *   guard.c     SQL of the application's own
  *   identity.c  <file>-replic: lock and witness
  *   claim.c     what keeps the file ours while it is open
- *   overwrite.c what somebody has written into it past SQLite
  *   checkpoint.c from the WAL into the file, while the writing goes on
  *   params.c    values for the parameters of a statement
  *   query.c     reading: connections of their own, without the rest of the core
@@ -221,8 +220,6 @@ typedef struct replic__entry {
 } replic__entry;
 
 int replic__vector_load(replic *r);
-/* Whether the table has what is committed in memory, before the open batch has stored anything. */
-int replic__vector_compare(replic *r, int *is_same);
 /* Finds or adds. NULL: out of memory. Valid until the next call that adds. */
 replic__entry *replic__vector_entry(replic *r, uint32_t origin);
 int64_t replic__vector_sequence(const replic *r, uint32_t origin); /* as in the open batch */
@@ -262,7 +259,6 @@ typedef struct replic__auth {
 typedef struct replic__sync replic__sync;
 typedef struct replic__identity replic__identity;
 typedef struct replic__claims replic__claims;
-typedef struct replic__seen replic__seen;
 
 /* A savepoint also remembers one vector entry, or all of them, the clock and the counters. */
 typedef struct replic__savepoint {
@@ -308,9 +304,6 @@ struct replic {
   replic__identity *identity;
   replic__claims *claims; /* NULL: the VFS has no calls of the system for it */
   char *gone; /* what has become of the file: nothing is written any more; NULL: it is there */
-  int is_overwritten; /* r->gone, since somebody has written into the files */
-  replic__seen *seen;
-  unsigned data_version; /* SQLite's, when the vector was last seen to be the one in memory */
   replic__clock clock, clock_committed;
   replic__entry *vector;
   size_t n_vector, cap_vector;
@@ -453,17 +446,6 @@ void replic__claims_settle(replic *r);
 void replic__claims_release(replic *r);
 void replic__claims_close(replic *r);
 
-/* overwrite.c: in open's transaction, once the page size is known. */
-int replic__look_open(replic *r);
-void replic__look_close(replic *r);
-/* At heartbeats, before checkpoints, and where reading or writing has failed: has nobody written
- * into WAL and database past SQLite? Else REPLIC_EGONE, r->gone is set, and the event is told. */
-int replic__look(replic *r);
-/* After a commit: the same if a checkpoint has been made since; else next to nothing. */
-int replic__look_behind(replic *r);
-/* When a transaction has begun: does the file still have the vector that is in memory? The same. */
-int replic__look_at_vector(replic *r);
-
 /* checkpoint.c: how long the WAL becomes: SQLite makes its checkpoints in the commits, and shortens
  * a longer one when it begins that anew. Errors: SQLITE_… */
 int replic__limit_wal(replic *r);
@@ -471,8 +453,6 @@ int replic__limit_wal(replic *r);
 void replic__checkpoint_by_caller(replic *r);
 /* wal_file.c: the VFS to open the writing connection with. NULL: SQLite's default. Any thread. */
 const char *replic__wal_vfs(void);
-/* 1: the WAL was found shorter than what was committed to it; every commit fails from then on. */
-int replic__wal_is_cut(replic *r);
 
 /* ---- error.c ----------------------------------------------------------------------------------------------- */
 
@@ -491,6 +471,8 @@ int replic__lies_in_data(int code);
 /* ---- sync.c ------------------------------------------------------------------------------------------------ */
 
 int replic__sync_open(replic *r);
+/* 1: the WAL was found shorter than what was committed to it; every commit fails from then on. */
+int replic__wal_is_cut(replic *r);
 void replic__sync_close(replic *r);
 /* fork.c: the application has opened this file with a new peerId; what it alone may have, it issues
  * anew. In open's transaction; after it the vector has to be settled. */

@@ -48,36 +48,12 @@ int replic__fail_busy(replic *r) {
                       r->path);
 }
 
-/* A read or write that has failed: perhaps because somebody else has written there. */
-static int reason(replic *r, int rc) {
-  int primary = rc > 0 ? rc & 0xff : REPLIC_OK;
-  if (primary != SQLITE_IOERR && primary != SQLITE_CORRUPT && primary != SQLITE_NOTADB) return rc;
-  char *text = r->error;
-  r->error = NULL;
-  int found = replic__look(r);
-  char *other = found == REPLIC_EGONE ? text : r->error;
-  if (found != REPLIC_EGONE) r->error = text;
-  sqlite3_free(other);
-  return found == REPLIC_EGONE ? found : rc;
-}
-
-/* Of which nothing was written. */
-static void end_transaction(replic *r) {
-  char *text = r->error;
-  r->error = NULL;
-  replic__run_kept(r, "ROLLBACK", &r->rollback_sql);
-  sqlite3_free(r->error);
-  r->error = text;
-  r->open_tx = 0;
-}
-
 /* Whoever waits does so outside of here, where no thread is kept from other work. */
 static int begin_transaction(replic *r) {
   int rc = r->is_busy ? SQLITE_BUSY : replic__run_kept(r, "BEGIN IMMEDIATE", &r->begin_sql);
   r->open_tx = rc == REPLIC_OK;
   r->changes_before = sqlite3_total_changes64(r->db);
-  if (rc == REPLIC_OK && (rc = replic__look_at_vector(r)) != REPLIC_OK) end_transaction(r);
-  return rc > 0 && (rc & 0xff) == SQLITE_BUSY ? replic__fail_busy(r) : reason(r, rc);
+  return (rc & 0xff) == SQLITE_BUSY ? replic__fail_busy(r) : rc;
 }
 
 int replic_begin_now(replic *r, int64_t now_ms) {
@@ -180,7 +156,6 @@ int replic__savepoint_end(replic *r, replic__savepoint *save, int rc) {
     if (rc == REPLIC_OK) t->changed |= t->touched;
     t->touched = 0;
   }
-  rc = reason(r, rc);
   if (rc != REPLIC_OK) restore_vector(r, save);
   if (rc != REPLIC_OK && r->counted) r->recount = 1;
   if (rc != REPLIC_OK && r->stuck_changed) r->stuck_recount = 1;
@@ -225,9 +200,7 @@ int replic_commit(replic *r) {
   /* Only now is it known that what was committed has a name. Where it has none, memory stays as it
    * was before this batch, which is nobody's; no other one follows. */
   if (rc == REPLIC_OK && r->open_tx) rc = replic__claims_look(r, 0);
-  if (rc == REPLIC_OK && r->open_tx) rc = replic__look_behind(r);
   if (rc != REPLIC_OK) {
-    rc = reason(r, rc);
     replic_rollback(r);
     return rc;
   }

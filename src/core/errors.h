@@ -10,7 +10,7 @@
   X(REPLIC_ECLOSED, "REPLIC_CLOSED", "the replica is closed or not yet open")                      \
   X(REPLIC_ECOLUMN, "REPLIC_UNKNOWN_COLUMN", "the table has no such column")                       \
   X(REPLIC_EDIRECT, "REPLIC_DIRECT_WRITE", "SQL that writes to a replicated table")                \
-  X(REPLIC_EGONE, "REPLIC_FILE_GONE", "the file was removed, renamed, replaced or overwritten")    \
+  X(REPLIC_EGONE, "REPLIC_FILE_GONE", "the file was removed, renamed or replaced")                 \
   X(REPLIC_EFORK, "REPLIC_FORK", "two histories under one peerId")                                 \
   X(REPLIC_EKEY, "REPLIC_KEY", "a primary key value is missing or NULL")                           \
   X(REPLIC_ELOAD, "REPLIC_LOAD", "the native addon cannot be loaded")                              \

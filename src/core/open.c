@@ -218,7 +218,6 @@ static int set_up(replic *r) {
                                                      : "PRAGMA synchronous = FULL");
   if (rc == REPLIC_OK) rc = replic__exec(r, CREATE_TABLES);
   if (rc == REPLIC_OK) rc = replic__claims_share(r);
-  if (rc == REPLIC_OK) rc = replic__look_open(r);
   if (rc == REPLIC_OK) rc = upgrade_layout(r);
   if (rc == REPLIC_OK) rc = replic__internal_count(r, &r->n_internal);
   if (rc == REPLIC_OK) rc = replic__vector_load(r);
@@ -288,7 +287,6 @@ void replic_close(replic *r) {
                           r->savepoint_sql, r->release_sql, r->rollback_to_sql, r->rollback_sql};
   for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) sqlite3_finalize(kept[i]);
   replic__claims_release(r);
-  replic__look_close(r);
   sqlite3_close(r->db); /* before the lock is released: the next opener finds a quiet file */
   replic__claims_close(r);
   replic__identity_close(r);

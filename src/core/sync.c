@@ -737,7 +737,7 @@ int replic_tick(replic *r) {
   replic__sync *s = r->sync;
   int64_t silent_ms = r->now_ms - s->tick_ms;
   /* the wall clock was set, or this process did not run: nobody could be heard meanwhile */
-  if (replic__claims_look(r, 1) == REPLIC_OK) replic__look(r);
+  replic__claims_look(r, 1);
   int deaf = s->tick_ms && (silent_ms < 0 || silent_ms > r->config.link_timeout_ms);
   s->tick_ms = r->now_ms;
   for (size_t i = 0; i < s->n_links; i++) {

@@ -81,31 +81,6 @@ int replic__vector_load(replic *r) {
   return rc == SQLITE_DONE ? REPLIC_OK : replic__fail_db(r, rc);
 }
 
-/* 1: another origin that is not in memory is no difference: nothing of it was ever acknowledged. */
-static int has_committed(const replic *r, uint32_t origin, int64_t sequence, size_t *found) {
-  size_t slot = find_slot(r, origin);
-  if (slot == r->n_vector || r->vector[slot].now.origin != origin) return 1;
-  *found += r->vector[slot].committed.sequence > 0;
-  return r->vector[slot].committed.sequence == sequence;
-}
-
-int replic__vector_compare(replic *r, int *is_same) {
-  sqlite3_stmt *stmt = NULL;
-  size_t found = 0;
-  *is_same = 1;
-  int rc = replic__prepare(r, "SELECT origin, sequence FROM main._replic_vector", &stmt);
-  if (rc == SQLITE_ERROR) *is_same = 0; /* there is no such table */
-  while (rc == REPLIC_OK && (rc = sqlite3_step(stmt)) == SQLITE_ROW) {
-    *is_same &= has_committed(r, (uint32_t)sqlite3_column_int64(stmt, 0),
-                              sqlite3_column_int64(stmt, 1), &found);
-    rc = REPLIC_OK;
-  }
-  sqlite3_finalize(stmt);
-  if (rc == SQLITE_ERROR) return REPLIC_OK;
-  *is_same &= found == replic_vector_count(r);
-  return rc == SQLITE_DONE ? REPLIC_OK : replic__fail_db(r, rc);
-}
-
 static int is_pruned_anew(const replic__entry *entry) {
   const replic__pruned *now = &entry->pruned, *then = &entry->pruned_committed;
   return now->floor != then->floor || now->cursor != then->cursor || now->missing != then->missing;

@@ -22,7 +22,6 @@ import { bunProgram } from '../programs.js'
 const run = promisify(execFile)
 const SFTP = '/usr/lib/openssh/sftp-server'
 const GONE = 'REPLIC_FILE_GONE'
-const TORN = `Writes are refused with \`${GONE}\``
 const AS_EVER = 'Nothing: writing goes on.'
 const REFUSED = `Writes are refused with \`${GONE}\`, as an \`'error'\` event and \`status().fileGone\` say; reading goes on.`
 
@@ -35,7 +34,6 @@ export async function sqlite3(file, sql) {
 /** A sound database as it is put back: nobody has it open. Its path. */
 async function backup(file) {
   const path = `${file}.backup`
-  if (existsSync(path)) return path
   await sqlite3(file, `VACUUM INTO '${path}'`)
   return path
 }
@@ -43,12 +41,6 @@ async function backup(file) {
 /** What belongs to a file that is not there any more. */
 function removeFormer({ file }) {
   for (const end of ['-wal', '-shm', '-replic']) rmSync(file + end, { force: true })
-}
-
-/** Of a file whose content is nobody's any more. */
-function removeAll(place) {
-  rmSync(place.file)
-  removeFormer(place)
 }
 
 /** A second copy of the package, as two versions in one node_modules; its URL. */
@@ -168,8 +160,6 @@ export function obstacle() {
  *   heals           when the deed has ended, writing goes on
  *   putBack         after SIGKILL, what the operator does so that the file is in its place
  *   spares: false   what was written before the deed goes with the file
- *   isTorn          what is read may be wrong, and what was acknowledged until it is noticed goes with the file. Done
- *                   while a checkpoint is under way it may pass unnoticed: so it is done again
  *   isAlone         nobody else may look at the file
  *   warns, warnsNext  of what is said when the file is opened: by the process, and after it
  */
@@ -255,50 +245,6 @@ export const ROWS = [
     does({ file }) {
       for (const end of ['-wal', '-shm']) rmSync(file + end)
     },
-  },
-  {
-    name: 'a backup is copied over it (`cp`)',
-    happens: `From the next heartbeat on: ${TORN}. What was written since the copy is lost, what is read may be wrong.`,
-    remedy:
-      'End the process, remove `-wal`, `-shm`, `-replic`, and put the backup there once more: by `mv`, with the process ended.',
-    refuses: GONE,
-    spares: false,
-    isTorn: true,
-    does: async ({ file }) => run('cp', [await backup(file), file]),
-    putBack(place) {
-      removeAll(place)
-      renameSync(`${place.file}.backup`, place.file)
-    },
-  },
-  {
-    name: 'it is cut short (`truncate`)',
-    happens: `From the next heartbeat on: ${TORN}. What is read may be wrong.`,
-    remedy:
-      'End the process, remove it with `-wal`, `-shm`, `-replic`, and start it: it gets everything that another peer has.',
-    refuses: GONE,
-    spares: false,
-    isTorn: true,
-    does: ({ file }) => run('truncate', ['-s', '4096', file]),
-    putBack: removeAll,
-  },
-  {
-    name: '`-wal` is emptied (`> app.db-wal`)',
-    happens: `${TORN}, the next one too. What is read may be wrong.`,
-    remedy: 'The same: what was in it and not in the file yet is lost.',
-    refuses: GONE,
-    spares: false,
-    isTorn: true,
-    does: ({ file }) => run('truncate', ['-s', '0', `${file}-wal`]),
-    putBack: removeAll,
-  },
-  {
-    name: 'a backup is restored into it (`sqlite3`: `.restore`)',
-    happens: `${REFUSED} That reads what was restored.`,
-    remedy: 'Start the process again: it goes on from there, as a new peer.',
-    refuses: GONE,
-    spares: false,
-    does: async ({ file }) =>
-      run('sqlite3', ['-cmd', '.timeout 20000', file, `.restore ${await backup(file)}`]),
   },
   {
     name: 'the one file that is mounted into a container is made again on the host',

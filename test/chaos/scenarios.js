@@ -317,7 +317,7 @@ export async function diskFull(stage, { times, writes = { perSecond: 1000 }, lik
  * An operator's day: one after another, as the seed chooses, the deeds of operator.js are done to the file of one of
  * the peers; then its process is killed, started again, and the file put back as docs/reliability.md says.
  * `isEnough(deeds)` says when to end; `rows`: which of them, but for those that need a place or a program of their
- * own (a full disk is a scenario by itself), and those that a checkpoint under way can hide.
+ * own (a full disk is a scenario by itself).
  * Before a deed with which the file itself is lost, its peer stops writing until the others have everything.
  */
 export async function operatorsDay(stage, { isEnough, rows = ROWS, random, writes, like = FAST }) {
@@ -327,7 +327,7 @@ export async function operatorsDay(stage, { isEnough, rows = ROWS, random, write
   const cluster = await stage.cluster({ size: 3, paths, ...like })
   await cluster.mesh()
   await cluster.write(writes)
-  const possible = rows.filter(({ place, program, isTorn }) => !place && !program && !isTorn)
+  const possible = rows.filter(({ place, program }) => !place && !program)
   let faults = 0
   for (; !isEnough(faults); faults++) {
     const row = possible[random(possible.length)]
