@@ -828,14 +828,19 @@ static void settle(world *w) {
   check_failed(__FILE__, __LINE__, "the peers do not converge:%s", all);
 }
 
+/* When all that has been written is no longer ahead of the time. */
+static int64_t latest_stamp(const world *w) {
+  int64_t latest = w->s->now_ms;
+  for (size_t i = 0; i < w->m.n; i++)
+    if (w->m.patches[i].patched_at > latest) latest = w->m.patches[i].patched_at;
+  return latest;
+}
+
 static void heal(world *w) {
   sim *s = w->s;
-  int64_t highest = s->now_ms;
   w->healing = true;
   sim_trace(s, "everything heals");
-  for (size_t i = 0; i < w->m.n; i++)
-    if (w->m.patches[i].patched_at > highest) highest = w->m.patches[i].patched_at;
-  bool afresh = rng_chance(&s->g, 50) || highest > s->now_ms + 60000;
+  bool afresh = rng_chance(&s->g, 50) || latest_stamp(w) > s->now_ms + 60000;
   heal_swallowing(w);
   for (int e = 0; e < s->n_edges; e++) {
     sim_edge *edge = &s->edges[e];
@@ -855,7 +860,9 @@ static void heal(world *w) {
     if (!p->gone && !p->r) start(p);
   }
   sim_run_until(s, s->now_ms + 3000);
-  if (highest > s->now_ms) s->now_ms = highest; /* the time that some clocks had shown too early */
+  /* the time that some clocks had shown too early; a restart may have brought back a failed commit
+   */
+  s->now_ms = latest_stamp(w);
   for (int e = 0; e < s->n_edges; e++)
     if (!s->edges[e].is_removed && !sim_is_linked(s, e)) sim_redial(s, e, 100);
   settle(w);
