@@ -104,6 +104,7 @@ export function relay(db, raw, n) {
   }
   Object.assign(socket, {
     isSealed: raw.socket.isSealed,
+    peerId: raw.socket.peerId,
     send: (frame) => pass(() => raw.send(frame)),
     close: () => raw.destroy(),
   })
