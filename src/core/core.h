@@ -471,8 +471,6 @@ int replic__lies_in_data(int code);
 /* ---- sync.c ------------------------------------------------------------------------------------------------ */
 
 int replic__sync_open(replic *r);
-/* 1: the WAL was found shorter than what was committed to it; every commit fails from then on. */
-int replic__wal_is_cut(replic *r);
 void replic__sync_close(replic *r);
 /* fork.c: the application has opened this file with a new peerId; what it alone may have, it issues
  * anew. In open's transaction; after it the vector has to be settled. */

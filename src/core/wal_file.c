@@ -4,8 +4,8 @@
  * calls for one row, and each costs about as much as inserting it. So the writing connection has a
  * VFS in which some methods of the WAL are our own; all else is the default VFS's.
  *
- *   xWrite   header page header page header page
- *            └────────── buffer ───────────────┴──> one write
+ *   xWrite   header page header page header page header            page
+ *            └────────── buffer ─────────────────┴──> one write    └──> another
  *
  * Why that is right:
  *
@@ -15,9 +15,8 @@
  *    transaction that was undone leaves nothing that could be written over another program's.
  * 2. Nobody needs the bytes before they are in the file. Other connections read what is committed.
  *    The header of a commit's last page says so (https://sqlite.org/fileformat2.html#walformat):
- *    with that page the buffer is written, and from there on everything goes through. So when
- *    SQLite publishes the commit, which is after its last write and its sync, all of it is in the
- *    file.
+ *    from it on everything goes through. So when SQLite publishes the commit, which is after its
+ *    last write and its sync, all of it is in the file.
  * 3. The file is written to in xWrite and xSync alone, as SQLite expects it: where those fail, it
  *    undoes the transaction. (Where a read fails it undoes a statement, and goes on.) Reading and
  *    measuring see the buffer over the file, and cutting the file cuts the buffer.
@@ -28,18 +27,12 @@
  *    in the buffer, or before it and goes into the file. The second comes when everything goes
  *    through. The third begins with a header: what the buffer has from there on is dropped.
  *
- * A WAL is written from its beginning on, without gaps, and who has its write lock is the only one
- * that shortens it. So where the file ends before the place of a write, somebody has cut it past
- * SQLite (`> app.db-wal`), and what is behind a gap is lost: that write fails, and each one after
- * it.
- *
  * Without a lock that is seen (locking_mode = EXCLUSIVE) everything goes through.
  *
  * And where each commit is synced, a small one that makes the file longer makes it longer by some
  * more, with zeros: a sync that has to note another size of the file takes half as long again.
  * Behind the last commit there is nothing that anybody reads, and zeros are no frame of a WAL, as
  * its salts are not. */
-#include <errno.h>
 #include <string.h>
 
 #include "core.h"
@@ -61,9 +54,7 @@ typedef struct wal_file {
   int n;               /* bytes of a transaction; 0 unless `locked` */
   int locked;          /* this connection holds the write lock */
   int failed;          /* a write or sync, since then */
-  int ends;            /* a commit does, with the page to come */
-  int through;         /* it has */
-  int is_cut;          /* by somebody else */
+  int through;         /* a commit ends */
   int is_synced;       /* the one before, before this one began */
   int synced;          /* so many in a row, up to ALWAYS */
   sqlite3_int64 since; /* bytes written since the one before */
@@ -75,9 +66,6 @@ typedef struct db_file {
   const sqlite3_io_methods *inner;
   wal_file *wal; /* NULL: none is open */
 } db_file;
-
-static sqlite3_vfs ours;         /* a copy of the default one, but for the name and xOpen */
-static sqlite3_vfs *default_vfs; /* as of that */
 
 static wal_file *wal_of(sqlite3_file *file) {
   return (wal_file *)(void *)file->pMethods;
@@ -91,7 +79,6 @@ static db_file *db_of(sqlite3_file *file) {
 
 static void end_transaction(wal_file *f) {
   f->locked = f->n = f->through = 0;
-  f->ends = 0;
   f->failed = SQLITE_OK;
 }
 
@@ -102,14 +89,6 @@ static int db_shm_lock(sqlite3_file *file, int offset, int n, int flags) {
   int rc = db->inner->xShmLock(file, offset, n, flags);
   if (wal && flags & SQLITE_SHM_LOCK) wal->locked = rc == SQLITE_OK;
   return rc;
-}
-
-/* Where no page of -shm can be added because the disk is full, SQLite says only that it cannot. */
-static int db_shm_map(sqlite3_file *file, int region, int size, int extend, void volatile **out) {
-  int rc = db_of(file)->inner->xShmMap(file, region, size, extend, out);
-  int is_full = rc == SQLITE_IOERR_SHMSIZE && default_vfs->xGetLastError &&
-                default_vfs->xGetLastError(default_vfs, 0, NULL) == ENOSPC;
-  return is_full ? SQLITE_FULL : rc;
 }
 
 /* ---- writing ---- */
@@ -124,21 +103,10 @@ static int write_out(sqlite3_file *file, const void *bytes, int n, sqlite3_int64
   return note_failure(f, f->inner->xWrite(file, bytes, n, at));
 }
 
-/* 1: the file ends before the buffer's place. A size may be an old one (network file systems). */
-static int is_cut(sqlite3_file *file) {
-  wal_file *f = wal_of(file);
-  sqlite3_int64 size;
-  uint8_t last;
-  if (!f->is_cut && f->inner->xFileSize(file, &size) == SQLITE_OK && size < f->at)
-    f->is_cut = f->inner->xRead(file, &last, 1, f->at - 1) == SQLITE_IOERR_SHORT_READ;
-  return f->is_cut;
-}
-
 /* Where it fails, the bytes stay, for reading. */
 static int flush(sqlite3_file *file) {
   wal_file *f = wal_of(file);
   if (f->failed != SQLITE_OK || f->n == 0) return f->failed;
-  if (is_cut(file)) return note_failure(f, SQLITE_IOERR_WRITE);
   int rc = write_out(file, f->buffer, f->n, f->at);
   if (rc == SQLITE_OK) f->n = 0;
   return rc;
@@ -173,8 +141,7 @@ static int put(sqlite3_file *file, const void *bytes, int n, sqlite3_int64 at) {
     return rc == SQLITE_OK ? write_out(file, bytes, n, at) : rc;
   }
   int rc = gather(file, bytes, n, at);
-  f->through = f->ends;
-  f->ends = n == HEADER && memcmp((const uint8_t *)bytes + ENDS_COMMIT, GOES_ON, 4) != 0;
+  f->through = n == HEADER && memcmp((const uint8_t *)bytes + ENDS_COMMIT, GOES_ON, 4) != 0;
   return rc == SQLITE_OK && f->through ? flush(file) : rc;
 }
 
@@ -247,6 +214,9 @@ static int wal_close(sqlite3_file *file) {
 
 /* ---- the VFS ---- */
 
+static sqlite3_vfs ours;         /* a copy of the default one, but for the name and xOpen */
+static sqlite3_vfs *default_vfs; /* as of that */
+
 static size_t inner_size(void) {
   return ((size_t)default_vfs->szOsFile + 7) / 8 * 8;
 }
@@ -255,7 +225,6 @@ static void take_db(sqlite3_file *file, db_file *db) {
   *db = (db_file){.methods = *file->pMethods, .inner = file->pMethods};
   if (db->methods.iVersion < 2) return; /* no shared memory */
   db->methods.xShmLock = db_shm_lock;
-  db->methods.xShmMap = db_shm_map;
   file->pMethods = &db->methods;
 }
 
@@ -287,12 +256,6 @@ static int open_file(sqlite3_vfs *vfs, const char *name, sqlite3_file *file, int
   if (flags & SQLITE_OPEN_MAIN_DB) take_db(file, behind);
   if (flags & SQLITE_OPEN_WAL) take_wal(file, behind, sqlite3_database_file_object(name));
   return SQLITE_OK;
-}
-
-int replic__wal_is_cut(replic *r) {
-  sqlite3_file *file = NULL;
-  sqlite3_file_control(r->db, "main", SQLITE_FCNTL_JOURNAL_POINTER, &file);
-  return file && file->pMethods && file->pMethods->xWrite == wal_write && wal_of(file)->is_cut;
 }
 
 const char *replic__wal_vfs(void) {

@@ -1,7 +1,6 @@
 /* memvfs.c - see memvfs.h */
 #include "memvfs.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -45,7 +44,6 @@ typedef struct disk {
 static disk *disks;
 static int n_disks;
 static bool keeps_synced = true;
-static bool is_shm_full;
 static bool is_powersafe = true;
 static sqlite3_vfs *former;
 
@@ -275,10 +273,6 @@ static int vfs_shm_map(sqlite3_file *base, int i, int size, int extend, void vol
   if (is_frozen(f)) return SQLITE_IOERR_SHMMAP;
   h->has_shm = true;
   if (i >= MAX_REGIONS) return SQLITE_IOERR_SHMSIZE;
-  if (extend && f->n_regions <= i && is_shm_full) {
-    errno = ENOSPC;
-    return SQLITE_IOERR_SHMSIZE;
-  }
   while (extend && f->n_regions <= i) {
     f->regions[f->n_regions] = grow(NULL, (size_t)size);
     memset(f->regions[f->n_regions++], 0, (size_t)size);
@@ -428,7 +422,7 @@ static int vfs_current_time(sqlite3_vfs *vfs, sqlite3_int64 *out) {
 
 static int vfs_last_error(sqlite3_vfs *vfs, int n, char *out) {
   (void)vfs, (void)n, (void)out;
-  return errno;
+  return 0;
 }
 
 static sqlite3_vfs MEMORY = {
@@ -474,10 +468,6 @@ void memvfs_reset(void) {
 
 void memvfs_keep_synced(bool keep) {
   keeps_synced = keep;
-}
-
-void memvfs_fill_shm(bool is_full) {
-  is_shm_full = is_full;
 }
 
 void memvfs_powersafe(bool is) {

@@ -36,9 +36,6 @@ void memvfs_arm(int disk, int64_t n, bool for_good);
 /* Whether that change has come, since memvfs_arm. */
 bool memvfs_has_failed(int disk);
 
-/* While set, shared memory of WAL cannot grow, as where it is a file on a full disk. */
-void memvfs_fill_shm(bool is_full);
-
 void memvfs_freeze(int disk);
 void memvfs_thaw(int disk);
 bool memvfs_is_frozen(int disk);
