@@ -465,7 +465,7 @@ class Link {
   }
 
   get #needsProof() {
-    return this.#links.options.secret !== undefined && !this.#look('isAuthenticated')
+    return this.#links.keys.length > 0 && !this.#look('isSealed')
   }
 
   // A property of the socket; undefined where it cannot be read.
@@ -532,7 +532,7 @@ class Link {
     this.#state = 'opening'
     if (this.#refusal) return this.#refuse(this.#refusal)
     const { keys, options, peerId } = this.#links
-    if (this.#socket.isSealed) return this.#proven(this.#socket.peerId)
+    if (this.#look('isSealed')) return this.#proven(this.#look('peerId'))
     if (keys.length === 0) return this.#enter()
     this.#handshake = new Handshake({
       keys,
@@ -552,7 +552,7 @@ class Link {
 
   /** There are other secrets now. */
   keysChanged() {
-    if (this.#state === 'connecting' || this.#socket.isSealed) return
+    if (this.#state === 'connecting' || this.#look('isSealed')) return
     const key = this.#handshake?.key
     if (key && this.#links.keys.some((each) => each.equals(key))) return
     this.#refuse(
@@ -797,7 +797,7 @@ class Link {
       transport: this.transport,
       address: this.address,
       state: this.#state,
-      isEncrypted: this.#seal !== undefined || this.#socket.isSealed === true,
+      isEncrypted: this.#seal !== undefined || this.#look('isSealed') === true,
       ...figures,
       ...(this.#figures && { held: held && printable(held), schema: schemaOf(schema) }),
       lastError: describe(this.#error),

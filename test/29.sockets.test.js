@@ -35,7 +35,7 @@ const OUTCOMES = {
   'never settles': () => new Promise(() => {}),
 }
 const METHODS = ['send', 'close', 'closeFor', 'terminate', 'cork', 'uncork', 'pause', 'resume']
-const GETTERS = ['readyState', 'isAuthenticated', 'peerId', 'details', 'bufferedAmount']
+const GETTERS = ['readyState', 'isSealed', 'peerId', 'details', 'bufferedAmount']
 const CASES = [
   ...METHODS.flatMap((name) => Object.keys(OUTCOMES).map((outcome) => ({ name, outcome }))),
   ...GETTERS.map((name) => ({ name, outcome: 'throws', isGetter: true })),
