@@ -416,6 +416,7 @@ int replic__identity_open(replic *r);   /* lock; reads the witness */
 int replic__identity_settle(replic *r); /* who am I? needs the vector and a transaction */
 /* After each commit: the last own sequence, which may lag. A failure: the peerId is not kept. */
 int replic__identity_witness(replic *r);
+void replic__identity_leave(replic *r); /* before the close: what no commit could write */
 void replic__identity_close(replic *r);
 
 /* claim.c: locks that survive a foreign close() in this process. Any thread, before the first file

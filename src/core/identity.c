@@ -143,7 +143,7 @@ int replic__identity_witness(replic *r) {
   if (rc == SQLITE_OK) rc = id->file->pMethods->xWrite(id->file, bytes, WITNESS_LEN, 0);
   if (rc == SQLITE_OK && id->peer_id != r->peer_id)
     rc = id->file->pMethods->xSync(id->file, SQLITE_SYNC_NORMAL);
-  if (rc != SQLITE_OK) { /* lagging is allowed; the next commit tries again */
+  if (rc != SQLITE_OK) { /* lagging is allowed; the next commit or the close tries again */
     replic__event(r, (replic_event){.kind = REPLIC_EVENT_ERROR, .code = rc},
                   "%s: cannot be written (%s)", id->name, sqlite3_errstr(rc));
     if (id->peer_id == r->peer_id) return REPLIC_OK;
@@ -152,6 +152,11 @@ int replic__identity_witness(replic *r) {
   id->peer_id = r->peer_id;
   id->sequence = issued;
   return REPLIC_OK;
+}
+
+void replic__identity_leave(replic *r) {
+  if (r->identity && r->identity->peer_id == r->peer_id && r->peer_id && !r->gone)
+    replic__identity_witness(r);
 }
 
 void replic__identity_close(replic *r) {

@@ -278,6 +278,7 @@ int replic_open(const replic_config *config, int64_t now_ms, replic **out) {
 void replic_close(replic *r) {
   if (!r) return;
   if (r->in_batch) replic_rollback(r);
+  replic__identity_leave(r);
   replic__claims_settle(r);
   replic__sync_close(r);
   replic__schema_free(r->schema);

@@ -1113,6 +1113,8 @@ static void settle(schemas *w) {
 
 static void on_event(sim_peer *p, const replic_event *event) {
   schemas *w = world_of(p);
+  if (event->kind == REPLIC_EVENT_ERROR && event->text && strstr(event->text, "-replic: "))
+    mind_of(p)->may_fork = true;
   if (event->kind == REPLIC_EVENT_LINK_CLOSE) {
     w->report->timeouts += event->code == REPLIC_ETIMEOUT;
     w->report->forks_refused += w->is_forking && event->code == REPLIC_EPEER;

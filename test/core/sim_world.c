@@ -380,6 +380,8 @@ static void on_sent(sim_peer *p, uint32_t link, const uint8_t *frame, size_t len
 
 static void on_event(sim_peer *p, const replic_event *event) {
   world *w = world_of(p);
+  if (event->kind == REPLIC_EVENT_ERROR && event->text && strstr(event->text, "-replic: "))
+    mind_of(p)->may_fork = true;
   if (event->kind == REPLIC_EVENT_LINK_CLOSE) {
     w->report->timeouts += event->code == REPLIC_ETIMEOUT;
     bool expected = event->code == REPLIC_ETIMEOUT || event->code == REPLIC_EPEER;

@@ -998,6 +998,40 @@ static void a_crash_while_it_heals(void) {
   memvfs_uninstall();
 }
 
+/* The disk is full when a commit tells the witness, and nothing is written until the close: a
+ * backup that is put back then is noticed still. */
+static void a_witness_that_lags_is_told_by_the_close(void) {
+  static const char *const SUFFIXES[] = {"", "-wal"};
+  memvfs_install();
+  bool has_lagged = false;
+  for (int n = 1, failed = 1; failed; n++) {
+    memvfs_reset();
+    cluster *c = cluster_start(1, T);
+    peer *p = &c->peers[0];
+    put_many(p, 0, 3, 0);
+    for (size_t i = 0; i < COUNT(SUFFIXES); i++)
+      memvfs_copy(test_format("%s%s", p->config.path, SUFFIXES[i]),
+                  test_format("/0/backup%s", SUFFIXES[i]));
+    memvfs_arm(0, n, false);
+    cell row[] = {{"id", v_int(3)}, {"a", v_int(0)}, {NULL, v_null()}};
+    int rc = try_upsert(p, "t", row);
+    failed = memvfs_has_failed(0);
+    bool lags = failed && rc == REPLIC_OK;
+    if (lags) CHECK_CONTAINS(event_last(p, REPLIC_EVENT_ERROR)->text, "-replic: cannot be written");
+    has_lagged |= lags;
+    peer_stop(p);
+    for (size_t i = 0; i < COUNT(SUFFIXES); i++)
+      memvfs_copy(test_format("/0/backup%s", SUFFIXES[i]),
+                  test_format("%s%s", p->config.path, SUFFIXES[i]));
+    p->config.new_peer_id = 300;
+    peer_start(p);
+    CHECK_INT(p->id, rc == REPLIC_OK ? 300 : 101);
+    test_release();
+  }
+  CHECK(has_lagged);
+  memvfs_uninstall();
+}
+
 int main(int argc, char **argv) {
   static const test TESTS[] = {
       TEST(copies_that_meet_know_where_they_part),
@@ -1023,6 +1057,7 @@ int main(int argc, char **argv) {
       TEST(a_restart_is_no_second_process),
       TEST(two_links_of_one_process),
       TEST(a_crash_while_it_heals),
+      TEST(a_witness_that_lags_is_told_by_the_close),
   };
   return run_tests(argc, argv, TESTS, COUNT(TESTS));
 }
