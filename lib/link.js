@@ -450,7 +450,7 @@ class Link {
   #broke(error) {
     if (this.#isStarting) return queueMicrotask(() => this.#broke(error))
     if (this.#state === 'closed') return
-    if (!this.#ending || !this.#error) this.#failed(error) // else it is known why it ends
+    this.#failed(error)
     this.terminate()
   }
 
@@ -667,7 +667,9 @@ class Link {
     this.end(isOurs ? cause : new ReplicError('REPLIC_AUTH', message, { cause }))
   }
 
+  // Why a link ends is not what becomes of its connection after that: a last frame that nobody takes any more.
   #failed(error) {
+    if (this.#ending && this.#error) return
     this.#error = asError(error, 'the connection failed')
   }
 

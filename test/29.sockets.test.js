@@ -231,6 +231,22 @@ describe('a socket that', () => {
     expect(all.downs.filter((id) => id === 1)).toHaveLength(1)
   })
 
+  it('fails once the link has ended with a reason does not take its place', async () => {
+    const all = await pair()
+    const [near, far] = Socket.pair()
+    const { close } = near
+    near.close = () => {
+      near.emit('error', Object.assign(new Error('ended by the other party'), { code: 'EPIPE' }))
+      close()
+    }
+    const down = eventOf(all.a, 'link', isDown)
+    all.a.addRemotePeer(13, near)
+    all.b.addRemotePeer(null, far)
+    expect(await down).toMatchObject({ code: 'REPLIC_PEER' })
+    await all.join()
+    await goOn(all)
+  })
+
   it('uses its bytes again is understood, also while authorize() runs', async () => {
     let permit
     const asked = new Promise((resolve) => {
