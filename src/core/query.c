@@ -14,7 +14,7 @@
 
 #include "core.h"
 
-enum { BUSY_TIMEOUT_MS = 5000 };
+enum { BUSY_TIMEOUT_MS = 5000, BUSY_SLEEP_MS = 5 };
 
 static const char *const READING_PRAGMAS[] = {
     /* those that take an argument and change nothing */
@@ -44,6 +44,8 @@ static int fail_open(replic_reader *reader, int code) {
 
 int replic__reader_fail_db(replic_reader *reader, int code) {
   if ((code & 0xff) == SQLITE_CANTOPEN) return fail_open(reader, code);
+  if ((code & 0xff) == SQLITE_BUSY && reader->gave_up)
+    return replic__reader_fail(reader, SQLITE_INTERRUPT, "%s", sqlite3_errstr(SQLITE_INTERRUPT));
   int extended = reader->db ? sqlite3_extended_errcode(reader->db) : SQLITE_OK;
   if (code == SQLITE_NOMEM || (extended & 0xff) != (code & 0xff))
     return replic__reader_fail(reader, code, "%s", sqlite3_errstr(code));
@@ -343,12 +345,22 @@ void replic_rows_free(replic_rows *rows) {
 
 /* ---- open and close ---- */
 
+/* Somebody has the file for himself (a recovery, the last close). What must stop does not wait. */
+static int wait_for_lock(void *ctx, int times) {
+  replic_reader *reader = ctx;
+  reader->gave_up =
+      sqlite3_is_interrupted(reader->db) || (reader->stop && reader->stop(reader->stop_ctx));
+  if (reader->gave_up || times >= BUSY_TIMEOUT_MS / BUSY_SLEEP_MS) return 0;
+  sqlite3_sleep(BUSY_SLEEP_MS);
+  return 1;
+}
+
 int replic__reader_connect(replic_reader *reader, const char *name, int flags, const char *vfs) {
   sqlite3_close(reader->db);
   flags |= SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE;
   replic__claim_ready();
   int rc = sqlite3_open_v2(name, &reader->db, flags, vfs);
-  if (rc == SQLITE_OK) rc = sqlite3_busy_timeout(reader->db, BUSY_TIMEOUT_MS);
+  if (rc == SQLITE_OK) rc = sqlite3_busy_handler(reader->db, wait_for_lock, reader);
   if (rc == SQLITE_OK) rc = sqlite3_exec(reader->db, "PRAGMA query_only = 1", NULL, NULL, NULL);
   if (rc == SQLITE_OK) rc = replic__digest_open(reader);
   if (rc == SQLITE_OK) rc = sqlite3_set_authorizer(reader->db, authorize, reader);
@@ -418,6 +430,8 @@ void replic_reader_end(replic_reader *reader) {
 }
 
 void replic_reader_on_steps(replic_reader *reader, int (*stop)(void *ctx), void *ctx) {
+  reader->stop = stop;
+  reader->stop_ctx = ctx;
   if (reader->db) sqlite3_progress_handler(reader->db, REPLIC_STOP_STEPS, stop, ctx);
 }
 

@@ -53,9 +53,10 @@ void replic_reader_close(replic_reader *reader);
 const char *replic_reader_error_text(const replic_reader *reader);
 /* Interrupts a running statement from any thread: the one call that may overlap another. */
 void replic_reader_interrupt(replic_reader *reader);
-/* Has `stop(ctx)` called every REPLIC_STOP_STEPS steps of a statement, on the thread that runs it.
- * Where it returns other than 0 the statement fails with SQLITE_INTERRUPT. `ctx` is borrowed until
- * the reader is closed. It is not asked while SQLite sorts, or within one call of a function. */
+/* Has `stop(ctx)` called every REPLIC_STOP_STEPS steps of a statement, and while it waits for a
+ * lock, on the thread that runs it. Where it returns other than 0 the statement fails with
+ * SQLITE_INTERRUPT. `ctx` is borrowed until the reader is closed. It is not asked while SQLite
+ * sorts, or within one call of a function. */
 void replic_reader_on_steps(replic_reader *reader, int (*stop)(void *ctx), void *ctx);
 
 /* Prepares exactly one statement that does not write, and binds copies of the parameters: all by

@@ -31,6 +31,9 @@ struct replic_reader {
   sqlite3_stmt *begin, *commit; /* NULL: not needed yet */
   int trusted;                  /* the SQL that is prepared is our own */
   int denied;                   /* by the authorizer: a REPLIC_E… code */
+  int (*stop)(void *ctx);       /* NULL: nobody may stop it */
+  void *stop_ctx;
+  int gave_up; /* the last wait for a lock: it was stopped */
   char *error;
   replic_sums *sums;      /* NULL: nothing was summed yet */
   replic__backup *backup; /* NULL: none under way */

@@ -109,6 +109,10 @@ static int stop_now(void *ctx) {
   return *(int *)ctx;
 }
 
+static int third_time(void *ctx) {
+  return ++*(int *)ctx == 3;
+}
+
 static void a_query_that_is_stopped(void) {
   cluster *c = cluster_start(1, DDL);
   replic_reader *reader = open_reader(&c->peers[0]);
@@ -122,6 +126,26 @@ static void a_query_that_is_stopped(void) {
   replic_rows_free(&rows);
   stop = 0;
   CHECK_TEXT(ask(reader, "SELECT 1", NULL, 0), "i1\n");
+  replic_reader_close(reader);
+}
+
+/* Another program has the file for itself: 5 s at most, and less for one that must stop. */
+static void a_query_that_is_stopped_while_it_waits(void) {
+  cluster *c = cluster_start(1, DDL);
+  replic_reader *reader = open_reader(&c->peers[0]);
+  CHECK_TEXT(ask(reader, "SELECT 1", NULL, 0), "i1\n");
+  peer_stop(&c->peers[0]);
+  sqlite3 *other;
+  CHECK_INT(sqlite3_open(c->peers[0].config.path, &other), SQLITE_OK);
+  replic_reader_close(reader);
+  sql_exec(other, "PRAGMA locking_mode = EXCLUSIVE; BEGIN IMMEDIATE");
+  reader = open_reader(&c->peers[0]);
+  int asked = 0;
+  replic_reader_on_steps(reader, third_time, &asked);
+  CHECK_INT(start(reader, "SELECT count(*) FROM t"), SQLITE_INTERRUPT);
+  CHECK_INT(asked, 3);
+  sqlite3_close(other);
+  CHECK_TEXT(ask(reader, "SELECT count(*) FROM t", NULL, 0), "i0\n");
   replic_reader_close(reader);
 }
 
@@ -561,6 +585,7 @@ int main(int argc, char **argv) {
                                TEST(very_many_names),
                                TEST(names_outlive_a_change_of_the_schema),
                                TEST(a_query_that_is_stopped),
+                               TEST(a_query_that_is_stopped_while_it_waits),
                                TEST(what_is_refused),
                                TEST(rows_come_in_pieces_of_one_snapshot),
                                TEST(a_schema_change_is_followed),
