@@ -14,6 +14,11 @@ const REPLICA = {
   ],
   replic_open: ['gauge', '1 while it is open.', ({ state }) => Number(state === 'open')],
   replic_clock_seconds: ['gauge', 'Highest patch clock, Unix time.', ({ clock }) => clock / 1000],
+  replic_clock_ahead_seconds: [
+    'gauge',
+    'That clock minus the wall clock, 0 where it is behind. Label: the peer whose patch set it there.',
+    ({ clockAheadMs, clockRaisedBy }) => [[{ origin: clockRaisedBy ?? '' }, clockAheadMs / 1000]],
+  ],
   replic_applied_sequence: [
     'gauge',
     'Per origin (a peerId) the sequence up to which everything is applied.',

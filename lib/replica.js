@@ -542,8 +542,9 @@ export class Replica extends EventEmitter {
   }
 
   status() {
-    const { clock, logRows, queueBytes, lockedSince, batchCalls, batchSeconds, counters } =
-      this.#native.figures()
+    const figures = this.#native.figures()
+    const { clock, logRows, queueBytes, lockedSince, batchCalls, batchSeconds, counters } = figures
+    const clockAheadMs = Math.max(0, clock - Date.now())
     return {
       peerId: this.#peerId,
       path: this.#path,
@@ -552,6 +553,8 @@ export class Replica extends EventEmitter {
       vector: Object.fromEntries(this.#progress.vector),
       tables: [...this.#tables.keys()],
       clock,
+      clockAheadMs,
+      clockRaisedBy: clockAheadMs ? figures.clockRaisedBy || null : null,
       logRows,
       pending: this.#pendingPatches.map(pendingPatch),
       stuck: {

@@ -118,4 +118,18 @@ it.skipIf(!library).each([
   for (const peer of [b, c]) expect(await peer.call('rows')).toEqual(rows)
 })
 
+it.skipIf(!library)('a clock that is half a minute ahead is named where it has led', async () => {
+  const a = await startPeer(11, MINUTE / 2)
+  const b = await startPeer(12, 0)
+  await b.call('connect', a.port)
+  await b.call('waitFor', await a.call('upsert', { id: 1, text: 'of a' }))
+  const { clockAheadMs, clockRaisedBy } = await b.call('status')
+  expect(clockAheadMs).toBeGreaterThan(0)
+  expect(clockAheadMs).toBeLessThanOrEqual(MINUTE / 2)
+  expect(clockRaisedBy).toBe(11)
+  b.set(MINUTE)
+  await b.call('upsert', { id: 1, text: 'of b' })
+  expect(await b.call('status')).toMatchObject({ clockAheadMs: 0, clockRaisedBy: null })
+})
+
 const near = (a, b) => Math.abs(a - b) < MINUTE

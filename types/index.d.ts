@@ -664,6 +664,10 @@ export interface Status {
   tables: string[]
   /** The highest clock of a patch seen, in ms: the next patch is not stamped below it. */
   clock: number
+  /** By how much that is ahead of the wall clock, in ms; 0: it is not. Above 250 a wall clock is wrong. */
+  clockAheadMs: number
+  /** The peer whose patch set it there, or null. */
+  clockRaisedBy: number | null
   /** Patches in the log. Those that were deleted by hand are counted still. */
   logRows: number
   /**

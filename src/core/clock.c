@@ -1,29 +1,37 @@
 /* clock.c - the hybrid logical clock: the next _patchedAt, in Unix milliseconds.
  *
- * The wall clock if it is greater than the highest seen; else the highest seen, plus 1 if that came
- * from another peer. So a local patch is always greater, as (_patchedAt, _peerId, _sequenceId),
- * than all that this peer has applied, and within an origin clocks grow with the sequence.
- * (Kulkarni et al., "Logical Physical Clocks", 2014, without its separate counter: the sequence is
- * that.)
+ * The wall clock if it is greater than the highest seen; else the highest seen, plus 1 where the
+ * order needs it: if a peer with a greater peerId has stamped that. So a local patch is always
+ * greater, as (_patchedAt, _peerId, _sequenceId), than all that this peer has applied, and within
+ * an origin clocks grow with the sequence. (Kulkarni et al., "Logical Physical Clocks", 2014,
+ * without its separate counter: the sequence is that.)
+ *
+ * Peers that answer each other's patches faster than one in a millisecond would drive the clock
+ * away from time, 1 at each answer. So beyond MAX_LEAD_MS what a batch that adds 1 has written
+ * goes out 1 ms later (replic_must_wait): every 1 of such a chain then costs a millisecond of time,
+ * whatever the number of peers. Where a wall clock is wrong nobody waits for longer than that.
  *
  * Consecutive patches of one origin with the same _patchedAt are read from the log as one group
  * (log.c, sync.c): that keeps every transaction whole without a column for it. The plus 1 after a
- * full run keeps such groups small while the wall clock stands still, as after a step back; it
- * moves the clock by less than real time passes. */
+ * full run keeps such groups small while the wall clock stands still, as after a step back. */
 #include "core.h"
 
 #define RUN_PATCHES 1000
 #define RUN_BYTES (1 << 20)
+#define MAX_LEAD_MS 240
 
 int64_t replic__clock_next(replic__clock *clock, int64_t now_ms) {
   if (now_ms > clock->high) {
     clock->high = now_ms;
-  } else if (clock->foreign || clock->run_patches >= RUN_PATCHES || clock->run_bytes >= RUN_BYTES) {
+    clock->raised_by = 0;
+  } else if (clock->is_passed || clock->run_patches >= RUN_PATCHES ||
+             clock->run_bytes >= RUN_BYTES) {
     clock->high++;
+    if (clock->high > now_ms + MAX_LEAD_MS) clock->is_hurried = 1;
   } else {
     return clock->high;
   }
-  clock->foreign = 0;
+  clock->is_passed = 0;
   clock->run_patches = clock->run_bytes = 0;
   return clock->high;
 }
@@ -33,8 +41,26 @@ void replic__clock_issued(replic__clock *clock, int64_t bytes) {
   clock->run_bytes += bytes;
 }
 
-void replic__clock_seen(replic__clock *clock, int64_t patched_at) {
-  if (patched_at < clock->high) return;
-  clock->high = patched_at;
-  clock->foreign = 1;
+void replic__clock_seen(replic__clock *clock, const replic_position *at, uint32_t self) {
+  int is_greater = at->origin >= self;
+  if (at->patched_at > clock->high) {
+    clock->high = at->patched_at;
+    clock->is_passed = is_greater;
+    clock->raised_by = at->origin;
+    clock->run_patches = clock->run_bytes = 0;
+  } else if (at->patched_at == clock->high && is_greater) {
+    clock->is_passed = 1;
+  }
+}
+
+int64_t replic_clock_high(const replic *r) {
+  return r->clock_committed.high;
+}
+
+uint32_t replic_clock_raised_by(const replic *r) {
+  return r->clock_committed.raised_by;
+}
+
+int replic_must_wait(const replic *r) {
+  return r->clock_committed.is_hurried;
 }

@@ -192,15 +192,19 @@ int replic__merge_mode(replic *r, int merging);
 /* ---- clock and vector -------------------------------------------------------------------------------------- */
 
 typedef struct replic__clock {
-  int64_t high;        /* highest _patchedAt seen */
-  int foreign;         /* it came from another peer, or from before this start */
+  int64_t high;   /* highest _patchedAt seen */
+  int is_passed;  /* the next patch needs a greater one, to come after all that was seen */
+  int is_hurried; /* the batch was stamped further ahead of the wall clock than it may be at once */
+  uint32_t raised_by;  /* the origin whose patch set it ahead of the wall clock; 0: none did */
   int64_t run_patches; /* own patches at `high`: they travel as one group, so their number */
   int64_t run_bytes;   /* and size are bounded */
 } replic__clock;
 
 int64_t replic__clock_next(replic__clock *clock, int64_t now_ms);
 void replic__clock_issued(replic__clock *clock, int64_t bytes);
-void replic__clock_seen(replic__clock *clock, int64_t patched_at);
+/* A patch of `origin` was applied here, where `self` is. self 0: it was in the file at the start.
+ */
+void replic__clock_seen(replic__clock *clock, const replic_position *at, uint32_t self);
 
 /* What pruning has done to an origin's part of the log. */
 typedef struct replic__pruned {

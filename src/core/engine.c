@@ -36,6 +36,7 @@ int replic_begin(replic *r, int64_t now_ms) {
                         now_ms);
   r->in_batch = 1;
   r->is_busy = 0;
+  r->clock.is_hurried = 0;
   r->now_ms = now_ms;
   return REPLIC_OK;
 }

@@ -451,7 +451,7 @@ static int set_vector(jumping *j) {
     entry->now.epoch = epoch;
     if (t->floor > entry->pruned.floor) entry->pruned.floor = t->floor;
     entry->due = 0;
-    replic__clock_seen(&r->clock, t->to.patched_at);
+    replic__clock_seen(&r->clock, &t->to, r->peer_id);
     r->counters.patches_applied += t->inserted;
   }
   int64_t others;

@@ -313,10 +313,6 @@ void replic_get_counters(const replic *r, replic_counters *out) {
   *out = r->counters;
 }
 
-int64_t replic_clock_high(const replic *r) {
-  return r->clock_committed.high;
-}
-
 static int ask_to_stop(void *ctx) {
   replic *r = ctx;
   return r->stop(r->stop_ctx, r->auth.mode != AUTH_ENGINE && r->auth.mode != AUTH_TRIGGERS);

@@ -251,7 +251,8 @@ int replic__apply_patch(replic *r, remote_table *t, const replic__patches *p,
   int rc = REPLIC_OK, kept = 1;
   replic__patch patch = {t->table, p->origin, p->sequence, p->clock, NULL, NULL};
   int whole = t->table && replic__map_values(r, t);
-  replic__clock_seen(&r->clock, p->clock);
+  const replic_position at = {.origin = p->origin, .sequence = p->sequence, .patched_at = p->clock};
+  replic__clock_seen(&r->clock, &at, r->peer_id);
   if (!whole) rc = insert(r, t, &patch, fields, (size_t)(p->in.at - fields), NULL, &kept);
   if (rc != REPLIC_OK) return rc;
   if (!t->table) {

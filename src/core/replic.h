@@ -427,6 +427,12 @@ typedef struct replic_counters {
 void replic_get_counters(const replic *r, replic_counters *out);
 /* The highest _patchedAt seen and committed, in ms: the next patch is not stamped below it. */
 int64_t replic_clock_high(const replic *r);
+/* The origin whose patch set that ahead of the wall clock of the batch; 0: none did. */
+uint32_t replic_clock_raised_by(const replic *r);
+/* 1: the batch that was committed last has moved the clock on while that was far ahead of the wall
+ * clock. Wait for 1 ms before anything of its outbox is sent, or the clocks of peers that answer
+ * each other run away from time (clock.c). */
+int replic_must_wait(const replic *r);
 /* Rows of all T_patches tables, by count of what was applied and pruned. Rows deleted by hand are
  * counted still. */
 int64_t replic_log_rows(const replic *r);

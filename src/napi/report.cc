@@ -142,6 +142,7 @@ Figures::Figures()
 void Figures::read(const replic *core) {
   replic_get_counters(core, &counters);
   clock_ms = replic_clock_high(core);
+  clock_raised_by = replic_clock_raised_by(core);
   log_rows = replic_log_rows(core);
 }
 
@@ -184,6 +185,7 @@ Napi::Object Figures::to_js(Napi::Env env) const {
     result.Set(name, Napi::Number::New(env, static_cast<double>(number)));
   };
   set("clock", clock_ms);
+  set("clockRaisedBy", clock_raised_by);
   set("logRows", log_rows);
   result.Set("counters", counters_to_js(env, counters));
   result.Set("batchCalls", batch_calls.to_js(env));

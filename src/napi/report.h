@@ -55,6 +55,7 @@ struct Figures {
 
   replic_counters counters = {};
   int64_t clock_ms = 0, log_rows = 0;
+  uint32_t clock_raised_by = 0;
   Histogram batch_calls, batch_seconds;
 };
 

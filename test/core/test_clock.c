@@ -66,14 +66,40 @@ static void a_patch_from_elsewhere_moves_it_by_one(void) {
   CHECK_INT(stamp(&c->peers[0]), theirs + 1);
   cluster_settle(c);
   c->peers[1].clock_step_ms = 0;
-  CHECK_INT(
-      stamp(&c->peers[1]),
-      theirs +
-          2); /* the higher peerId would win at theirs + 1 too, but the rule is the same for all */
+  CHECK_INT(stamp(&c->peers[1]), theirs + 1); /* of the same clock the greater peerId comes later */
+  CHECK_INT(replic_clock_raised_by(c->peers[1].r), 101);
   cluster_settle(c);
   peer_stop(&c->peers[0]);
   peer_start(&c->peers[0]);
-  CHECK_INT(stamp(&c->peers[0]), theirs + 3);
+  CHECK_INT(stamp(&c->peers[0]), theirs + 2);
+}
+
+/* How far the clock of `n` peers gets ahead, each of which answers what the one before it has
+ * written: `hops` of them, of which `per_ms` happen in a millisecond. */
+static int64_t lead_of_a_chain(int n, int hops, int per_ms, int64_t ahead) {
+  cluster *c = cluster_start(n, DDL);
+  for (int i = 0; i < n; i++) wire_open(c, i, (i + 1) % n);
+  cluster_settle(c);
+  c->peers[n - 1].clock_step_ms = ahead;
+  int64_t lead = 0;
+  for (int i = 0; i < hops; i++) {
+    peer *p = &c->peers[i % n];
+    int64_t lag = stamp(p) - c->now_ms;
+    if (lag > lead) lead = lag;
+    c->now_ms += replic_must_wait(p->r) || i % per_ms == 0;
+    cluster_deliver(c);
+  }
+  cluster_settle(c);
+  cluster_same(c, "t");
+  return lead;
+}
+
+/* Without a bound they would be 1 ms ahead for every hop or two. */
+static void peers_that_answer_each_other_stay_near_time(void) {
+  CHECK(lead_of_a_chain(2, 2000, 50, 0) <= 250);
+  CHECK(lead_of_a_chain(3, 2000, 50, 0) <= 250);
+  CHECK(lead_of_a_chain(5, 1500, 30, 3) <= 250);
+  CHECK(lead_of_a_chain(2, 2000, 50, 5000) <= 5250); /* nor where a clock is wrong */
 }
 
 static void what_is_rolled_back_leaves_no_trace(void) {
@@ -280,6 +306,7 @@ int main(int argc, char **argv) {
       TEST(steps_back_do_not_show),
       TEST(a_restart_keeps_the_high_water),
       TEST(a_patch_from_elsewhere_moves_it_by_one),
+      TEST(peers_that_answer_each_other_stay_near_time),
       TEST(what_is_rolled_back_leaves_no_trace),
       TEST(what_fails_in_a_batch_leaves_no_trace),
       TEST(runs_of_one_clock_are_bounded),

@@ -10,7 +10,8 @@ A change of the protocol begins here. Each RULE can be left out, to see what it 
   floor   plain frames are sent of a pruned log, too
   age     a jump may rest on pieces that were read after it was made
   all     a jump asks only for what the source has pruned, not for all that its vector covers
-  raise   the floors of a jump are not taken over"""
+  raise   the floors of a jump are not taken over
+  passed  a clock that a greater peerId has stamped is not passed by the next one"""
 import random
 import sys
 
@@ -20,7 +21,7 @@ COLUMNS = "abc"
 class Peer:
     def __init__(self, pid, without):
         self.id, self.without = pid, without
-        self.vector, self.floor, self.log, self.high = {}, {}, {}, 0
+        self.vector, self.floor, self.log, self.high, self.passed = {}, {}, {}, 0, False
         self.staged = {}  # source -> {"upto": {origin: sequence}, "age": of the newest piece, "patches": {}}
 
     def at(self, origin):
@@ -30,7 +31,8 @@ class Peer:
         return age(self.vector, self.floor)
 
     def write(self, key, cells, wall):
-        self.high = wall if wall > self.high else self.high + 1
+        self.high = max(wall, self.high + (self.passed and self.without != "passed"))
+        self.passed = False
         seq = self.at(self.id) + 1
         self.log[(self.id, seq)] = (key, (self.high, self.id, seq), dict(cells))
         self.vector[self.id] = seq
@@ -110,7 +112,10 @@ class Peer:
         for (o, n), patch in new.items():
             if n > self.at(o):
                 self.log.setdefault((o, n), patch)
-                self.high = max(self.high, patch[1][0])
+                clock = patch[1][0]
+                if clock >= self.high:
+                    self.passed = o > self.id or clock == self.high and self.passed
+                    self.high = clock
         for o, s in up_to.items():
             self.vector[o] = max(s, self.at(o))
 
@@ -148,6 +153,8 @@ def run(seed, without):
             cells = {c: rnd.randint(0, 99) for c in COLUMNS if rnd.random() < 0.5}
             p.write(rnd.randint(1, 6), cells, time + rnd.choice((-20, 0, 0, 20)))
             everything[(p.id, p.at(p.id))] = p.log[(p.id, p.at(p.id))]
+            if p.log[(p.id, p.at(p.id))][1] != max(clock for _, clock, _ in p.log.values()):
+                return False  # what is written comes after all that its writer has seen
         elif action < 0.45:
             p.prune(time - rnd.choice((0, 10, 100)))
         elif action < 0.65 and len(peers) > 1:  # q has told p where it stands; p's answer is on its way

@@ -28,6 +28,7 @@ check model_needs_floors 0 protocol.py 200 --without floor
 check model_needs_age 0 protocol.py 2900 --without age
 check model_needs_all 0 protocol.py 200 --without all
 check model_needs_raised_floors 0 protocol.py 200 --without raise
+check model_needs_later_clocks 0 protocol.py 200 --without passed
 check forks_are_told_apart 1 forks.py 3000
 check forks_need_epochs 0 forks.py 200 --without epoch
 check forks_need_changes 0 forks.py 200 --without changes
