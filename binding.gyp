@@ -64,6 +64,7 @@
         'src/core/peek.c',
         'src/core/pending.c',
         'src/core/query.c',
+        'src/core/rights.c',
         'src/core/schema.c',
         'src/core/sql.c',
         'src/core/stuck.c',

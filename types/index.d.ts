@@ -39,6 +39,7 @@ export type ReplicCode =
   | 'REPLIC_OUT_OF_RANGE'
   | 'REPLIC_PEER'
   | 'REPLIC_PROTOCOL'
+  | 'REPLIC_READ_ONLY'
   | 'REPLIC_RESTORED'
   | 'REPLIC_SCHEMA'
   | 'REPLIC_UNKNOWN_TABLE'
@@ -575,6 +576,10 @@ export interface LinkStatus {
   jump?: 'sending' | 'receiving' | null
   /** Patches received over this link for a jump, not visible before its end. */
   staged?: number
+  /** What it writes is taken here: it was not `{ write: false }` that this side's authorize() said of it. */
+  peerMayWrite?: boolean
+  /** What this side writes is taken there. */
+  selfMayWrite?: boolean
   /** Its tables, as far as it has sent changes of them: what of each is not the same here, or null. */
   schema?: Record<string, string | null>
   /** Why its changes are not applied at present; null if they are. */

@@ -91,10 +91,9 @@ void replic__fork_found(replic *r, link *l, int code) {
   l->fork_text = sqlite3_mprintf("%s", replic_error_text(r));
   l->fork_ms = r->now_ms;
   r->sync->direct_generation++;
-  if (l->fork_text)
-    replic__send_fork(r, l);
-  else
-    replic__refuse(r, l, code, replic_error_text(r));
+  if (l->fork_text) replic__send_fork(r, l);
+  if (l->reader || !l->fork_text) /* of what a reader answers nothing is noted */
+    replic__refuse(r, l, code, l->fork_text ? l->fork_text : replic_error_text(r));
 }
 
 /* ---- being told ---- */

@@ -261,14 +261,14 @@ static void flush_origin(replic *r, link *l, const replic__entry *entry) {
   r->sync->is_behind |= at->sent < mine->sequence;
 }
 
-/* Both sides have all that the other has, as far as this side knows. */
+/* Both sides have all that the other has, and takes, as far as this side knows. */
 static int is_synced(const replic *r, link *l) {
   for (size_t i = 0; i < r->n_vector; i++) {
     const replic_position *mine = &r->vector[i].committed;
     const position *at = replic__position(l, mine->origin);
-    if (!at || (mine->origin != l->peer && at->acked < mine->sequence)) return 0;
+    if (!at || (mine->origin != l->peer && !l->muted && at->acked < mine->sequence)) return 0;
   }
-  for (size_t i = 0; i < l->n_at; i++)
+  for (size_t i = 0; !l->reader && i < l->n_at; i++)
     if (l->at[i].announced > replic__vector_sequence(r, l->at[i].origin)) return 0;
   return 1;
 }
@@ -284,8 +284,8 @@ void replic__sync_flush(replic *r) {
     link *l = r->sync->links[k];
     if (!l->ready || l->closing || l->fork_text) continue;
     l->below = 0;
-    if (l->schema_sent != ids_end(r->schema)) send_schema(r, l);
-    if (replic__link_active(r, l))
+    if (!l->muted && l->schema_sent != ids_end(r->schema)) send_schema(r, l);
+    if (!l->muted && replic__link_active(r, l))
       for (size_t i = 0; i < r->n_vector; i++)
         if (r->vector[i].committed.sequence) flush_origin(r, l, &r->vector[i]);
     replic__flush_jump(r, l);

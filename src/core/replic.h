@@ -367,8 +367,10 @@ void replic_checkpointer_close(replic_checkpointer *c);
 /* ---- links ------------------------------------------------------------------------------------------------ */
 
 /* A connection has come up. `link`: a number of the caller's choosing, not in use. `expected_peer`:
- * the peerId that must answer, 0 for any. Puts HELLO into the outbox. */
-int replic_link_open(replic *r, uint32_t link, uint32_t expected_peer);
+ * the peerId that must answer, 0 for any. `only_reads` 1: that peer gets everything, and nothing is
+ * taken that comes over this link; both sides are told (REPLIC_EREADONLY) where it has something
+ * that is missing here. Puts HELLO into the outbox. */
+int replic_link_open(replic *r, uint32_t link, uint32_t expected_peer, int only_reads);
 /* The connection is gone. Unknown links are ignored. */
 void replic_link_close(replic *r, uint32_t link);
 /* What nobody else is known to have: per origin in `origin`, sorted, how many of its patches are
@@ -402,6 +404,8 @@ typedef struct replic_link_info {
   int64_t staged;        /* patches of a jump that this peer has staged from it */
   int jump;              /* REPLIC_JUMP_… */
   int64_t retransmitted; /* patches sent again because they were asked for */
+  int reader;            /* the peer may only read here: nothing is taken over this link, */
+  int muted;             /* and this side there */
   const char *schema;    /* what it has sent of its tables: a line each, of the table's name, a tab,
                             and    what is not the same here; borrowed like `held` */
   const char

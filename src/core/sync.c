@@ -69,7 +69,7 @@ int replic__link_active(const replic *r, const link *l) {
   if (!l->ready || l->closing || l->fork_text) return 0;
   for (size_t i = 0; r->sync->links[i] != l; i++)
     if (r->sync->links[i]->ready && !r->sync->links[i]->closing && !r->sync->links[i]->fork_text &&
-        r->sync->links[i]->peer == l->peer)
+        r->sync->links[i]->peer == l->peer && replic__same_rights(r->sync->links[i], l))
       return 0;
   return 1;
 }
@@ -136,19 +136,23 @@ void replic__send(replic *r, link *l, replic_frame *frame) {
                 (int64_t)frame->len, l->id, l->peer);
 }
 
+/* From whom patches of its own come here: who has them too relays them after a grace only. */
+static int is_source(const replic *r, const link *l) {
+  return !l->reader && replic__link_active(r, l);
+}
+
 static void put_direct(const replic *r, replic__writer *w, uint64_t extra) {
   uint64_t n = 0;
-  for (size_t i = 0; i < r->sync->n_links; i++)
-    n += (uint64_t)replic__link_active(r, r->sync->links[i]);
+  for (size_t i = 0; i < r->sync->n_links; i++) n += (uint64_t)is_source(r, r->sync->links[i]);
   replic__put_varint(w, n + extra);
   for (size_t i = 0; i < r->sync->n_links; i++)
-    if (replic__link_active(r, r->sync->links[i])) replic__put_varint(w, r->sync->links[i]->peer);
+    if (is_source(r, r->sync->links[i])) replic__put_varint(w, r->sync->links[i]->peer);
 }
 
 static void send_hello(replic *r, link *l, int please_answer) {
   replic__writer w;
   replic__put_frame(&w, FRAME_HELLO);
-  replic__put_varint(&w, (uint64_t)please_answer);
+  replic__put_varint(&w, (please_answer ? FLAG_ANSWER : 0) | (l->reader ? FLAG_READER : 0));
   replic__put_varint(&w, r->peer_id);
   replic__put_varint(&w, r->config.new_peer_id);
   replic__put_varint(&w, (uint64_t)r->now_ms);
@@ -261,7 +265,7 @@ void replic__carry_over(replic *r, link *l) {
   for (size_t i = 0; i < r->sync->n_links; i++) {
     link *other = links[i];
     if (other == l) at = i;
-    if (other == l || !reaches(other, l->peer)) continue;
+    if (other == l || !reaches(other, l->peer) || !replic__same_rights(other, l)) continue;
     if (replic__link_active(r, other)) trouble(r, other, l, "no patches arrive there");
     for (size_t k = 0; k < other->n_at; k++) { /* nothing is on its way there any more */
       other->unacked -= other->at[k].unacked;
@@ -433,7 +437,8 @@ void replic__get_position(replic__reader *in, uint32_t *last, replic_position *o
 static void find_rivals(replic *r, const link *l, int64_t wall) {
   for (size_t i = 0; i < r->sync->n_links; i++) {
     link *other = r->sync->links[i];
-    if (other == l || other->peer != l->peer || !other->ready || other->instance == l->instance)
+    if (other == l || other->peer != l->peer || !other->ready || other->instance == l->instance ||
+        other->reader != l->reader)
       continue;
     other->rival = l->id;
     other->rival_ms = wall;
@@ -453,7 +458,7 @@ static int check_rival(replic *r, const link *l, int64_t wall) {
 }
 
 static int on_hello(replic *r, link *l, replic__reader *in) {
-  uint64_t flags = replic__get_varint(in, 1);
+  uint64_t flags = replic__get_varint(in, FLAG_ANSWER | FLAG_READER);
   uint32_t peer = replic__get_peer(in), instance = (uint32_t)replic__get_varint(in, UINT32_MAX);
   int64_t wall = replic__get_clock(in);
   size_t n = replic__get_count(in, 4);
@@ -488,13 +493,16 @@ static int on_hello(replic *r, link *l, replic__reader *in) {
   if (rc != REPLIC_OK || in->failed || in->at != in->end)
     return rc ? rc : replic__malformed(r, l, "HELLO");
   l->skew_ms = wall - r->now_ms;
-  if (flags) send_hello(r, l, 0);
+  l->muted = (flags & FLAG_READER) != 0;
+  if (flags & FLAG_ANSWER) send_hello(r, l, 0);
   if (l->ready) return REPLIC_OK;
   l->ready = 1;
   find_rivals(r, l, wall);
   r->sync->direct_generation++;
   replic__event(r, (replic_event){.kind = REPLIC_EVENT_LINK_READY, .link = l->id, .peer = peer},
                 NULL);
+  position *own_at = replic__position(l, peer);
+  if (own_at) replic__reader_has(r, l, peer, own_at->announced);
   return REPLIC_OK;
 }
 
@@ -515,6 +523,9 @@ static int on_ack(replic *r, link *l, replic__reader *in) {
         return replic__forked(r, l, origin, sequence, "it holds more than was issued here");
       if (section == APPLIED) {
         replic__learn(r, l, at, sequence);
+        replic__reader_has(r, l, origin, sequence);
+      } else if (l->reader) {
+        replic__tell_reader(r, l);
       } else if (section == STAGED) {
         int rc = replic__check_staged(r, l, at, sequence);
         if (rc != REPLIC_OK) return rc;
@@ -563,11 +574,15 @@ static int error_by_name(const char *name) {
   return REPLIC_EPROTOCOL;
 }
 
+static int leaves_link(int code) {
+  return code == REPLIC_ECLOCKSKEW || code == REPLIC_ESCHEMA || code == REPLIC_EREADONLY;
+}
+
 static int on_error(replic *r, link *l, replic__reader *in) {
   char *name = replic__copy_text(in), *text = replic__copy_text(in);
   int complete = name && text && !in->failed;
   if (complete) {
-    int code = error_by_name(name), stays = code == REPLIC_ECLOCKSKEW || code == REPLIC_ESCHEMA;
+    int code = error_by_name(name), stays = leaves_link(code);
     replic__event(r,
                   (replic_event){.kind = stays ? REPLIC_EVENT_LINK_ERROR : REPLIC_EVENT_LINK_CLOSE,
                                  .link = l->id,
@@ -611,6 +626,10 @@ static int dispatch(replic *r, link *l, const uint8_t *bytes, size_t len) {
                                                   "protocol, this one %d: update the older one",
                                                   bytes[0], REPLIC_PROTOCOL_VERSION)
                                    : replic__malformed(r, l, "unknown");
+  if (l->reader && replic__brings(bytes[1])) {
+    if (l->ready) replic__tell_reader(r, l);
+    return REPLIC_OK;
+  }
   if (bytes[1] == FRAME_FORK && l->peer) return replic__on_fork(r, l, &in);
   if (l->fork_text && bytes[1] != FRAME_ERROR) return REPLIC_OK;
   if (bytes[1] == FRAME_HELLO) return on_hello(r, l, &in);
@@ -676,7 +695,7 @@ int replic_link_message(replic *r, uint32_t id, const void *bytes, size_t len) {
   return REPLIC_OK;
 }
 
-int replic_link_open(replic *r, uint32_t id, uint32_t expected_peer) {
+int replic_link_open(replic *r, uint32_t id, uint32_t expected_peer, int only_reads) {
   replic__sync *s = r->sync;
   if (replic__link_find(r, id))
     return replic__fail(r, REPLIC_EUSAGE, "link %u is open already", id);
@@ -685,7 +704,8 @@ int replic_link_open(replic *r, uint32_t id, uint32_t expected_peer) {
   s->links = grown;
   link *l = sqlite3_malloc64(sizeof *l);
   if (!l) return SQLITE_NOMEM;
-  *l = (link){.id = id, .expected = expected_peer, .last_in_ms = r->now_ms};
+  *l = (link){
+      .id = id, .expected = expected_peer, .last_in_ms = r->now_ms, .reader = only_reads != 0};
   s->links[s->n_links++] = l;
   send_hello(r, l, 0);
   return REPLIC_OK;
@@ -762,6 +782,7 @@ int replic_tick(replic *r) {
         send_needs(r, l);
       }
       l->ack_due = 1;
+      replic__tick_reader(r, l);
     }
   }
   int rc = store(r);
@@ -856,6 +877,8 @@ int replic_link_at(replic *r, size_t index, replic_link_info *info) {
                                      : r->sync->jump_link == l->id ? REPLIC_JUMP_RECEIVING
                                                                    : REPLIC_JUMP_NONE,
                              .retransmitted = l->sent_again,
+                             .reader = l->reader,
+                             .muted = l->muted,
                              .schema = link_schema(r, l),
                              .held = l->held};
   position most;

@@ -64,6 +64,11 @@ typedef struct link {
   char *held;
   uint32_t instance, rival; /* of the process at the other end; the link of a second one */
   int64_t rival_ms;         /* its wall clock when that said HELLO */
+  /* rights.c: */
+  int reader; /* the peer may only read: nothing is taken that comes over this link */
+  int muted;  /* this side may only read there */
+  int reader_told,
+      reader_beats; /* for so many heartbeats it has had patches that are missing here */
   /* fork.c: */
   uint32_t fork_origin;
   int fork_code;
@@ -161,6 +166,17 @@ int replic__forked(replic *r, link *l, uint32_t origin, int64_t sequence, const 
 /* Of a list in ascending order: anything else fails the reader. */
 uint32_t replic__get_origin(replic__reader *in, uint32_t *last);
 void replic__get_position(replic__reader *in, uint32_t *last, replic_position *position);
+
+/* ---- rights.c ---- */
+
+int replic__brings(int frame_type); /* it would change what is here, or what is known of it */
+/* Only such links stand in for each other. */
+int replic__same_rights(const link *a, const link *b);
+/* Tells both sides, once per link, that something of the peer is not taken. */
+void replic__tell_reader(replic *r, link *l);
+/* The peer has the origin up to `sequence`. */
+void replic__reader_has(replic *r, link *l, uint32_t origin, int64_t sequence);
+void replic__tick_reader(replic *r, link *l);
 
 /* ---- incoming.c ---- */
 

@@ -20,6 +20,8 @@ enum {
   FRAME_LAST = FRAME_FORK
 };
 
+enum { FLAG_ANSWER = 1, FLAG_READER = 2 }; /* of HELLO */
+
 /* ---- writing: a frame that grows. The first failure (memory) sticks; finish then gives NULL. ---- */
 
 typedef struct replic__writer {

@@ -303,7 +303,8 @@ static bool is_number(const Napi::CallbackInfo &info, size_t index, uint32_t *nu
 Napi::Value Connection::link_open(const Napi::CallbackInfo &info) {
   uint32_t link, expected;
   if (!is_number(info, 0, &link) || !is_number(info, 1, &expected)) return Napi::Value();
-  state_->push(new (std::nothrow) LinkOpenJob(link, expected));
+  bool only_reads = is_true(info.Env(), info[2]);
+  state_->push(new (std::nothrow) LinkOpenJob(link, expected, only_reads));
   return info.Env().Undefined();
 }
 

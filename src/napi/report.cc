@@ -383,6 +383,8 @@ static Napi::Object link_to_js(Napi::Env env, const replic_link_info &info) {
   set("framesOut", info.frames_out);
   set("retransmitted", info.retransmitted);
   set("staged", info.staged);
+  link.Set("peerMayWrite", !info.reader);
+  link.Set("selfMayWrite", !info.muted);
   const char *jump = JUMPS[info.jump];
   link.Set("jump", jump ? Napi::Value(Napi::String::New(env, jump)) : env.Null());
   link.Set("schema", info.schema ? info.schema : "");

@@ -319,7 +319,7 @@ napi_value LinkJob::result(napi_env env) {
 
 void LinkOpenJob::run(Batch &batch) {
   batch.report.links_changed = true;
-  check(batch, replic_link_open(batch.state->core, link_, expected_));
+  check(batch, replic_link_open(batch.state->core, link_, expected_, only_reads_));
 }
 
 void LinkCloseJob::run(Batch &batch) {

@@ -161,11 +161,13 @@ struct LinkJob : WriteJob {
   napi_value result(napi_env env) override;
 };
 struct LinkOpenJob : LinkJob {
-  LinkOpenJob(uint32_t link, uint32_t expected) : link_(link), expected_(expected) {}
+  LinkOpenJob(uint32_t link, uint32_t expected, bool only_reads)
+      : link_(link), expected_(expected), only_reads_(only_reads) {}
   void run(Batch &batch) override;
 
 private:
   const uint32_t link_, expected_;
+  const bool only_reads_;
 };
 struct LinkCloseJob : LinkJob {
   explicit LinkCloseJob(uint32_t link) : link_(link) {}

@@ -176,7 +176,7 @@ static void prepare_link(cluster *c) {
 
 static int call_open_link(peer *p) {
   return replic_link_count(p->r) ? REPLIC_OK
-                                 : replic_link_open(p->r, p->cluster->wires[1].number, 102);
+                                 : replic_link_open(p->r, p->cluster->wires[1].number, 102, 0);
 }
 
 static int run_link(cluster *c) {

@@ -685,7 +685,7 @@ void wire_open_side(cluster *c, int w, int side) {
   peer *p = &c->peers[x->peers[side]];
   uint32_t expected = x->peers[!side] < 0 ? 0 : c->peers[x->peers[!side]].id;
   peer_begin(p);
-  CHECK_OK(p->r, replic_link_open(p->r, x->number, expected));
+  CHECK_OK(p->r, replic_link_open(p->r, x->number, expected, x->reads[!side]));
   CHECK_OK(p->r, peer_commit(p));
 }
 
@@ -696,16 +696,30 @@ int wire_add(cluster *c, int a, int b) {
   return w;
 }
 
-int wire_open(cluster *c, int a, int b) {
-  int w = wire_add(c, a, b);
+static int open_both(cluster *c, int w) {
   c->wires[w].open[1] = true; /* so that the first HELLO finds its way */
   wire_open_side(c, w, 0);
   wire_open_side(c, w, 1);
   return w;
 }
 
+int wire_open(cluster *c, int a, int b) {
+  return open_both(c, wire_add(c, a, b));
+}
+
+int wire_open_reader(cluster *c, int a, int b) {
+  int w = wire_add(c, a, b);
+  c->wires[w].reads[1] = true;
+  return open_both(c, w);
+}
+
 int wire_open_test(cluster *c, int a) {
+  return wire_open_test_as(c, a, false);
+}
+
+int wire_open_test_as(cluster *c, int a, bool reads) {
   int w = wire_add(c, a, -1);
+  c->wires[w].reads[1] = reads;
   c->wires[w].open[1] = true;
   wire_open_side(c, w, 0);
   return w;

@@ -155,6 +155,7 @@ typedef struct wire {
   int peers[2];       /* indexes; -1: the test itself plays this side */
   uint32_t number;    /* the `link` of both cores */
   bool open[2];       /* whether that side still holds its link */
+  bool reads[2];      /* that side may only read at the other one */
   packet_queue to[2]; /* frames on their way to that side, oldest first */
 } wire;
 
@@ -210,12 +211,15 @@ replic_compaction peer_compact(peer *p, int64_t older_than_ms, int64_t max_patch
 /* Connects two peers (each gets its number from the cluster) and returns the wire's index. The
  * HELLOs are queued. */
 int wire_open(cluster *c, int a, int b);
+/* b may only read at a. */
+int wire_open_reader(cluster *c, int a, int b);
 /* The same in steps: a wire whose ends are closed, and opening one of them. */
 int wire_add(cluster *c, int a, int b);
 void wire_open_side(cluster *c, int w, int side);
 /* Connects a peer to the test itself: frames to side 1 stay in the queue until the test takes them.
  */
 int wire_open_test(cluster *c, int a);
+int wire_open_test_as(cluster *c, int a, bool reads); /* as one that may only read */
 /* Closes both ends; what was on its way is lost. */
 void wire_cut(cluster *c, int w);
 /* Delivers frame i of those on their way to a side, in a batch of its own. */

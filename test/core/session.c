@@ -147,7 +147,7 @@ static void operate(unsigned what) {
   case SESSION_WRITE: write_row(); break;
   case SESSION_REOPEN:
     replic_link_close(at.r, at.link);
-    demand(replic_link_open(at.r, ++at.link, 0) == REPLIC_OK, "link");
+    demand(replic_link_open(at.r, ++at.link, 0, 0) == REPLIC_OK, "link");
     break;
   case SESSION_MIGRATE:
     commit();
@@ -200,7 +200,7 @@ void session_run(const uint8_t *data, size_t len) {
   at.now_ms = BASE_TIME;
   at.committed = false;
   begin();
-  demand(replic_link_open(at.r, ++at.link, 0) == REPLIC_OK, "link");
+  demand(replic_link_open(at.r, ++at.link, 0, 0) == REPLIC_OK, "link");
   while (len >= 2) {
     unsigned n = data[0] + 256u * data[1];
     data += 2;

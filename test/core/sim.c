@@ -518,7 +518,7 @@ static void dial(sim *s, int edge) {
     sim_peer *p = side ? b : a;
     if (!p->r || !s->links[link].open[side]) continue;
     sim_begin(p);
-    CHECK_OK(p->r, replic_link_open(p->r, (uint32_t)link + 1, expected[side]));
+    CHECK_OK(p->r, replic_link_open(p->r, (uint32_t)link + 1, expected[side], 0));
     sim_commit(p);
   }
 }

@@ -818,7 +818,7 @@ static void links_are_known_by_their_number(void) {
   int w = wire_open(c, 0, 1);
   peer *p = &c->peers[0];
   peer_begin(p);
-  CHECK_CODE(p->r, replic_link_open(p->r, c->wires[w].number, 0), REPLIC_EUSAGE);
+  CHECK_CODE(p->r, replic_link_open(p->r, c->wires[w].number, 0, 0), REPLIC_EUSAGE);
   replic_link_close(p->r, 12345);
   CHECK_OK(p->r, replic_receive(p->r, 12345, (const uint8_t *)"\1\1", 2));
   CHECK_OK(p->r, peer_commit(p));
@@ -1080,7 +1080,7 @@ static void two_links_in_opposite_order(void) {
     peer *q = &c->peers[1];
     c->wires[w].peers[1] = 1;
     peer_begin(q);
-    CHECK_OK(q->r, replic_link_open(q->r, c->wires[w].number, 101));
+    CHECK_OK(q->r, replic_link_open(q->r, c->wires[w].number, 101, 0));
     CHECK_OK(q->r, peer_commit(q));
   }
   cluster_settle(c);

@@ -550,7 +550,7 @@ static void malformed_headers_and_hellos(void) {
       {"02 01 00 66 11 e8 07 00 00", REPLIC_EVERSION},
       {"00 01", REPLIC_EVERSION},
       {"01 01", REPLIC_EPROTOCOL},
-      {"01 01 02 66 11 e8 07 00 00", REPLIC_EPROTOCOL},                   /* flags */
+      {"01 01 04 66 11 e8 07 00 00", REPLIC_EPROTOCOL},                   /* flags */
       {"01 01 00 00 11 e8 07 00 00", REPLIC_EPROTOCOL},                   /* peer 0 */
       {"01 01 00 80 80 80 80 10 11 e8 07 00 00", REPLIC_EPROTOCOL},       /* peer 2^32 */
       {"01 01 00 66 80 80 80 80 10 e8 07 00 00", REPLIC_EPROTOCOL},       /* instance 2^32 */
