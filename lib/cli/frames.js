@@ -177,6 +177,7 @@ const READERS = {
       patchedAt: in_.number(),
       epoch: in_.number(),
     })),
+    givenUp: { sequence: in_.number(), patchedAt: in_.number(), epoch: in_.number() },
   }),
   [INITIATE]: (in_) => noise('INITIATE', in_),
   [RESPOND]: (in_) => noise('RESPOND', in_),

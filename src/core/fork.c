@@ -16,7 +16,8 @@
  *
  * The greatest of them that both have is `common`, a lower bound of where the histories part, and
  * the least that differs is `parted`: the other history has not that patch, nor any after it. They
- * are kept in _replic_forks. Then both refuse the link (REPLIC_FORK). Nothing else happens until
+ * are kept in _replic_forks, unless this side sees nothing that differs, or the origin is linked here
+ * and has what is here (is_evident). Then both refuse the link (REPLIC_FORK). Nothing else happens until
  * somebody opens one of the two files with a new peerId of the application's. (A file that was moved
  * or restored does not count: the histories may have been settled long ago.) That file *yields*: it
  * takes everything of the forked origin beyond `common` out of its log and issues it anew as its
@@ -61,6 +62,32 @@ static int take_probe(replic *r, uint32_t origin, int64_t sequence, probe *p) {
                                           : replic__log_clock(r, origin, sequence, &p->patched_at);
 }
 
+static void put_probe(replic__writer *w, const probe *p) {
+  replic__put_varint(w, (uint64_t)p->sequence);
+  replic__put_varint(w, (uint64_t)p->patched_at);
+  replic__put_varint(w, p->epoch);
+}
+
+static probe get_probe(replic__reader *in) {
+  probe p;
+  p.sequence = replic__get_sequence(in);
+  p.patched_at = replic__get_clock(in);
+  p.epoch = replic__get_epoch(in);
+  return p;
+}
+
+/* Has this peer come past it in another history, that one tells who brings it. */
+static int is_refused(const replic *r, const replic_position *dropped, uint32_t origin) {
+  return dropped->origin == origin && dropped->sequence > replic__vector_sequence(r, origin);
+}
+
+/* The patch by which the history that was given up here is known; NULL: there is none. */
+static const replic_position *find_dropped(const replic *r, uint32_t origin) {
+  for (size_t i = 0; i < r->sync->n_dropped; i++)
+    if (is_refused(r, &r->sync->dropped[i], origin)) return &r->sync->dropped[i];
+  return NULL;
+}
+
 /* ---- telling ---- */
 
 void replic__send_fork(replic *r, link *l) {
@@ -78,11 +105,11 @@ void replic__send_fork(replic *r, link *l) {
   replic__put_varint(&w, l->fork_origin);
   replic__put_varint(&w, (uint64_t)replic__vector_sequence(r, l->fork_origin));
   replic__put_varint(&w, n);
-  while (n-- > 0) {
-    replic__put_varint(&w, (uint64_t)probes[n].sequence);
-    replic__put_varint(&w, (uint64_t)probes[n].patched_at);
-    replic__put_varint(&w, probes[n].epoch);
-  }
+  while (n-- > 0) put_probe(&w, &probes[n]);
+  const replic_position *dropped = find_dropped(r, l->fork_origin);
+  probe given_up = {0};
+  if (dropped) given_up = (probe){dropped->sequence, dropped->patched_at, dropped->epoch};
+  put_probe(&w, &given_up);
   replic__send(r, l, replic__finish(&w));
 }
 
@@ -98,9 +125,74 @@ void replic__fork_found(replic *r, link *l, int code) {
 
 /* ---- being told ---- */
 
+/* A FORK, compared with the history here. */
+typedef struct comparison {
+  uint32_t origin;
+  int64_t theirs_last, mine_last;
+  probe common;
+  int64_t parted;  /* 0: nothing that differs is known */
+  probe given_up;  /* the other side refuses the history that has it; sequence 0: none */
+  int contradicts; /* a patch that both have is not the same */
+} comparison;
+
+static int compare_probe(replic *r, comparison *c, const probe *theirs) {
+  probe mine;
+  int rc = take_probe(r, c->origin, theirs->sequence, &mine);
+  if (rc != REPLIC_OK || theirs->sequence > c->mine_last) return rc;
+  int known = mine.patched_at && theirs->patched_at;
+  if (mine.epoch != theirs->epoch || (known && mine.patched_at != theirs->patched_at)) {
+    c->contradicts = 1;
+    if (!c->parted) c->parted = theirs->sequence;
+  } else if (known) {
+    c->common = *theirs;
+    c->parted = 0;
+  }
+  return rc;
+}
+
+static int compare(replic *r, replic__reader *in, comparison *c) {
+  int64_t last = 0;
+  for (size_t n = replic__get_count(in, 3); n > 0 && !in->failed; n--) {
+    probe theirs = get_probe(in);
+    if (theirs.sequence <= last) in->failed = 1;
+    last = theirs.sequence;
+    int rc = in->failed ? REPLIC_OK : compare_probe(r, c, &theirs);
+    if (rc != REPLIC_OK) return rc;
+  }
+  c->given_up = get_probe(in);
+  if (!c->parted && c->theirs_last < c->mine_last) c->parted = c->theirs_last + 1;
+  return REPLIC_OK;
+}
+
+/* Is the patch that the other side has given up the one that is here? */
+static int holds(replic *r, uint32_t origin, const probe *theirs, int *found) {
+  probe mine;
+  *found = 0;
+  if (!theirs->sequence || theirs->sequence > replic__vector_sequence(r, origin)) return REPLIC_OK;
+  int rc = take_probe(r, origin, theirs->sequence, &mine);
+  *found = rc == REPLIC_OK && mine.epoch == theirs->epoch &&
+           (!mine.patched_at || mine.patched_at == theirs->patched_at);
+  return rc;
+}
+
+/* protocol.md, Speaking for others: what is said of an origin's history by others counts for as
+ * much as this side can see for itself, and for nothing where the origin is linked here and says
+ * otherwise. */
+static int is_evident(replic *r, const link *l, const comparison *c, int *evident) {
+  int64_t word = replic__own_word(r, l, c->origin);
+  int given_up;
+  int rc = holds(r, c->origin, &c->given_up, &given_up);
+  int found = c->contradicts || given_up || (l->fork_text && l->fork_origin == c->origin);
+  int of_its_own = l->peer == c->origin && c->theirs_last < c->mine_last;
+  int of_mine = c->origin == r->peer_id && c->theirs_last > c->mine_last;
+  int denied = word != NO_WORD && word > c->common.sequence && c->mine_last > c->common.sequence;
+  *evident = (found || of_its_own || of_mine) && !denied;
+  return rc;
+}
+
 /* Of several notes the greatest counts, of each. Both are of the history here, so that the greater
  * `common` has the later clock. */
-static int note(replic *r, uint32_t origin, const probe *common, int64_t parted) {
+static int note(replic *r, const comparison *c) {
   replic__savepoint save;
   sqlite3_stmt *stmt = NULL;
   int rc = replic__savepoint_open(r, r->peer_id, &save);
@@ -111,55 +203,33 @@ static int note(replic *r, uint32_t origin, const probe *common, int64_t parted)
                        "max(common, ?2), patchedAt = max(patchedAt, ?3), parted = max(parted, ?4)",
                        &stmt);
   if (rc == REPLIC_OK) {
-    sqlite3_bind_int64(stmt, 1, origin);
-    sqlite3_bind_int64(stmt, 2, common->sequence);
-    sqlite3_bind_int64(stmt, 3, common->patched_at);
-    sqlite3_bind_int64(stmt, 4, parted);
+    sqlite3_bind_int64(stmt, 1, c->origin);
+    sqlite3_bind_int64(stmt, 2, c->common.sequence);
+    sqlite3_bind_int64(stmt, 3, c->common.patched_at);
+    sqlite3_bind_int64(stmt, 4, c->parted);
     rc = replic__step(r, stmt);
   }
   sqlite3_finalize(stmt);
+  r->sync->has_notes = 1;
   return replic__savepoint_end(r, &save, rc);
 }
 
-static int has_dropped(const replic *r, uint32_t origin) {
-  for (size_t i = 0; i < r->sync->n_dropped; i++)
-    if (r->sync->dropped[i].origin == origin) return 1;
-  return 0;
-}
-
 int replic__on_fork(replic *r, link *l, replic__reader *in) {
-  uint32_t origin = replic__get_peer(in);
-  int64_t theirs_last = replic__get_sequence(in), mine_last = replic__vector_sequence(r, origin);
-  if (!in->failed && !mine_last && !has_dropped(r, origin)) { /* nothing of it here */
+  comparison c = {.origin = replic__get_peer(in), .theirs_last = replic__get_sequence(in)};
+  int evident;
+  c.mine_last = replic__vector_sequence(r, c.origin);
+  int rc = in->failed ? REPLIC_OK : compare(r, in, &c);
+  if (rc != REPLIC_OK) return rc;
+  if (in->failed || in->at != in->end) return replic__malformed(r, l, "FORK");
+  if (!c.mine_last && !find_dropped(r, c.origin)) { /* nothing of it here */
     if (l->fork_text) replic__refuse(r, l, l->fork_code, l->fork_text);
     return REPLIC_OK;
   }
-  probe common = {0};
-  int64_t last = 0, parted = 0;
-  for (size_t n = replic__get_count(in, 3); n > 0 && !in->failed; n--) {
-    probe theirs, mine;
-    theirs.sequence = replic__get_sequence(in);
-    theirs.patched_at = replic__get_clock(in);
-    theirs.epoch = replic__get_epoch(in);
-    if (theirs.sequence <= last) in->failed = 1;
-    last = theirs.sequence;
-    int rc = take_probe(r, origin, theirs.sequence, &mine);
-    if (rc != REPLIC_OK) return rc;
-    int known = mine.patched_at && theirs.patched_at;
-    if (theirs.sequence > mine_last) continue;
-    if (mine.epoch != theirs.epoch || (known && mine.patched_at != theirs.patched_at)) {
-      if (!parted) parted = theirs.sequence;
-    } else if (known) {
-      common = theirs;
-      parted = 0;
-    }
-  }
-  if (in->failed || in->at != in->end) return replic__malformed(r, l, "FORK");
-  if (!parted && theirs_last < mine_last) parted = theirs_last + 1;
-  int rc = note(r, origin, &common, parted);
+  rc = is_evident(r, l, &c, &evident);
+  if (rc == REPLIC_OK && evident) rc = note(r, &c);
   if (rc != REPLIC_OK) return rc;
   if (!l->fork_text) {
-    replic__forked(r, l, origin, common.sequence + 1, "as the other side has found");
+    replic__forked(r, l, c.origin, c.common.sequence + 1, "as the other side has found");
     l->fork_code = REPLIC_EFORK;
     l->fork_text = sqlite3_mprintf("%s", replic_error_text(r));
     replic__send_fork(r, l);
@@ -177,11 +247,38 @@ void replic__tick_fork(replic *r, link *l) {
     replic__send_fork(r, l);
 }
 
+/* What was noted of an origin gives way when the origin itself, linked here, goes on with the
+ * history that is here. (test/model/heals.py: every fork ends still.) A heartbeat later, as a FORK
+ * of its own may be on its way behind its HELLO. */
+int replic__tick_notes(replic *r) {
+  replic__savepoint save;
+  uint32_t confirmed = 0; /* one a heartbeat will do */
+  sqlite3_stmt *stmt = NULL;
+  if (!r->sync->has_notes) return REPLIC_OK;
+  int rc = replic__prepare(r, "SELECT origin, common FROM main._replic_forks", &stmt);
+  while (rc == REPLIC_OK && !confirmed && (rc = sqlite3_step(stmt)) == SQLITE_ROW) {
+    uint32_t origin = (uint32_t)sqlite3_column_int64(stmt, 0);
+    int64_t mine = replic__vector_sequence(r, origin);
+    rc = REPLIC_OK;
+    if (sqlite3_column_int64(stmt, 1) < mine && replic__own_word(r, NULL, origin) != NO_WORD)
+      confirmed = origin;
+  }
+  sqlite3_finalize(stmt);
+  if (rc == SQLITE_DONE) rc = REPLIC_OK;
+  if (rc != REPLIC_OK || !confirmed) return replic__fail_db(r, rc);
+  char *sql = sqlite3_mprintf("DELETE FROM main._replic_forks WHERE origin = %u", confirmed);
+  rc = sql ? replic__savepoint_open(r, r->peer_id, &save) : SQLITE_NOMEM;
+  if (rc == REPLIC_OK) rc = replic__savepoint_end(r, &save, replic__exec(r, sql));
+  sqlite3_free(sql);
+  return rc;
+}
+
 /* ---- refusing a history that was dropped here ---- */
 
 int replic__fork_load(replic *r) {
   replic__sync *s = r->sync;
   sqlite3_stmt *stmt = NULL;
+  s->has_notes = 1;
   int rc = replic__prepare(r, "SELECT origin, sequence, patchedAt, epoch FROM main._replic_dropped",
                            &stmt);
   while (rc == REPLIC_OK && (rc = sqlite3_step(stmt)) == SQLITE_ROW) {
@@ -203,11 +300,6 @@ int replic__brings_dropped(const replic *r, const replic__patches *p) {
   if (!r->sync->n_dropped) return 0;
   replic_position patch = {p->origin, p->sequence, p->clock, replic__epoch_in(p, p->sequence)};
   return replic__was_dropped(r, &patch);
-}
-
-/* Has this peer come past it in another history, that one tells who brings it. */
-static int is_refused(const replic *r, const replic_position *dropped, uint32_t origin) {
-  return dropped->origin == origin && dropped->sequence > replic__vector_sequence(r, origin);
 }
 
 int replic__was_dropped(const replic *r, const replic_position *patch) {

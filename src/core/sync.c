@@ -80,6 +80,17 @@ int replic__link_direct(const link *l, uint32_t peer) {
   return 0;
 }
 
+int64_t replic__own_word(const replic *r, const link *l, uint32_t origin) {
+  int64_t word = NO_WORD;
+  for (size_t i = 0; i < r->sync->n_links; i++) {
+    link *own = r->sync->links[i];
+    if (own == l || own->peer != origin || !own->ready || own->closing || own->fork_text) continue;
+    const position *at = replic__position(own, origin);
+    if (at && at->announced > word) word = at->announced;
+  }
+  return word >= replic__vector_sequence(r, origin) ? word : NO_WORD;
+}
+
 /* How many patches the other side has not acknowledged, but for its own. `*most`: what it has of
  * the origin that it lacks most of; origin 0: it lacks nothing. (Vector and positions are in
  * order.) */
@@ -748,6 +759,7 @@ void replic_link_close(replic *r, uint32_t id) {
 static int store(replic *r) {
   replic__savepoint save;
   int rc = replic__tick_jump(r);
+  if (rc == REPLIC_OK) rc = replic__tick_notes(r);
   if (rc != REPLIC_OK || !replic__vector_is_pruned_anew(r)) return rc;
   rc = replic__savepoint_open(r, r->peer_id, &save); /* so that the commit stores it */
   return rc == REPLIC_OK ? replic__savepoint_end(r, &save, rc) : rc;

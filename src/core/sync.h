@@ -123,7 +123,8 @@ struct replic__sync {
   uint32_t jump_failed_generation, jump_failed_link;
   replic_position *dropped; /* patches of histories that were given up here (fork.c) */
   size_t n_dropped;
-  int staged; /* there are rows in _replic_staged, or there were */
+  int staged;    /* there are rows in _replic_staged, or there were */
+  int has_notes; /* the same of _replic_forks */
   sqlite3_stmt *staged_sql;
 };
 
@@ -139,6 +140,11 @@ link *replic__link_find(const replic *r, uint32_t id);
 /* Of several links to one peer only the first carries patches. */
 int replic__link_active(const replic *r, const link *l);
 int replic__link_direct(const link *l, uint32_t peer);
+/* How many patches `origin` has issued, as it says itself on a link of its own other than `l`.
+ * NO_WORD: it is not linked here, or says less than what is applied here (then its history is
+ * another one, and fork.c has to find out). */
+#define NO_WORD (-1)
+int64_t replic__own_word(const replic *r, const link *l, uint32_t origin);
 /* Finds or adds. NULL: out of memory, or more origins than a link may speak of. */
 position *replic__position(link *l, uint32_t origin);
 void replic__learn(replic *r, link *l, position *at, int64_t applied);
@@ -235,6 +241,7 @@ int replic__brings_dropped(const replic *r, const replic__patches *p);
 /* It is one that is pruned at the sender, between `from` and `to`, as the epochs tell. */
 int replic__skips_dropped(const replic *r, const replic__patches *p, int64_t from, int64_t to);
 void replic__tick_fork(replic *r, link *l);
+int replic__tick_notes(replic *r); /* forgets notes of origins that deny them */
 
 /* ---- jump.c ---- */
 

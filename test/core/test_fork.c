@@ -99,6 +99,16 @@ static void check_same(cluster *c) {
 
 /* ---- found ---- */
 
+/* Are they refused when they are linked? */
+static bool meet(cluster *c, peer *a, peer *b) {
+  int w = wire_open(c, a->index, b->index);
+  cluster_deliver(c);
+  cluster_beat(c, 1);
+  bool refused = !c->wires[w].open[0];
+  if (!refused) wire_cut(c, w);
+  return refused;
+}
+
 /* The copy writes as much, more, less, nothing; and not even the original writes. */
 static const int WRITES[][2] = {{2, 2}, {2, 4}, {3, 1}, {2, 0}, {0, 2}, {0, 0}, {90, 70}, {1, 99}};
 
@@ -147,9 +157,11 @@ static void a_third_peer_finds_the_fork(void) {
     CHECK_INT(peer_at(witness, 101), 3 + WRITES[i][0]);
     wire_open(c, 2, 1);
     cluster_deliver(c);
+    CHECK_TEXT(noted(witness), ""); /* as the original, which is linked, has what the witness has */
     for (int k = 1; k < 3; k++) {
       check_refused(&c->peers[k], REPLIC_EFORK);
       CHECK_CONTAINS(event_last(&c->peers[k], REPLIC_EVENT_LINK_CLOSE)->text, "101");
+      if (k == 1) continue;
       int64_t common = sql_int(peer_sql(&c->peers[k]), "SELECT common FROM _replic_forks");
       CHECK(common <= 3 && common >= (i < 6 ? 3 : 0));
       CHECK(sql_int(peer_sql(&c->peers[k]), "SELECT parted FROM _replic_forks") > common);
@@ -159,6 +171,9 @@ static void a_third_peer_finds_the_fork(void) {
     put(p, 99, "a", 1);
     cluster_deliver(c);
     CHECK_INT(peer_at(witness, 101), 4 + WRITES[i][0]);
+    peer_stop(p);
+    CHECK(meet(c, copy, witness)); /* once nobody denies it */
+    CHECK(sql_int(peer_sql(witness), "SELECT parted FROM _replic_forks") > 3);
     test_release();
   }
 }
@@ -267,6 +282,7 @@ static void opened_with_a_new_id_it_issues_anew(void) {
       CHECK_INT(sql_int(peer_sql(again), "SELECT sum(_patchedAt) FROM t_patches"), clocks);
       CHECK_TEXT(noted(again), "");
       if (who == 0) { /* the one that keeps its id has to be known to its peer */
+        CHECK(meet(c, copy, other));
         open_as(other, 400);
         wire_open(c, 2, 1);
       } else {
@@ -495,6 +511,7 @@ static void others_that_hold_one_history_each(void) {
   CHECK_INT(peer_at(y, 101), 7);
   CHECK_INT(peer_at(x, 103) + peer_at(y, 102), 0); /* nothing else either: the link is refused */
   peer_stop(p);                                    /* its file is lost; X has what it wrote */
+  CHECK(meet(c, x, y));
   open_as(x, 201);
   CHECK_INT(peer_at(x, 101), 3);
   CHECK_INT(peer_at(x, 201), 3);
@@ -623,16 +640,6 @@ static void the_most_that_is_common_is_noted(void) {
 }
 
 /* ---- more than two histories ---- */
-
-/* Are they refused when they are linked? */
-static bool meet(cluster *c, peer *a, peer *b) {
-  int w = wire_open(c, a->index, b->index);
-  cluster_deliver(c);
-  cluster_beat(c, 1);
-  bool refused = !c->wires[w].open[0];
-  if (!refused) wire_cut(c, w);
-  return refused;
-}
 
 /* What somebody does who has chosen the history to keep: every file that is refused where it is, is
  * opened with a new peerId. How often that was. */

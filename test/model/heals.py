@@ -8,7 +8,8 @@ some patches, and pruned ones cannot be compared. Then one file keeps the peerId
 opened with a new one, again and again: in that it *yields*. It issues anew what it has beyond `common`, forgets it as
 peer 1's, and refuses from then on the history with the patch at `parted`, so that others who hold it hear of it.
 
-In the end all have the same, and everything that was ever written. A note outlives its fork, and some files are opened
+What is noted gives way where peer 1 itself links and has the same history: so nobody else can bring about that it is
+given up. In the end all have the same, and everything that was ever written. A note outlives its fork, and some files are opened
 with a new peerId for another reason: that may cost others an opening more, and must not end in a refusal for ever.
 Each RULE can be left out:
   highest  of several notes the one with the least `common` counts, and its `parted` (it ends all the same, but in 1,000
@@ -107,6 +108,9 @@ def meet(p, q):
         return
     p.others = q.others = p.others | q.others
     p.others, q.others = set(p.others), set(q.others)
+    for a, b in ((p, q), (q, p)):  # the origin itself goes on with the history that is here
+        if b.id == 1 and a.id != 1:
+            a.notes = []
 
 
 def run(seed, without):
