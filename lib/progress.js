@@ -12,7 +12,7 @@ const KEPT_CHARS = 128 * 1024 // of texts whose entries are kept
 const NOTHING = Object.freeze([])
 const SHOWN = 5 // things missing that a message names
 
-// Who collects the writes made on the way of one request: a Map replica's Progress -> greatest sequence.
+// Who collects the writes made on the way of one request: see Collected.
 const collectors = new AsyncLocalStorage()
 
 const byReplica = new WeakMap()
@@ -93,7 +93,7 @@ export class Progress {
 
   /** The token of a write of this replica; noted where the request's writes are collected. */
   written(sequence, collector) {
-    collector?.set(this, Math.max(sequence, collector.get(this) ?? 0))
+    collector?.written.set(this, Math.max(sequence, collector.written.get(this) ?? 0))
     return this.#tokens.formatOne(this.#peerId, sequence)
   }
 
@@ -245,6 +245,12 @@ const tooManyListed = () =>
   )
 
 // ---- the writes of a request ----
+
+/** The writes made on the way of one request, and what is asked of each. */
+export class Collected {
+  written = new Map() // a replica's Progress -> greatest sequence
+  acks = new Map() // a replica's Progress -> as readAcks() gives it
+}
 
 /** Who collects the writes made here and now, if anybody does. */
 export const collector = () => collectors.getStore()

@@ -9,6 +9,7 @@ import { statSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { setTimeout as setTimeoutPromise } from 'node:timers/promises'
 import { debuglog } from 'node:util'
+import { Acks, readAcks } from './acks.js'
 import { backup as copyTo } from './backup.js'
 import { load as loadRows } from './bulk.js'
 import { printable, ReplicError, usage } from './errors.js'
@@ -125,6 +126,7 @@ export class Replica extends EventEmitter {
   #migrating = Promise.resolve()
   #inFunction = false // a step of a migration that is a function runs
   #endFunction = () => {}
+  #acks
   #closing
   #flushing // a promise while close({ flushMs }) waits for acknowledgements
   #endFlush = () => {}
@@ -193,6 +195,10 @@ export class Replica extends EventEmitter {
       this.#links,
       () => this.#progress.vector,
       this.#options,
+    )
+    this.#acks = new Acks(
+      (on) => this.#native.tellAcks(on),
+      () => this.#links.peers(),
     )
     this.#retention = new Retention(
       (...slice) => this.#call(this.#native.compact(...slice)),
@@ -337,8 +343,7 @@ export class Replica extends EventEmitter {
   upsert(table, rows, more) {
     try {
       this.#checkWriting('upsert')
-      checkNoMore('upsert', more)
-      return this.#write(this.#upsertOp('upsert', table, rows))
+      return this.#write(this.#upsertOp('upsert', table, rows), readAcks('upsert', more))
     } catch (error) {
       return Promise.reject(error)
     }
@@ -347,8 +352,7 @@ export class Replica extends EventEmitter {
   delete(table, key, more) {
     try {
       this.#checkWriting('delete')
-      checkNoMore('delete', more)
-      return this.#write(this.#deleteOp('delete', table, key))
+      return this.#write(this.#deleteOp('delete', table, key), readAcks('delete', more))
     } catch (error) {
       return Promise.reject(error)
     }
@@ -357,7 +361,7 @@ export class Replica extends EventEmitter {
   /** All changes of `fn(tx)` in one group: here and on every peer, all or nothing. */
   async batch(fn, more) {
     this.#checkWriting('batch')
-    checkNoMore('batch', more)
+    const acks = readAcks('batch', more)
     if (typeof fn !== 'function')
       throw usage(`batch: a function is needed, not ${option.kindOf(fn)}`)
     const ops = []
@@ -383,7 +387,7 @@ export class Replica extends EventEmitter {
       settled = true
     }
     this.#check()
-    return ops.length > 0 ? this.#write(ops) : this.#progress.own()
+    return ops.length > 0 ? this.#write(ops, acks) : this.#progress.own()
   }
 
   async load(table, rows, options) {
@@ -638,6 +642,7 @@ export class Replica extends EventEmitter {
       this.#flushing = undefined
     }
     this.#links.stop()
+    this.#acks.fail(closed)
     let outcome
     try {
       const unacknowledged = byOrigin(await this.#native.close())
@@ -713,7 +718,8 @@ export class Replica extends EventEmitter {
     } else if (event.kind === 'change') {
       const { text: table, local, remote } = event
       this.#emitLater('change', { table, local, remote })
-    } else if (event.kind === 'message') this.#verifier.message(event.peer, event.bytes)
+    } else if (event.kind === 'acked') this.#acks.heard(event.peer, event.sum)
+    else if (event.kind === 'message') this.#verifier.message(event.peer, event.bytes)
     else this.#links.event(event)
   }
 
@@ -773,14 +779,27 @@ export class Replica extends EventEmitter {
 
   // As #call() does, with as few promises as can be, and holding nothing that its end does not need: V8 copies all that
   // is alive when it collects its young objects, and while it does, the event loop waits.
-  #write(ops) {
+  #write(ops, acks) {
     const collected = collector()
+    const wanted = acks === undefined ? collected?.acks.get(this.#progress) : acks
+    const waiter = wanted && this.#acks.begin(wanted)
     const written = this.#native.write(ops)
     this.#pending++
     this.#lockTimer?.ref()
     this.#soon()
     const then = collected ? (sequence) => this.#written(sequence, collected) : this.#written
-    return written.then(then, this.#notWritten)
+    const done = written.then(then, this.#notWritten)
+    return waiter ? this.#acknowledged(waiter, written, done) : done
+  }
+
+  async #acknowledged(waiter, written, done) {
+    try {
+      await done
+    } catch (error) {
+      this.#acks.drop(waiter)
+      throw error
+    }
+    return this.#acks.done(waiter, await written, await done)
   }
 
   #written = (sequence, collected) => {
@@ -1068,8 +1087,8 @@ function checkTable(where, table) {
 function checkNoMore(where, more) {
   if (more === undefined) return
   throw usage(
-    `${where}: ${option.kindOf(more)} behind the last argument: several rows are one array of them, and a write takes ` +
-      'no options, no signal and no timeoutMs',
+    `${where}: ${option.kindOf(more)} behind the last argument: several rows are one array of them, and what is ` +
+      'asked of a write is asked of its batch',
   )
 }
 

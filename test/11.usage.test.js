@@ -185,7 +185,7 @@ const wrong = {
   'delete: timeoutMs': [
     (db) => db.delete('note', { id: 1 }, { timeoutMs: 5 }),
     'REPLIC_USAGE',
-    'no timeoutMs',
+    'acks',
   ],
   'batch: a signal': [
     (db) => db.batch((tx) => tx.upsert('note', note), { signal: AbortSignal.abort() }),

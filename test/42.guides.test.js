@@ -18,6 +18,7 @@ const PROGRAMS = [
   'migrating-from',
   'deployment',
   'operations',
+  'consistency',
 ]
 /** The database that docs/migrating-from.md begins with, by another build of SQLite: Bun's. */
 async function makeShop(cwd) {

@@ -338,6 +338,17 @@ export interface WaitOptions {
   signal?: Signal | undefined
 }
 
+/** What can be asked of a write. */
+export interface AckOptions {
+  /**
+   * How many linked peers must have it on their disks before the promise resolves, 0 to 10,000. Default 0, or what the
+   * request's readYourWrite says. Each must be linked directly, and is counted once.
+   */
+  acks?: number | undefined
+  /** For how long it waits for them at most, counted from the call, 0 to 2^31 - 1. Default 5,000 ms. */
+  timeoutMs?: number | undefined
+}
+
 /** How readYourWrite deals with requests. */
 export interface SessionOptions {
   /** The header that carries the token, in requests and answers; null: none. Default 'x-replic-token'. */
@@ -355,6 +366,10 @@ export interface SessionOptions {
   onTimeout?: 'refuse' | 'stale' | undefined
   /** The Retry-After, in seconds, 0 to 86,400. Default 1. */
   retryAfterS?: number | undefined
+  /** AckOptions.acks of each write that the request makes and that says none. Default 0. */
+  acks?: number | undefined
+  /** AckOptions.timeoutMs of those writes. Default 5,000 ms. */
+  acksTimeoutMs?: number | undefined
   /**
    * true (default): an answer's token covers all that is applied here, so a session never sees less than it has
    * seen, on whatever peer. false: only what the session has written: shorter waits, and shorter tokens.
@@ -879,11 +894,16 @@ export class Replica {
 
   /**
    * Writes one row or many as one group: stored and replicated all or nothing. A row that exists is changed
-   * in the columns given. Resolves when it is on the disk.
+   * in the columns given. Resolves when it is on the disk; with `acks`, when so many peers have it there, too, or rejects
+   * with REPLIC_TIMEOUT, whose `token` is that of the write: it is stored, and goes out to whoever links.
    * Errors: REPLIC_UNKNOWN_TABLE, REPLIC_UNKNOWN_COLUMN, REPLIC_KEY, REPLIC_NULLS, REPLIC_OUT_OF_RANGE,
    * REPLIC_TOO_LARGE (use load), REPLIC_BUSY, SQLITE_CONSTRAINT_...
    */
-  upsert<R extends object = Row>(table: string, rows: R | readonly R[]): Promise<Token>
+  upsert<R extends object = Row>(
+    table: string,
+    rows: R | readonly R[],
+    options?: AckOptions,
+  ): Promise<Token>
 
   /**
    * Writes any number of rows, in groups of at most 1,000 rows or about 1 MiB, two of them under way at a
@@ -897,15 +917,15 @@ export class Replica {
 
   /**
    * All changes of `fn(tx)` as one group. Nothing is written if `fn` throws or rejects. Values that are views
-   * of memory (Uint8Array) are copied when it has settled. Without changes: the token of the last write.
+   * of memory (Uint8Array) are copied when it has settled. Without changes: the token of the last write, at once.
    */
-  batch(fn: (tx: Transaction) => unknown): Promise<Token>
+  batch(fn: (tx: Transaction) => unknown, options?: AckOptions): Promise<Token>
 
   /**
    * Marks a row as deleted: sets its `deletedAt`. `key` holds exactly the primary key.
    * Errors: REPLIC_KEY, REPLIC_NO_DELETED_AT, REPLIC_NOT_FOUND.
    */
-  delete<K extends object = Row>(table: string, key: K): Promise<Token>
+  delete<K extends object = Row>(table: string, key: K, options?: AckOptions): Promise<Token>
 
   /** The first row of a query, or undefined. Of columns with the same name the last counts. */
   get<R = { [column: string]: ReadValue }>(

@@ -25,7 +25,7 @@ export async function readYourWrite(app, { db, ...options }) {
     else go()
   })
   // The events of a body that is read in between belong to its connection, not to the request.
-  if (!visits.options.monotonicReads) {
+  if (!visits.options.monotonicReads || visits.acks) {
     app.addHook('preValidation', (request, _reply, done) => begun.get(request).run(done))
   }
 }

@@ -1,9 +1,10 @@
 // What every middleware does with a request, whatever the server: read its token, wait for what it asks for,
 // and make the token for the answer. Request and response themselves are the middleware's own business.
 
+import { MAX_ACKS, readAcks } from '../acks.js'
 import { usage } from '../errors.js'
 import { boolean, integer, milliseconds, oneOf, readOptions } from '../options.js'
-import { collect, collector, progressOf } from '../progress.js'
+import { Collected, collect, collector, progressOf } from '../progress.js'
 
 const DEFAULTS = Object.freeze({
   header: 'x-replic-token', // null: none
@@ -12,6 +13,8 @@ const DEFAULTS = Object.freeze({
   timeoutMs: 500,
   onTimeout: 'refuse', // 503; 'stale': the handler is called all the same
   retryAfterS: 1,
+  acks: 0, // peers that must have what a request writes
+  acksTimeoutMs: 5_000,
   monotonicReads: true, // false: answers cover what the session has written, not what it has read
 })
 
@@ -31,6 +34,8 @@ const CHECKS = {
   timeoutMs: milliseconds(),
   onTimeout: oneOf('refuse', 'stale'),
   retryAfterS: integer(0, 86_400),
+  acks: integer(0, MAX_ACKS),
+  acksTimeoutMs: milliseconds(),
   monotonicReads: boolean,
 }
 
@@ -41,7 +46,8 @@ export class Visits {
     const defaults = { ...DEFAULTS, ...more?.defaults }
     this.progress = progressOf(db)
     this.options = readOptions(where, given, defaults, { ...CHECKS, ...more?.checks })
-    const { header, cookie } = this.options
+    const { header, cookie, acks, acksTimeoutMs: timeoutMs } = this.options
+    this.acks = readAcks(where, { acks, timeoutMs })
     if (header === null && cookie === null) {
       throw usage(`${where}: a token needs a header or a cookie; give at least one of them a name`)
     }
@@ -68,7 +74,8 @@ class Visit {
   constructor(visits, header, cookie) {
     const { progress, options } = visits
     this.#visits = visits
-    if (!options.monotonicReads) this.#collected = collector() ?? new Map()
+    if (!options.monotonicReads || visits.acks) this.#collected = collector() ?? new Collected()
+    if (visits.acks) this.#collected.acks.set(progress, visits.acks)
     this.#text = header && cookie ? `${header},${cookie}` : header || cookie
     if (!this.#text) return
     try {
@@ -122,9 +129,9 @@ class Visit {
 
   /** The token of an answer that begins now; null: none. */
   token() {
-    const { progress } = this.#visits
-    if (!this.#collected) return progress.answer(this.#seen)
-    const written = this.#collected.get(progress)
+    const { progress, options } = this.#visits
+    if (options.monotonicReads) return progress.answer(this.#seen)
+    const written = this.#collected.written.get(progress)
     const isUnchanged = this.#seen && written === undefined && !this.#text.includes(',')
     return isUnchanged ? this.#text : progress.answerWritten(this.#seen, written)
   }

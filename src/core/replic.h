@@ -411,6 +411,9 @@ typedef struct replic_link_info {
   const char
       *held; /* why its patches are not applied at present (schema, skew); NULL if they are */
 } replic_link_info;
+/* on 1: from now on each acknowledgement of patches that were written here is a
+ * REPLIC_EVENT_ACKED. At first they are not. */
+void replic_tell_acks(replic *r, int on);
 size_t replic_link_count(const replic *r);
 /* `*info` is filled; `held` is borrowed until the next call. 0 when there is no such index. */
 int replic_link_at(replic *r, size_t index, replic_link_info *info);
@@ -472,6 +475,8 @@ enum {
                               stays */
   REPLIC_EVENT_LINK_LEFT, /* link, peer: it was closed with everything acknowledged that was here in
                              this batch; a = the sum of all sequences then */
+  REPLIC_EVENT_ACKED,     /* link, peer, a: it has what was written here up to that sequence; see
+                             replic_tell_acks */
   REPLIC_EVENT_SYNCED, /* link, peer: both have acknowledged everything that the other had; once per
                           change */
   REPLIC_EVENT_ERROR,  /* code, text: not tied to a link (a trigger that raised during a merge) */

@@ -426,6 +426,10 @@ void replic__learn(replic *r, link *l, position *at, int64_t applied) {
   l->unacked -= at->unacked - unacked;
   at->unacked = unacked;
   at->acked = applied;
+  if (r->sync->tells_acks && at->origin == r->peer_id)
+    replic__event(
+        r, (replic_event){.kind = REPLIC_EVENT_ACKED, .link = l->id, .peer = l->peer, .a = applied},
+        NULL);
   at->lag_since_ms = applied < replic__vector_sequence(r, at->origin) ? r->now_ms : 0;
 }
 
@@ -868,6 +872,10 @@ static const char *link_schema(replic *r, link *l) {
   l->schema_generation = r->sync->generation;
   l->schema_tables = l->n_tables;
   return l->schema;
+}
+
+void replic_tell_acks(replic *r, int on) {
+  r->sync->tells_acks = on;
 }
 
 int replic_link_at(replic *r, size_t index, replic_link_info *info) {

@@ -123,6 +123,7 @@ struct replic__sync {
   uint32_t jump_failed_generation, jump_failed_link;
   replic_position *dropped; /* patches of histories that were given up here (fork.c) */
   size_t n_dropped;
+  int tells_acks;
   int staged;    /* there are rows in _replic_staged, or there were */
   int has_notes; /* the same of _replic_forks */
   sqlite3_stmt *staged_sql;

@@ -50,6 +50,7 @@ Napi::Function Connection::define(Napi::Env env) {
           checked_method<Connection, &Connection::end>("end"),
           checked_method<Connection, &Connection::figures>("figures"),
           checked_method<Connection, &Connection::flush>("flush"),
+          checked_method<Connection, &Connection::tell_acks>("tellAcks"),
           checked_method<Connection, &Connection::close>("close"),
       });
 }
@@ -242,6 +243,13 @@ template <typename J> Napi::Value Connection::open_cursor(const Napi::CallbackIn
 Napi::Value Connection::flush(const Napi::CallbackInfo &info) {
   if (state_->phase != Phase::open) return resolved_promise(info.Env());
   return state_->accept<WriteJob>(new (std::nothrow) FlushJob, state_->writes);
+}
+
+// (on) -> undefined. From the next batch on an event tells each acknowledgement of own patches, or
+// no more.
+Napi::Value Connection::tell_acks(const Napi::CallbackInfo &info) {
+  state_->tell_acks = is_true(info.Env(), info[0]);
+  return info.Env().Undefined();
 }
 
 // ---- stopping ----

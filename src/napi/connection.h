@@ -39,6 +39,7 @@ private:
   Napi::Value end(const Napi::CallbackInfo &info);
   Napi::Value figures(const Napi::CallbackInfo &info);
   Napi::Value flush(const Napi::CallbackInfo &info);
+  Napi::Value tell_acks(const Napi::CallbackInfo &info);
   Napi::Value close(const Napi::CallbackInfo &info);
 
   State *state_ = nullptr;        // refers to it

@@ -196,6 +196,7 @@ void Batch::run_transaction() {
 }
 
 void Batch::run_begun(std::chrono::steady_clock::time_point begun) {
+  replic_tell_acks(state->core, state->tell_acks);
   for (WriteJob *job = jobs.first(); job && !state->dying;) {
     if (job->is_change() && job->next && job->next->is_change()) {
       job = run_together(job);

@@ -218,11 +218,12 @@ struct State {
   void settle_some(); // of `over`; all of it where turn() will not be called again
 
   // ---- the Work that runs; the main thread when none does
-  replic *core = nullptr;  // set under the mutex
-  Tables tables;           // as JavaScript knows them
-  Figures tally;           // what is being counted
-  bool tell_links = false; // each report has the state of the links
-  Watch watch;             // of the job that executes SQL of the application's
+  replic *core = nullptr;             // set under the mutex
+  Tables tables;                      // as JavaScript knows them
+  Figures tally;                      // what is being counted
+  std::atomic<bool> tell_acks{false}; // the main thread sets it, the Work reads it
+  bool tell_links = false;            // each report has the state of the links
+  Watch watch;                        // of the job that executes SQL of the application's
   void set_core(replic *opened);
   void close_core();
 

@@ -318,6 +318,7 @@ static const char *event_kind(int kind) {
   case REPLIC_EVENT_LINK_CLOSE: return "close";
   case REPLIC_EVENT_LINK_ERROR: return "linkError";
   case REPLIC_EVENT_LINK_LEFT: return "left";
+  case REPLIC_EVENT_ACKED: return "acked";
   case REPLIC_EVENT_SYNCED: return "synced";
   case REPLIC_EVENT_MESSAGE: return "message";
   case REPLIC_EVENT_TRACE: return "trace";
@@ -337,7 +338,8 @@ static Napi::Object event_to_js(Napi::Env env, const replic_event &from) {
   } else if (from.code) {
     event.Set("code", replic_code_name(from.code));
   }
-  if (from.kind == REPLIC_EVENT_LINK_LEFT) event.Set("sum", static_cast<double>(from.a));
+  if (from.kind == REPLIC_EVENT_LINK_LEFT || from.kind == REPLIC_EVENT_ACKED)
+    event.Set("sum", static_cast<double>(from.a));
   if (from.kind == REPLIC_EVENT_MESSAGE)
     event.Set("bytes", Napi::Buffer<char>::Copy(env, from.text, static_cast<size_t>(from.a)));
   else if (from.text)

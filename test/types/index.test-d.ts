@@ -48,6 +48,11 @@ export async function writing(db: Replica, todos: Todo[], stream: AsyncIterable<
   const token = await db.upsert('todo', todo)
   same<typeof token, Token>(true)
   await db.upsert('todo', todos)
+  await db.upsert('todo', todo, { acks: 2, timeoutMs: 1_000 })
+  await db.delete('todo', { id: 1 }, { acks: 1 })
+  await db.batch((tx) => tx.upsert('todo', todo), { acks: 1 })
+  // @ts-expect-error: a write takes no signal
+  await db.upsert('todo', todo, { signal: AbortSignal.timeout(1) })
   await db.upsert<Todo>('todo', { id: 2, title: 'x' })
   await db.upsert('todo', { id: 2n, bytes: new Uint8Array(3), n: null, missing: undefined })
   // @ts-expect-error a row is an object
