@@ -25,6 +25,7 @@ const HELLO = 1
 const ERROR = 6
 const INITIATE = 32
 const RESPOND = 33
+const INTRODUCE = 37 // see authorization.js
 const PROLOGUE = Buffer.from('replic-sqlite link 1')
 const PAYLOAD_BYTES = 5
 const WANTS_SEAL = 1
@@ -94,7 +95,7 @@ export class Handshake {
     if (isSealed(bytes)) return this.#confirmed(bytes)
     if (bytes[1] === INITIATE) this.#initiated(bytes)
     else if (bytes[1] === RESPOND) this.#responded(bytes)
-    else if (bytes[1] === HELLO && !this.#theirs) {
+    else if ((bytes[1] === HELLO || bytes[1] === INTRODUCE) && !this.#theirs) {
       throw unproven('only one side of this link has a secret: give both the same `secret`')
     }
     return undefined
@@ -180,7 +181,7 @@ export class Handshake {
 
 const message = (type, bytes) => Buffer.concat([Buffer.from([VERSION, type]), bytes])
 
-const otherVersion = (version) =>
+export const otherVersion = (version) =>
   new ReplicError(
     'REPLIC_VERSION',
     `the other side speaks version ${version} of the protocol, this one ${VERSION}: update the older one`,

@@ -15,11 +15,12 @@
 // Whatever a socket throws, rejects or tells is that link's affair, and at most its end. Bytes of a message are read
 // until its listener returns; a socket may use them for its next one.
 
+import { introduction, isHello, isIntroduction, rightsOf, senderOf } from './authorization.js'
 import { Dialer } from './dialer.js'
 import { describe, printable, ReplicError, said, usage } from './errors.js'
 import { asError, guarded } from './guard.js'
 import { GUEST_BYTES, Guests, PROOF_MS } from './guests.js'
-import { errorFrame, Handshake, isOfHandshake, peerIdOfHello, readError } from './handshake.js'
+import { errorFrame, Handshake, isOfHandshake, readError } from './handshake.js'
 import { kindOf } from './options.js'
 import { Refused } from './refused.js'
 import { isSealed } from './seal.js'
@@ -28,8 +29,8 @@ const MiB = 1024 * 1024
 const PAUSE_ABOVE = 16 * MiB // bytes waiting for the core: more than that, and sockets are paused
 const END_MS = 2_000 // how long an ended connection may take to close before it is terminated
 const CONNECTING = 0
-const MAX_HELD_BYTES = 4 * MiB // of frames that wait for authorize()
-const FRAME_COST = 200 // bytes, about, that one of them takes beside its own
+const MAX_HELLO_BYTES = 4 * MiB
+const FRAME_COST = 200 // bytes, about, that a frame takes beside its own
 const SIGN_OF_LIFE = new Uint8Array(0) // for the core: a part of a frame has come in
 
 /** All links of one replica. */
@@ -230,7 +231,7 @@ export class Links {
   }
 
   opened(link) {
-    if (!this.#stopped) this.#native.linkOpen(link.id, link.expected ?? 0)
+    if (!this.#stopped) this.#native.linkOpen(link.id, link.expected ?? 0, link.isReader)
   }
 
   changed(link, state, error) {
@@ -263,8 +264,8 @@ export class Links {
   }
 
   // Who has dialed dials again where the connection broke; who has left in order does not.
-  #awaitAgain({ peerId, isAccepted, upMs, error, had }) {
-    if (!this.#isFlushing || !isAccepted || upMs === 0) return
+  #awaitAgain({ peerId, isAccepted, upMs, error, had, takesNothing }) {
+    if (!this.#isFlushing || !isAccepted || upMs === 0 || takesNothing) return
     if (error === undefined) this.#awaited.delete(peerId)
     else if (had < this.#total()) this.#awaited.add(peerId)
   }
@@ -292,7 +293,8 @@ export class Links {
 
   /**
    * Resolves when each peer that is linked, being linked or dialed has acknowledged all that this one has. Who is
-   * dialed may be gone, and come back; who has dialed and leaves in order is waited for no more.
+   * dialed may be gone, and come back; who has dialed and leaves in order is waited for no more, and who takes nothing
+   * from this one is not waited for.
    */
   flush() {
     this.#isFlushing = true
@@ -300,7 +302,7 @@ export class Links {
       // Not before the last write is in the figures of the links, which come with each batch from then on.
       const begin = () => {
         this.#flushed = resolve
-        const acked = this.#acked()
+        const acked = this.#settled()
         for (const endpoint of this.#endpoints) {
           if (!this.#hasAll(endpoint, acked)) endpoint.hurry()
         }
@@ -312,7 +314,7 @@ export class Links {
 
   #checkFlush() {
     if (!this.#isFlushing) return
-    const acked = this.#acked()
+    const acked = this.#settled()
     for (const peerId of acked) this.#awaited.delete(peerId)
     if (this.#awaited.size > 0) return
     for (const link of this.#links.values()) {
@@ -322,10 +324,18 @@ export class Links {
     this.#flushed()
   }
 
-  // Who has acknowledged everything.
-  #acked() {
+  // Who has acknowledged everything, or will not.
+  #settled() {
     const links = [...this.#links.values()].filter((link) => link.hasAcknowledged)
-    return new Set(links.map((link) => link.peerId))
+    return new Set([...links.map((link) => link.peerId), ...this.refusing()])
+  }
+
+  /** The peers over none of whose links anything is taken that this one sends, in order. */
+  refusing() {
+    const links = [...this.#links.values()]
+    const taking = new Set(links.filter((link) => !link.takesNothing).map((link) => link.peerId))
+    const refusing = links.filter((link) => !taking.has(link.peerId)).map((link) => link.peerId)
+    return [...new Set(refusing)].sort((a, b) => a - b)
   }
 
   // What only listens waits for nobody.
@@ -380,16 +390,15 @@ class Link {
   #isInCore = false
   #hasProgressed = false // since the last heartbeat a part of a frame has come in
   #isTrusted = false // nothing of what is kept for it is counted any more
-  #isAuthorized
-  #authorizing = false
+  #isAsking = false // authorize()
   #isTerminating = false
   #isStarting = true // whoever makes the link does not have it yet: it ends only after that
-  #held = [] // frames that wait for authorize()
-  #heldBytes = 0
-  #keptBytes = 0 // of these and of frames that are not whole, as the guests' account has them
+  #hello // of whom authorize() is asked about; it waits for the answer
+  #keptBytes = 0 // of this and of frames that are not whole, as the guests' account has them
   #host
   #isHeard = false
   #leaveGuests = () => {}
+  isReader = false // authorize() lets the other side only read
   isKnown // it was dialed, or has proven itself; without a secret, its HELLO is accepted
 
   constructor(links, id, socket, info) {
@@ -410,7 +419,6 @@ class Link {
     this.#host = info.host ?? address
     this.#details = info.details
     this.#refusal = info.refusal
-    this.#isAuthorized = !links.options.authorize
     this.#isDown = new Promise((resolve) => {
       this.#down = resolve
     })
@@ -514,9 +522,13 @@ class Link {
 
   // Throws if bytes of frames that are not whole are more than may be kept for one who is not known.
   #checkKept(bytes) {
-    if (this.#account(bytes + this.#heldBytes)) return
+    if (this.#account(bytes + this.#helloBytes)) return
     const message = `more than ${GUEST_BYTES} bytes of frames before it is known who sends them`
     throw new ReplicError(this.#needsProof ? 'REPLIC_TOO_LARGE' : 'REPLIC_BUSY', message)
+  }
+
+  get #helloBytes() {
+    return this.#hello ? this.#hello.length + FRAME_COST : 0
   }
 
   #account(bytes) {
@@ -533,7 +545,7 @@ class Link {
     if (this.#refusal) return this.#refuse(this.#refusal)
     const { keys, options, peerId } = this.#links
     if (this.#look('isSealed')) return this.#proven(this.#look('peerId'))
-    if (keys.length === 0) return this.#enter()
+    if (keys.length === 0) return options.authorize ? this.#introduce() : this.#enter()
     this.#handshake = new Handshake({
       keys,
       peerId,
@@ -544,10 +556,17 @@ class Link {
     this.#handshake.begin()
   }
 
+  // Where both sides ask authorize() first, one has to say who it is. Who listens tells a stranger nothing.
+  #introduce() {
+    if (!this.isAccepted) this.#put(introduction(this.#links.peerId))
+  }
+
   // The core hears of the link, and says HELLO.
   #enter() {
     this.#isInCore = true
     this.#links.opened(this)
+    if (this.#hello) this.#links.receive(this, this.#hello)
+    this.#hello = undefined
   }
 
   /** There are other secrets now. */
@@ -562,10 +581,15 @@ class Link {
 
   /** A heartbeat of this side's. Returns whether only a part of a frame has come in since the last one. */
   beat() {
-    if (this.#state === 'opening' && !this.#ending) this.#handshake?.begin()
+    if (this.#state === 'opening' && !this.#ending) this.#beginAgain()
     const hasProgressed = this.#hasProgressed && this.isReady
     this.#hasProgressed = false
     return hasProgressed
+  }
+
+  #beginAgain() {
+    if (this.#handshake) this.#handshake.begin()
+    else if (!this.#isInCore && !this.#look('isSealed')) this.#introduce()
   }
 
   #message(data) {
@@ -593,18 +617,29 @@ class Link {
   }
 
   #frame(bytes) {
-    if (this.#isAuthorized) return this.#links.receive(this, bytes)
-    this.#hold(bytes)
-    const peerId = peerIdOfHello(bytes)
-    if (peerId !== undefined) this.#authorize(peerId)
+    if (!this.#isInCore) this.#early(bytes)
+    else if (!isIntroduction(bytes)) this.#links.receive(this, bytes)
   }
 
-  // For when authorize() has decided. What there is no room for is lost, and repaired.
-  #hold(bytes) {
-    const heldBytes = this.#heldBytes + bytes.length + FRAME_COST
-    if (heldBytes > MAX_HELD_BYTES || !this.#account(heldBytes)) return
-    this.#heldBytes = heldBytes
-    this.#held.push(Buffer.from(bytes)) // a copy: what it is a view of may be large
+  // Before authorize() has said yes. What is not kept is lost, and repaired.
+  #early(bytes) {
+    try {
+      const error = readError(bytes)
+      if (error) return this.end(error)
+      const peerId = senderOf(bytes)
+      if (peerId === undefined) return
+      if (this.expected !== null && peerId !== this.expected) throw otherPeer(this.expected, peerId)
+      if (isHello(bytes)) this.#hold(bytes)
+      this.#authorize(peerId)
+    } catch (error) {
+      this.#refuse(error)
+    }
+  }
+
+  #hold(hello) {
+    const bytes = hello.length + FRAME_COST
+    if (bytes > MAX_HELLO_BYTES || !this.#account(bytes)) return
+    this.#hello = Buffer.from(hello) // a copy: what it is a view of may be large
   }
 
   // Before the core hears of the link.
@@ -629,33 +664,29 @@ class Link {
   // The other side has shown who it is, here or to the transport.
   #proven(peerId) {
     if (this.expected !== null && peerId !== this.expected) {
-      const message = `peer ${this.expected} was expected, and peer ${peerId} answered: correct the address or the peerId`
-      return this.#refuse(new ReplicError('REPLIC_PEER', message))
+      return this.#refuse(otherPeer(this.expected, peerId))
     }
     this.peerId = this.expected = peerId // as proven, so it must not say another one in its HELLO
     if (!this.#becomesKnown()) return
     if (this.isAccepted) this.#wait(this.#links.options.linkTimeoutMs)
-    if (this.#isAuthorized) this.#enter()
-    else this.#authorize(peerId)
+    if (this.#links.options.authorize) this.#authorize(peerId)
+    else this.#enter()
   }
 
   async #authorize(peerId) {
-    if (this.#authorizing) return
-    this.#authorizing = true
+    if (this.#isAsking) return
+    this.#isAsking = true
+    this.expected = peerId // whom it is asked about is the only one that may come
     const { transport, address } = this
     try {
       const { details } = this.#socket
       const info = { ...this.#details, ...details, transport, address, isAccepted: this.isAccepted }
-      if (!(await this.#links.options.authorize(peerId, info))) {
-        throw new ReplicError('REPLIC_AUTH', `peer ${peerId} is not authorized to link`)
-      }
+      const { write } = rightsOf(await this.#links.options.authorize(peerId, info), peerId)
+      this.isReader = !write
     } catch (error) {
       return this.#refuse(error)
     }
-    this.#isAuthorized = true
-    if (this.#ending || this.#state === 'closed') return
-    if (!this.#isInCore) this.#enter()
-    for (const bytes of this.#held.splice(0)) this.#links.receive(this, bytes)
+    if (!this.#ending && this.#state !== 'closed') this.#enter()
   }
 
   #refuse(error) {
@@ -678,7 +709,7 @@ class Link {
     if (this.#state === 'closed') return
     this.#state = 'closed'
     clearTimeout(this.#timer)
-    this.#held = []
+    this.#hello = undefined
     this.#leave()
     this.#links.gone(this, this.#isInCore)
   }
@@ -701,6 +732,11 @@ class Link {
   /** Whether the other side has all that there is here. */
   get hasAcknowledged() {
     return (this.#state === 'ready' || this.#state === 'standby') && this.#figures?.lag === 0
+  }
+
+  /** Nothing is taken there of what this side writes: it may only read. */
+  get takesNothing() {
+    return this.#figures?.selfMayWrite === false
   }
 
   /** For how long the link was up, in ms. */
@@ -811,6 +847,12 @@ const gaveWay = (most) =>
   new ReplicError(
     'REPLIC_BUSY',
     `a newer connection took its place, as it had not shown who it is: maxPendingLinks (${most}), half as many from one address`,
+  )
+
+const otherPeer = (expected, peerId) =>
+  new ReplicError(
+    'REPLIC_PEER',
+    `peer ${expected} was expected, and peer ${peerId} answered: correct the address or the peerId`,
   )
 
 const tamperedWith = () =>

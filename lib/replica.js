@@ -641,12 +641,14 @@ export class Replica extends EventEmitter {
       isInTime = await this.#flushing
       this.#flushing = undefined
     }
+    const refusedBy = this.#links.refusing()
     this.#links.stop()
     this.#acks.fail(closed)
     let outcome
     try {
       const unacknowledged = byOrigin(await this.#native.close())
-      outcome = { flushed: isInTime && Object.keys(unacknowledged).length === 0, unacknowledged }
+      const flushed = isInTime && Object.keys(unacknowledged).length === 0
+      outcome = { flushed, unacknowledged, refusedBy }
     } finally {
       this.#coreClosed = true
       await this.#links.close()

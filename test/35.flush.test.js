@@ -33,8 +33,8 @@ const replicas = (n, options) =>
     Array.from({ length: n }, (_, i) => openReplica({ peerId: 11 + i, ...small, ...options })),
   )
 const has = (db, origin) => db.status().vector[origin] ?? 0
-const FLUSHED = { flushed: true, unacknowledged: {} }
-const lacks = (unacknowledged) => ({ flushed: false, unacknowledged })
+const FLUSHED = { flushed: true, unacknowledged: {}, refusedBy: [] }
+const lacks = (unacknowledged) => ({ flushed: false, unacknowledged, refusedBy: [] })
 const SLOW = { retryMinMs: DAYS, retryMaxMs: DAYS } // dials again in its own time
 
 /** A port at which nobody listens; listen(db) makes a peer listen there. */
@@ -318,7 +318,7 @@ describe('does not wait', () => {
     const all = eventOf(a, 'synced')
     await a.upsert('note', { id: 1 })
     await all
-    expect(await a.close({ flushMs: 1 })).toEqual({ flushed: false, unacknowledged: {} })
+    expect(await a.close({ flushMs: 1 })).toEqual(lacks({}))
   })
 
   it('longer than the most impatient of several calls', async () => {

@@ -152,9 +152,11 @@ export interface OpenOptions {
    */
   encryption?: boolean | undefined
   /**
-   * Whether a peer may link; a falsy answer, or an error, refuses it with REPLIC_AUTH. Default: all may.
+   * Whether a peer may link; a falsy answer, or an error, refuses it with REPLIC_AUTH. With `{ write: false }` it may only
+   * read: it gets everything, and nothing is taken that it or others through it have written (REPLIC_READ_ONLY). Until the
+   * answer the other side is told at most this peer's id. Default: all may.
    */
-  authorize?: ((peerId: number, info: LinkRequest) => boolean | Promise<boolean>) | undefined
+  authorize?: ((peerId: number, info: LinkRequest) => Rights | Promise<Rights>) | undefined
   /** Links beyond it are refused; who is not known yet does not count. Default 1,000. */
   maxLinks?: number | undefined
   /**
@@ -328,6 +330,11 @@ export interface CloseResult {
    * count like its own. They are the latest ones of their origin. An acknowledgement counts after its link has ended, too.
    */
   unacknowledged: Record<string, number>
+  /**
+   * The peers that were linked in the end and take nothing from this one, as it may only read there (REPLIC_READ_ONLY): close()
+   * does not wait for them.
+   */
+  refusedBy: number[]
 }
 
 /** Options of waitFor(). */
@@ -760,6 +767,9 @@ export interface Certificate {
   /** DER. */
   raw: Uint8Array
 }
+
+/** What authorize() says of a peer: whether it may link, and write. `true` is `{ write: true }`. */
+export type Rights = boolean | { write: boolean }
 
 /** What authorize() is told of a link. */
 export interface LinkRequest {

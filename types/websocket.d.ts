@@ -6,7 +6,7 @@ import type { Replica, WebSocketLike } from './index.js'
 /**
  * A message that is not ours: a text as a string, bytes as Uint8Array; with the WebSocket that it came over, as
  * ws, the global WebSocket or Bun.serve knows it. What is not ours: texts, and bytes that do not begin with 1 and
- * then 1 to 11 or 32 to 35. It may come before the other side has proven anything. What the listener throws is not
+ * then 1 to 11 or 32 to 37. It may come before the other side has proven anything. What the listener throws is not
  * caught.
  */
 // biome-ignore lint/suspicious/noExplicitAny: whichever kind of socket it is

@@ -8,7 +8,7 @@ const malformed = (what) => new ReplicError('REPLIC_PROTOCOL', what)
 const [HELLO, PATCHES, ACK, NEED, SCHEMA, ERROR, STAGE, JUMP, TAKE, MESSAGE, FORK] = [
   1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11,
 ]
-const [INITIATE, RESPOND, PART, LAST_PART, SEALED] = [32, 33, 34, 35, 36]
+const [INITIATE, RESPOND, PART, LAST_PART, SEALED, INTRODUCE] = [32, 33, 34, 35, 36, 37]
 const KEY_BYTES = 32
 
 class Reader {
@@ -181,6 +181,7 @@ const READERS = {
   }),
   [INITIATE]: (in_) => noise('INITIATE', in_),
   [RESPOND]: (in_) => noise('RESPOND', in_),
+  [INTRODUCE]: (in_) => ({ frame: 'INTRODUCE', peerId: in_.bytes(4).readUInt32BE() }),
   [SEALED]: (in_) => ({
     frame: 'SEALED',
     number: in_.bytes(6).readUIntBE(0, 6),

@@ -168,14 +168,15 @@ function teller(json) {
         `error: ${error.message} (${error.code})`,
       ),
     ending: (why) => say({ event: 'closing', why }, `${why}: closing`),
-    closed: ({ flushed, unacknowledged }) => {
+    closed: ({ flushed, unacknowledged, refusedBy }) => {
       const counts = Object.entries(unacknowledged).map(
         ([origin, n]) => `${n} patches of peer ${origin}`,
       )
+      const readers = refusedBy.length > 0 ? ` (it may only read at ${refusedBy.join(', ')})` : ''
       const left = counts.join(', ') || 'nothing, but a peer that was waited for lacks some'
       say(
-        { event: 'closed', flushed, unacknowledged },
-        flushed ? 'closed' : `closed; nobody else has acknowledged: ${left}`,
+        { event: 'closed', flushed, unacknowledged, refusedBy },
+        flushed ? 'closed' : `closed; nobody else has acknowledged: ${left}${readers}`,
       )
     },
   }

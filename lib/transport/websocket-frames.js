@@ -19,7 +19,7 @@ import { Pieces } from './pieces.js'
 const VERSION = 1
 const LAST_TYPE_OF_CORE = 11
 const FIRST_TYPE_OF_LIB = 32 // the handshake's two, the two here, and what is sealed
-const LAST_TYPE_OF_LIB = 36
+const LAST_TYPE_OF_LIB = 37
 const PART = 34
 const LAST_PART = 35
 const PART_HEADER = [PART, LAST_PART].map((type) => Buffer.from([VERSION, type]))

@@ -479,7 +479,7 @@ static int on_hello(replic *r, link *l, replic__reader *in) {
   size_t n = replic__get_count(in, 4);
   if (in->failed) return replic__malformed(r, l, "HELLO");
   int own = peer == r->peer_id;
-  if (!own && ((l->expected && peer != l->expected) || (l->peer && peer != l->peer)))
+  if ((l->expected && peer != l->expected) || (l->peer && peer != l->peer))
     return replic__fail(
         r, REPLIC_EPEER,
         "peer %u was expected, and peer %u answered: correct the address or the peerId",

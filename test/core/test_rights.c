@@ -263,6 +263,19 @@ static void a_link_that_writes_is_none_that_reads(void) {
   CHECK_INT(peer_at(hub, 102), 1);
 }
 
+/* Nor does it become this peer itself, and so one that has a fork of it to tell. */
+static void a_link_is_of_one_peer(void) {
+  const uint32_t others[] = {101, 103};
+  for (size_t i = 0; i < COUNT(others); i++) {
+    cluster *c = cluster_start(1, T);
+    int w = wire_open_test(c, 0);
+    play(c, w, hello_frame(102, c->now_ms, NULL, 0));
+    play(c, w, hello_frame(others[i], c->now_ms, NULL, 0));
+    CHECK_INT(event_last(&c->peers[0], REPLIC_EVENT_LINK_CLOSE)->code, REPLIC_EPEER);
+    CHECK_INT(take_frames(c, w, FORK), 0);
+  }
+}
+
 int main(int argc, char **argv) {
   static const test TESTS[] = {
       TEST(a_reader_gets_everything_and_sends_nothing),
@@ -274,6 +287,7 @@ int main(int argc, char **argv) {
       TEST(a_reader_jumps_and_is_no_source),
       TEST(a_reader_takes_nobodys_place),
       TEST(a_link_that_writes_is_none_that_reads),
+      TEST(a_link_is_of_one_peer),
   };
   return run_tests(argc, argv, TESTS, COUNT(TESTS));
 }

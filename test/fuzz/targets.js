@@ -237,7 +237,7 @@ function webSockets(random) {
     (bytes) => Buffer.concat([Buffer.of(1, 34), bytes]),
     (bytes) => Buffer.concat([Buffer.of(1, 35), bytes]),
     (bytes) => bytes.toString('latin1'),
-    () => Buffer.of(1, oneOf(random, [0, 1, 11, 12, 31, 32, 33, 34, 35, 36])),
+    () => Buffer.of(1, oneOf(random, [0, 1, 11, 12, 31, 32, 33, 34, 35, 36, 37])),
     () => oneOf(random, [null, undefined, 7, {}, [null], [1]]),
   ]
   return () => {

@@ -2,7 +2,9 @@
 // sockets of frames the test holds in its hands, where otherwise a link would.
 
 import { EventEmitter } from 'node:events'
+import { Handshake } from '../../lib/handshake.js'
 import { linksOf } from '../../lib/replica.js'
+import { keyOf } from '../../lib/secret.js'
 
 const LISTENER = 12 // the peer that listens, in all tests of the contract
 
@@ -28,6 +30,22 @@ export function strangerFrom(db) {
       return raw
     },
     close: () => Promise.all([...open].map((raw) => raw.destroy())),
+  }
+}
+
+/** Proves the secret over a Raw, as peer 11; what comes after that: { send(frame), next() }. */
+export async function proven(raw, secret) {
+  if (!secret || raw.socket.isSealed) return raw
+  const send = (frame) => raw.send(frame)
+  const proof = new Handshake({ keys: [await keyOf(secret)], peerId: 11, isInitiator: true, send })
+  proof.begin()
+  while (proof.peerId === undefined) proof.take(await raw.next())
+  return {
+    send: (frame) => send(proof.seal.seal(frame)),
+    async next() {
+      const frame = await raw.next()
+      return frame && proof.seal.open(frame)
+    },
   }
 }
 

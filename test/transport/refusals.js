@@ -6,8 +6,11 @@ import { expect, it } from 'vitest'
 import { readError } from '../../lib/handshake.js'
 import { converged, eventOf, openReplica, synced, tempDir, until } from '../helpers.js'
 import { isDown, isUp, many, open, SECRET } from './contract.js'
+import { proven } from './raw.js'
 
 const HOUR = 3_600_000
+const [HELLO, ERROR] = [1, 6]
+const hello = (peerId) => Buffer.of(1, HELLO, 0, peerId, 7, 0, 0, 0)
 const withCode = (code) => (event) => event.code === code
 
 export function refusals(adapter, tools) {
@@ -29,6 +32,49 @@ export function refusals(adapter, tools) {
       expect(codes ?? ['REPLIC_AUTH']).toContain(code)
     }
     expect(b.status().vector).toEqual({})
+  })
+
+  it.each([
+    ['without a secret', undefined],
+    ['with a secret', SECRET],
+  ])('tells nothing before authorize() has said yes, %s', async (_, secret) => {
+    const asked = []
+    const authorize = (peerId) => {
+      asked.push(peerId)
+      return new Promise(() => {})
+    }
+    const b = await open(12, { secret, authorize, ...QUICK })
+    await b.upsert('note', { id: 1 })
+    const { address } = await listening(b)
+    const down = eventOf(b, 'link', isDown)
+    const peer = await proven(await (await rawTo(address, { secret }))(), secret)
+    peer.send(Buffer.of(1, 2, 0)) // patches before HELLO are not kept
+    peer.send(hello(11))
+    await until(() => asked.length > 0)
+    peer.send(hello(7))
+    expect(await down).toMatchObject({ code: 'REPLIC_PEER' })
+    for (let frame = await peer.next(); frame; frame = await peer.next()) {
+      if (frame[1] < 32) expect(frame[1]).toBe(ERROR)
+    }
+    expect(asked).toEqual([11])
+  })
+
+  it.each([
+    ['without a secret', undefined],
+    ['with a secret', SECRET],
+  ])('links nobody but whom authorize() was asked about, %s', async (_, secret) => {
+    const asked = []
+    const b = await open(12, { secret, authorize: (peerId) => asked.push(peerId), ...QUICK })
+    const { address } = await listening(b)
+    const down = eventOf(b, 'link', isDown)
+    const peer = await proven(await (await rawTo(address, { secret }))(), secret)
+    peer.send(hello(11))
+    let frame
+    do frame = await peer.next()
+    while (frame[1] !== HELLO)
+    peer.send(hello(7))
+    expect(await down).toMatchObject({ code: 'REPLIC_PEER' })
+    expect(asked).toEqual([11])
   })
 
   it('refuses another version of the protocol', async () => {

@@ -1,11 +1,9 @@
 // The contract: what strangers may do, below the transport and above it, in every state of a link.
 
 import { expect, it } from 'vitest'
-import { Handshake } from '../../lib/handshake.js'
-import { keyOf } from '../../lib/secret.js'
 import { contents, converged, eventOf, until } from '../helpers.js'
 import { isDown, many, open, SECRET } from './contract.js'
-import { relay } from './raw.js'
+import { proven, relay } from './raw.js'
 
 const noLinks = (db) => until(() => db.status().links.every(({ state }) => state === 'waiting'))
 
@@ -65,17 +63,9 @@ export function strangers(adapter, tools) {
     const b = await open(12, { secret: SECRET })
     const { address } = await listening(b)
     const raw = await (await rawTo(address, { secret: SECRET }))()
-    const send = (frame) => raw.send(frame)
-    const garbage = Buffer.from('deadbeef', 'hex')
     const down = eventOf(b, 'link', isDown)
-    if (raw.socket.isSealed) send(garbage)
-    else {
-      const keys = [await keyOf(SECRET)]
-      const proof = new Handshake({ keys, peerId: 11, isInitiator: true, send })
-      proof.begin()
-      while (proof.peerId === undefined) proof.take(await raw.next())
-      send(proof.seal.seal(garbage))
-    }
+    const peer = await proven(raw, SECRET)
+    peer.send(Buffer.from('deadbeef', 'hex'))
     expect((await down).code).toMatch(/^REPLIC_(PROTOCOL|VERSION)$/)
     await raw.ended
     await stillServes(b, address, { secret: SECRET })
