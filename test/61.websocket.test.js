@@ -349,7 +349,7 @@ describe('messages that are not ours', () => {
       [1, 36],
       [1, 37],
     ])
-    expect(unknown).toBe(65_536 - 16)
+    expect(unknown).toBe(65_536 - 17)
   })
 
   it.each([
