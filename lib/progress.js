@@ -10,6 +10,7 @@ import { Waiters } from './waiters.js'
 const MAX_LISTED = 16 // tokens in one header
 const KEPT_CHARS = 128 * 1024 // of texts whose entries are kept
 const NOTHING = Object.freeze([])
+const MAX_LACKED = 10_000 // origins of which it is kept since when something is waited for
 const SHOWN = 5 // things missing that a message names
 
 // Who collects the writes made on the way of one request: see Collected.
@@ -36,12 +37,18 @@ export class Progress {
   #answer // the token of answers that lack nothing, made of the same; undefined: to be made
   #read = new Map() // text of a request's tokens -> entries
   #readChars = 0 // in those texts
+  #lacked = new Map() // origin -> since when something of it is waited for in vain, in ms of performance.now()
   #tokens
   #waiters
   #onOverflow
+  #announced
 
-  /** `onOverflow(error)` is told once when there are more origins than a token can hold. */
-  constructor({ tokenSecret, maxWaits }, onOverflow) {
+  /**
+   * `onOverflow(error)` is told once when there are more origins than a token can hold; `announced(origin)` gives a promise
+   * of the greatest sequence of it that a linked peer has said to have, -1 where none is linked.
+   */
+  constructor({ tokenSecret, maxWaits }, onOverflow, announced) {
+    this.#announced = announced
     const secrets = [tokenSecret ?? []].flat()
     this.#tokens = new Tokens(secrets)
     this.#waiters = new Waiters((origin, sequence) => this.has(origin, sequence), maxWaits)
@@ -76,6 +83,7 @@ export class Progress {
     for (let i = 0; i < vector.length; i += 3) {
       const [origin, sequence] = [vector[i], vector[i + 1]]
       if (sequence <= this.#vector.get(origin)) continue
+      this.#lacked.delete(origin)
       this.#vector.delete(origin)
       this.#vector.set(origin, sequence)
       this.#all = undefined
@@ -212,7 +220,37 @@ export class Progress {
 
   /** Resolves once all of that list is applied. Rejects with REPLIC_TIMEOUT, REPLIC_BUSY or the signal's reason. */
   wait(lacking, options) {
+    for (const [origin] of lacking) {
+      if (this.#lacked.has(origin) || this.#lacked.size >= MAX_LACKED) continue
+      this.#lacked.set(origin, performance.now())
+    }
     return this.#waiters.wait(lacking, options, () => this.#late(lacking, options.timeoutMs))
+  }
+
+  /**
+   * What of that list is lost, as far as can be known: nothing of its origin has come for `afterMs` of waiting, and no
+   * peer that is linked has it; one is linked at least.
+   */
+  async lost(lacking, afterMs) {
+    const lost = []
+    for (const [origin, sequence] of lacking) {
+      const since = this.#lacked.get(origin) ?? Infinity
+      if (this.has(origin, sequence) || performance.now() - since < afterMs) continue
+      const most = await this.#announced(origin)
+      if (most >= 0 && most < sequence) lost.push([origin, sequence])
+    }
+    return lost
+  }
+
+  /** The same entries, with no more of the origins of `lost` than is applied here. */
+  without(entries, lost) {
+    const mended = new Map(entries)
+    for (const [origin] of lost) {
+      const here = this.#vector.get(origin) ?? 0
+      if (here > 0) mended.set(origin, here)
+      else mended.delete(origin)
+    }
+    return mended
   }
 
   fail(error) {

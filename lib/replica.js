@@ -143,7 +143,11 @@ export class Replica extends EventEmitter {
     super()
     this.#path = path
     this.#options = options
-    this.#progress = new Progress(options, (error) => this.#emitLater('error', error))
+    this.#progress = new Progress(
+      options,
+      (error) => this.#emitLater('error', error),
+      (origin) => this.#call(this.#native.announced(origin)),
+    )
   }
 
   static async open(path, options) {

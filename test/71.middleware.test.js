@@ -436,7 +436,8 @@ it.each([
     'two=12.1; Path=/; HttpOnly; SameSite=Lax',
   ])
   expect(await passed.text()).toBe('the application may set it')
-  expect(seen).toEqual([undefined, { stale: false }, { stale: false }, { stale: false }])
+  const fresh = { stale: false, lost: [] }
+  expect(seen).toEqual([undefined, fresh, fresh, fresh])
   const failed = await fetch(`${origin}/inner/nowhere`)
   expect([failed.status, failed.headers.get('x-one')]).toEqual([404, '11.2'])
 })
@@ -461,11 +462,11 @@ it.each([
   for (const token of ['11.1', '11.2']) {
     const response = await fetch(origin)
     expect(tokenOf(response)).toBe(token)
-    expect(await response.json()).toEqual({ state: { stale: false }, mine: '1' })
+    expect(await response.json()).toEqual({ state: { stale: false, lost: [] }, mine: '1' })
   }
   const without = await fetch(`${origin}?without`)
   expect(tokenOf(without)).toBe('11.3')
-  expect((await without.json()).state).toEqual({ stale: false })
+  expect((await without.json()).state).toEqual({ stale: false, lost: [] })
 })
 
 it('Fastify: plugins, inject(), a reply that is hijacked', async () => {

@@ -373,6 +373,12 @@ export interface SessionOptions {
   onTimeout?: 'refuse' | 'stale' | undefined
   /** The Retry-After, in seconds, 0 to 86,400. Default 1. */
   retryAfterS?: number | undefined
+  /**
+   * For how long a request's patches must have been waited for in vain before they are lost, in ms: if no linked peer
+   * has them then, and one is linked, the handler is called, told (`replic.lost`), and the answer's token asks for them no
+   * more. Default 300,000; Infinity: never.
+   */
+  lostAfterMs?: number | undefined
   /** AckOptions.acks of each write that the request makes and that says none. Default 0. */
   acks?: number | undefined
   /** AckOptions.timeoutMs of those writes. Default 5,000 ms. */
@@ -388,6 +394,8 @@ export interface SessionOptions {
 export interface ReplicState {
   /** What the request's token asks for is not all here: only with onTimeout: 'stale'. */
   readonly stale: boolean
+  /** What the request's token asks for and no peer has any more: up to which sequence, of which peer. See lostAfterMs. */
+  readonly lost: readonly { peerId: number; sequence: number }[]
 }
 
 /**

@@ -3,7 +3,7 @@
 
 import { MAX_ACKS, readAcks } from '../acks.js'
 import { usage } from '../errors.js'
-import { boolean, integer, milliseconds, oneOf, readOptions } from '../options.js'
+import { boolean, integer, milliseconds, oneOf, readOptions, retention } from '../options.js'
 import { Collected, collect, collector, progressOf } from '../progress.js'
 
 const DEFAULTS = Object.freeze({
@@ -13,11 +13,13 @@ const DEFAULTS = Object.freeze({
   timeoutMs: 500,
   onTimeout: 'refuse', // 503; 'stale': the handler is called all the same
   retryAfterS: 1,
+  lostAfterMs: 300_000, // what nobody who is linked has for so long is lost; Infinity: never
   acks: 0, // peers that must have what a request writes
   acksTimeoutMs: 5_000,
   monotonicReads: true, // false: answers cover what the session has written, not what it has read
 })
 
+const NOTHING = Object.freeze([])
 const NAME = /^[\w!#$%&'*+.^`|~-]+$/ // of a header or a cookie, as HTTP has it
 const name = {
   accepts: (value) => value === null || (typeof value === 'string' && NAME.test(value)),
@@ -34,6 +36,7 @@ const CHECKS = {
   timeoutMs: milliseconds(),
   onTimeout: oneOf('refuse', 'stale'),
   retryAfterS: integer(0, 86_400),
+  lostAfterMs: retention,
   acks: integer(0, MAX_ACKS),
   acksTimeoutMs: milliseconds(),
   monotonicReads: boolean,
@@ -63,7 +66,7 @@ export class Visits {
 
 class Visit {
   /** What the application sees of it: request.replic. */
-  state = { stale: false }
+  state = { stale: false, lost: NOTHING }
   /** The answer instead of the handler's, { status, headers, text }; null: the handler's. */
   refusal = null
   #visits
@@ -103,9 +106,21 @@ class Visit {
       await progress.wait(lacking, { timeoutMs: options.timeoutMs, signal })
     } catch (error) {
       if (signal?.aborted) return false
+      if (error.code === 'REPLIC_TIMEOUT' && (await this.#isLost(lacking))) return true
       if (options.onTimeout === 'stale' && error.code !== 'REPLIC_CLOSED') this.state.stale = true
       else this.refusal = this.#unavailable(error)
     }
+    return true
+  }
+
+  // Whether all that is not here is lost. Then the request goes on without it, and the answer's token is mended.
+  async #isLost(waited) {
+    const { progress, options } = this.#visits
+    const lost = await progress.lost(waited, options.lostAfterMs).catch(() => NOTHING) // it closes, say
+    if (lost.length === 0 || progress.lacks(waited).length > lost.length) return false
+    this.#text = null
+    this.#seen = progress.without(this.#seen, lost)
+    this.state.lost = lost.map(([peerId, sequence]) => ({ peerId, sequence }))
     return true
   }
 
@@ -132,7 +147,8 @@ class Visit {
     const { progress, options } = this.#visits
     if (options.monotonicReads) return progress.answer(this.#seen)
     const written = this.#collected.written.get(progress)
-    const isUnchanged = this.#seen && written === undefined && !this.#text.includes(',')
+    const isUnchanged =
+      this.#seen && this.#text && written === undefined && !this.#text.includes(',')
     return isUnchanged ? this.#text : progress.answerWritten(this.#seen, written)
   }
 

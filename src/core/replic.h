@@ -411,6 +411,8 @@ typedef struct replic_link_info {
   const char
       *held; /* why its patches are not applied at present (schema, skew); NULL if they are */
 } replic_link_info;
+/* The greatest sequence of `origin` that a linked peer has said to have; -1: no peer is linked. */
+int64_t replic_announced(const replic *r, uint32_t origin);
 /* on 1: from now on each acknowledgement of patches that were written here is a
  * REPLIC_EVENT_ACKED. At first they are not. */
 void replic_tell_acks(replic *r, int on);

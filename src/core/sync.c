@@ -40,8 +40,8 @@ link *replic__link_find(const replic *r, uint32_t id) {
   return NULL;
 }
 
-/* Finds or adds. NULL: out of memory, or more origins than a link may speak of. */
-position *replic__position(link *l, uint32_t origin) {
+/* Where the entry of that origin is, or belongs. */
+static size_t place_of(const link *l, uint32_t origin) {
   size_t low = 0, high = l->n_at;
   while (low < high) {
     size_t middle = low + (high - low) / 2;
@@ -50,6 +50,24 @@ position *replic__position(link *l, uint32_t origin) {
     else
       high = middle;
   }
+  return low;
+}
+
+int64_t replic_announced(const replic *r, uint32_t origin) {
+  int64_t most = -1;
+  for (size_t i = 0; i < r->sync->n_links; i++) {
+    const link *l = r->sync->links[i];
+    if (!l->ready || l->closing) continue;
+    size_t at = place_of(l, origin);
+    int64_t announced = at < l->n_at && l->at[at].origin == origin ? l->at[at].announced : 0;
+    if (announced > most) most = announced;
+  }
+  return most;
+}
+
+/* Finds or adds. NULL: out of memory, or more origins than a link may speak of. */
+position *replic__position(link *l, uint32_t origin) {
+  size_t low = place_of(l, origin);
   if (low < l->n_at && l->at[low].origin == origin) return &l->at[low];
   if (l->n_at == ORIGINS_MAX) return NULL;
   if (l->n_at == l->cap_at) {

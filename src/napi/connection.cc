@@ -32,6 +32,7 @@ Napi::Function Connection::define(Napi::Env env) {
           checked_method<Connection, &Connection::step<MigrationEndJob>>("migrationEnd"),
           checked_method<Connection, &Connection::write<CompactJob>>("compact"),
           checked_method<Connection, &Connection::write<OptimizeJob>>("optimize"),
+          checked_method<Connection, &Connection::write<AnnouncedJob>>("announced"),
           checked_method<Connection, &Connection::read<QueryJob>>("query"),
           checked_method<Connection, &Connection::query_sync>("querySync"),
           checked_method<Connection, &Connection::sync_ended>("endSync"),

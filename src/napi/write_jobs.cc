@@ -270,6 +270,19 @@ napi_value OptimizeJob::result(napi_env env) {
   return done_ ? Napi::Value(Napi::String::New(env, done_)) : Napi::Env(env).Null();
 }
 
+bool AnnouncedJob::given(const Napi::CallbackInfo &info) {
+  return napi_get_value_uint32(info.Env(), info[0], &origin_) == napi_ok ||
+         throw_type_error(info.Env(), "origin must be a number");
+}
+
+void AnnouncedJob::run(Batch &batch) {
+  most_ = replic_announced(batch.state->core, origin_);
+}
+
+napi_value AnnouncedJob::result(napi_env env) {
+  return integer_to_js(env, most_);
+}
+
 // ---- close --------------------------------------------------------------------------------------
 
 void FlushJob::run(Batch &batch) {

@@ -128,6 +128,18 @@ private:
   char *done_ = nullptr; // sqlite3_malloc
 };
 
+// (origin) -> the greatest sequence of it that a linked peer has said to have; -1: no peer is
+// linked
+struct AnnouncedJob : WriteJob {
+  bool given(const Napi::CallbackInfo &info);
+  void run(Batch &batch) override;
+  napi_value result(napi_env env) override;
+
+private:
+  uint32_t origin_ = 0;
+  int64_t most_ = 0;
+};
+
 // () -> undefined, when all calls before it are committed. From then on each report has the links,
 // so that lib sees every acknowledgement at once.
 struct FlushJob : WriteJob {

@@ -60,7 +60,7 @@ for (const monotonicReads of [true, false]) {
     assert.match(token, /^1\.\d+-[\w-]{22}$/)
     assert.match(written.headers.get('set-cookie'), /^replic=1\.\d+-[\w-]{22}; Path=\/; HttpOnly/)
     const read = await fetch(atB.origin, { headers: { cookie: `replic=${token}` } })
-    assert.deepEqual(await read.json(), { row: { text }, stale: false })
+    assert.deepEqual(await read.json(), { row: { text }, stale: false, lost: [] })
   }
   const forged = await fetch(atB.origin, { headers: { 'x-replic-token': '1.999' } })
   assert.equal(forged.status, 400)
