@@ -43,6 +43,7 @@
         'src/core/claim.c',
         'src/core/clock.c',
         'src/core/compact.c',
+        'src/core/crc.c',
         'src/core/definition.c',
         'src/core/digest.c',
         'src/core/engine.c',

@@ -19,6 +19,7 @@ import { codes, printable, ReplicError } from './errors.js'
 import { Noise } from './noise.js'
 import { MAX_PEER_ID } from './options.js'
 import { isSealed, Seal } from './seal.js'
+import { withoutSum, withSum } from './sum.js'
 
 const VERSION = 1
 const HELLO = 1
@@ -220,16 +221,16 @@ export function errorFrame({ code, message }) {
     const bytes = Buffer.from(string)
     return Buffer.concat([varint(bytes.length), bytes])
   }
-  return Buffer.concat([Buffer.from([VERSION, ERROR]), text(code), text(message)])
+  return withSum(Buffer.concat([Buffer.from([VERSION, ERROR]), text(code), text(message)]))
 }
 
 /** The error that an ERROR frame tells of, untrusted; undefined for other frames. */
 export function readError(bytes) {
   if (bytes[0] !== VERSION || bytes[1] !== ERROR) return undefined
-  const view = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length)
-  const code = readText(view, 2)
+  const view = withoutSum(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length))
+  const code = view && readText(view, 2)
   const message = code && readText(view, code.end)
-  if (message?.end !== view.length) return malformed('ERROR')
+  if (!message || message.end !== view.length) return malformed('ERROR')
   const known = codes.includes(code.text) ? code.text : 'REPLIC_PROTOCOL'
   return new ReplicError(known, printable(`the other side reports: ${message.text}`))
 }

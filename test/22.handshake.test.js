@@ -7,6 +7,7 @@ import { errorFrame, Handshake, peerIdOfHello, readError } from '../lib/handshak
 import { Links } from '../lib/link.js'
 import { DEFAULTS } from '../lib/options.js'
 import { keysOf } from '../lib/secret.js'
+import { withSum } from '../lib/sum.js'
 import { connect, listen } from '../lib/transport/tcp.js'
 import { converged, eventOf, FAST, openReplica, rejects, until } from './helpers.js'
 
@@ -67,8 +68,14 @@ describe('what comes from another side may be anything:', () => {
       expect([i, cut.code, cut.message]).toEqual([i, 'REPLIC_PROTOCOL', 'a malformed ERROR frame'])
     }
     const endless = frame(1, 6, ...Array(2000).fill(255))
-    expect(readError(endless).message).toBe('a malformed ERROR frame')
-    expect(readError(frame(1, 6, 0, 0, 0)).message).toBe('a malformed ERROR frame')
+    for (const bad of [endless, withSum(endless), withSum(frame(1, 6, 0, 0, 0))]) {
+      expect(readError(bad).message).toBe('a malformed ERROR frame')
+    }
+    for (let bit = 16; bit < whole.length * 8; bit++) {
+      const flipped = Buffer.from(whole)
+      flipped[bit >> 3] ^= 1 << (bit & 7)
+      expect([bit, readError(flipped).message]).toEqual([bit, 'a malformed ERROR frame'])
+    }
   })
 
   it('its code is one of the list, its text one short line', () => {

@@ -3,6 +3,7 @@
 
 import { EventEmitter } from 'node:events'
 import { describe, expect, it, onTestFinished } from 'vitest'
+import { randomFrom } from '../examples/demo/random.js'
 import { converged, eventOf, openReplica, rejects, throws, until } from './helpers.js'
 
 const isUp = ({ state }) => state === 'up'
@@ -203,6 +204,44 @@ describe('a socket whose method or getter fails', () => {
     const down = eventOf(a, 'link', isDown)
     a.addRemotePeer(null, near)
     expect(await down).toMatchObject({ reason: 'as it likes' })
+  })
+})
+
+// As over a socket of the application's that has no integrity of its own.
+describe('a line that changes bits', () => {
+  it.each([
+    ['without a secret', 40, {}],
+    ['with a secret', 20, { secret: 'a secret of the tests, long enough' }],
+  ])('%s ends links, and no changed bit becomes data', async (_, sessions, options) => {
+    const random = randomFrom(1)
+    const a = await openReplica({ peerId: 11, ...FAST, ...options })
+    const b = await openReplica({ peerId: 12, ...FAST, ...options })
+    const text = (id) => `row ${id}`
+    for (let id = 1; id <= sessions; id++) {
+      await a.upsert('note', { id, text: text(id) })
+      const [near, far] = Socket.pair()
+      const { send } = near
+      let sound = random(8) // so many frames come over as they were
+      near.send = (frame) => {
+        const changed = Buffer.from(frame)
+        if (sound-- <= 0) changed[random(frame.length)] ^= 1 << random(8)
+        send(changed)
+      }
+      const downs = [a, b].map((db) => eventOf(db, 'link', isDown))
+      a.addRemotePeer(null, near)
+      b.addRemotePeer(null, far)
+      await Promise.all(downs)
+      for (const row of await b.all('SELECT id, text FROM note')) {
+        expect(row).toEqual({ id: row.id, text: text(row.id) })
+      }
+    }
+    const up = eventOf(b, 'link', isUp)
+    const [near, far] = Socket.pair()
+    a.addRemotePeer(null, near)
+    b.addRemotePeer(null, far)
+    await up
+    await converged(a, b)
+    expect(await b.get('SELECT count(*) AS n FROM note')).toEqual({ n: sessions })
   })
 })
 

@@ -4,6 +4,7 @@
 import { EventEmitter } from 'node:events'
 import { describe, expect, it } from 'vitest'
 import { randomFrom } from '../examples/demo/random.js'
+import { withoutSum, withSum } from '../lib/sum.js'
 import { mutatedJson, SECRET } from './fuzz/inputs.js'
 import { play } from './fuzz/play.js'
 import { DIALS, siege } from './fuzz/siege.js'
@@ -49,8 +50,8 @@ function linkChanged(a, b, change) {
   const [near, far] = [new EventEmitter(), new EventEmitter()]
   const changed = (frame) => {
     if (frame[1] !== MESSAGE) return frame
-    const message = change(JSON.parse(Buffer.from(frame.subarray(2)).toString()))
-    return Buffer.concat([Buffer.of(1, MESSAGE), Buffer.from(JSON.stringify(message))])
+    const message = change(JSON.parse(withoutSum(Buffer.from(frame)).subarray(2).toString()))
+    return withSum(Buffer.concat([Buffer.of(1, MESSAGE), Buffer.from(JSON.stringify(message))]))
   }
   const close = () => {
     for (const end of [near, far]) queueMicrotask(() => end.emit('close'))

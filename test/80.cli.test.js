@@ -7,6 +7,7 @@ import { execPath } from 'node:process'
 import { fileURLToPath } from 'node:url'
 import { expect, it, onTestFinished } from 'vitest'
 import { Replica } from '../lib/index.js'
+import { withSum } from '../lib/sum.js'
 import { connect, listen } from '../lib/transport/tcp.js'
 import { connect as connectWebSocket } from '../lib/transport/websocket.js'
 import { authority } from './certificates.js'
@@ -517,13 +518,15 @@ it('decode reads what really went over a TCP connection', async () => {
   expect(cut.stderr).toContain('ends in the middle of a frame')
 })
 
+const summed = (...frame) => withSum(Buffer.from(frame)).toString('hex')
 const MALFORMED = [
   ['01', 'frame 1: byte 1: 1 bytes are wanted, and 0 are left'],
+  ['01 04 0b 00 00 00 00 00', 'frame 1: its last four bytes are not the sum of those before'],
   ['02 01', 'frame 1: version 2 is not known here; 1 is'],
   ['01 0c', 'frame 1: there is no type of frame 12'],
-  ['01 04 0b 00\n\n01 04 0b', 'frame 2: '],
-  ['01 04 0b 00 00', 'frame 1: NEED: 1 bytes are left over'],
-  ['01 06 ff ff ff 7f', 'bytes are wanted'],
+  [`${summed(1, 4, 11, 0)}\n\n01 04 0b`, 'frame 2: '],
+  [summed(1, 4, 11, 0, 0), 'frame 1: NEED: 1 bytes are left over'],
+  [summed(1, 6, 255, 255, 255, 127), 'bytes are wanted'],
   ['hello', "line 1 is neither hexadecimal nor a frame: 'hello'"],
   ['# nothing', 'holds no frame'],
 ]

@@ -3,6 +3,7 @@
 
 import { ReplicError } from '../errors.js'
 import { TAG_BYTES } from '../noise.js'
+import { withoutSum } from '../sum.js'
 
 const malformed = (what) => new ReplicError('REPLIC_PROTOCOL', what)
 const [HELLO, PATCHES, ACK, NEED, SCHEMA, ERROR, STAGE, JUMP, TAKE, MESSAGE, FORK] = [
@@ -89,13 +90,14 @@ export class Decoder {
 
   /** One frame as an object with `frame`, its name; undefined for a part that others follow. */
   decode(bytes) {
-    const in_ = new Reader(bytes)
-    const version = in_.u8()
+    const head = new Reader(bytes)
+    const version = head.u8()
     if (version !== 1) throw malformed(`version ${version} is not known here; 1 is`)
-    const type = in_.u8()
+    const type = head.u8()
     const read = READERS[type]
-    if (type === PART || type === LAST_PART) return this.#part(in_, type)
+    if (type === PART || type === LAST_PART) return this.#part(head, type)
     if (!read) throw malformed(`there is no type of frame ${type}`)
+    const in_ = type <= FORK ? bodyOf(bytes) : head
     const frame = read(in_, this.#tables)
     if (in_.left > 0) throw malformed(`${frame.frame}: ${in_.left} bytes are left over`)
     return frame
@@ -108,6 +110,12 @@ export class Decoder {
     this.#parts = []
     return this.decode(whole)
   }
+}
+
+function bodyOf(bytes) {
+  const frame = withoutSum(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length))
+  if (!frame) throw malformed('its last four bytes are not the sum of those before: it is damaged')
+  return new Reader(frame.subarray(2))
 }
 
 const peers = (in_) => in_.list(() => in_.number())

@@ -21,6 +21,7 @@
  *   jump.c      the same where the log is pruned
  *   fork.c      two histories under one peerId
  *   wire.c      bytes <-> frames
+ *   crc.c       the sum that a frame ends with
  *   sql.c       the statements of a table
  *   check.c     may a table be replicated?
  *   guard.c     SQL of the application's own

@@ -110,7 +110,7 @@ void replic__send_fork(replic *r, link *l) {
   probe given_up = {0};
   if (dropped) given_up = (probe){dropped->sequence, dropped->patched_at, dropped->epoch};
   put_probe(&w, &given_up);
-  replic__send(r, l, replic__finish(&w));
+  replic__send(r, l, replic__finish_frame(&w));
 }
 
 void replic__fork_found(replic *r, link *l, int code) {

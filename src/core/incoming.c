@@ -171,7 +171,7 @@ void replic__drop_early(replic__sync *s, size_t i) {
 }
 
 int replic__on_patches(replic *r, link *l, const uint8_t *bytes, size_t len) {
-  replic__reader in = {bytes + 2, bytes + len, 0};
+  replic__reader in = {bytes + FRAME_HEAD, bytes + len, 0};
   replic__patches p;
   verdict v;
   if (!replic__get_patches(&in, FRAME_PATCHES, &p)) return replic__malformed(r, l, "PATCHES");

@@ -177,7 +177,7 @@ int replic__check_staged(replic *r, link *l, position *at, int64_t sent) {
 }
 
 int replic__on_stage(replic *r, link *l, const uint8_t *bytes, size_t len) {
-  replic__reader in = {bytes + 2, bytes + len, 0};
+  replic__reader in = {bytes + FRAME_HEAD, bytes + len, 0};
   replic__patches p;
   int undefined = 0;
   char *skewed = NULL;
@@ -203,7 +203,7 @@ int replic__on_stage(replic *r, link *l, const uint8_t *bytes, size_t len) {
     } else if (skewed) {
       replic__hold(r, l, at, REPLIC_ECLOCKSKEW, replic__vector_sequence(r, p.origin), skewed);
     } else if (p.up_to > known && p.origin != r->peer_id) {
-      rc = stage(r, l, &p, bytes + 2, len - 2, used, n);
+      rc = stage(r, l, &p, bytes + FRAME_HEAD, len - FRAME_HEAD, used, n);
       if (rc == REPLIC_OK && at->held == REPLIC_ECLOCKSKEW) replic__release(l, at);
     }
   }
@@ -258,7 +258,7 @@ static int choose_source(replic *r, const link *l) {
 
 int replic__on_jump(replic *r, link *l, const uint8_t *bytes, size_t len) {
   replic__sync *s = r->sync;
-  replic__reader in = {bytes + 2, bytes + len, 0};
+  replic__reader in = {bytes + FRAME_HEAD, bytes + len, 0};
   size_t n = replic__get_count(&in, 5);
   uint32_t last = 0;
   target t;
@@ -558,7 +558,7 @@ static void send_jump(replic *r, link *l) {
   }
   l->jump_due = 0;
   l->jump_ms = r->now_ms;
-  replic__send(r, l, replic__finish(&w));
+  replic__send(r, l, replic__finish_frame(&w));
 }
 
 /* All of it, so that one that arrives makes up for those that did not. */
@@ -583,7 +583,7 @@ static void send_take(replic *r, link *l) {
     replic__put_varint(&w, n);
     if (entries) replic__put_bytes(&w, entries->data, entries->len);
     l->take_due = 0; /* else with the next flush */
-    replic__send(r, l, replic__finish(&w));
+    replic__send(r, l, replic__finish_frame(&w));
   }
   replic__frame_release(entries);
 }

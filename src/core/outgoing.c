@@ -19,7 +19,7 @@ static void send_schema(replic *r, link *l) {
     replic__writer w;
     replic__put_frame(&w, FRAME_SCHEMA);
     replic__put_own_definition(&w, id, schema->tables[i]);
-    replic__send(r, l, replic__finish(&w));
+    replic__send(r, l, replic__finish_frame(&w));
   }
   for (size_t i = 0; i < schema->n_foreign; i++) {
     uint32_t id = schema->base_id + (uint32_t)(schema->n_tables + i);
@@ -29,7 +29,7 @@ static void send_schema(replic *r, link *l) {
     replic__put_frame(&w, FRAME_SCHEMA);
     replic__put_varint(&w, id);
     replic__put_bytes(&w, foreign->bytes + 1, foreign->len - 1); /* without its id, 0 */
-    replic__send(r, l, replic__finish(&w));
+    replic__send(r, l, replic__finish_frame(&w));
   }
   l->schema_sent = ids_end(schema);
 }
@@ -167,9 +167,9 @@ static replic_frame *encode(replic *r, int type, uint32_t origin, int64_t after,
   if (e.has_holes) replic__put_varint(&head, (uint64_t)e.n);
   replic_frame *body = replic__finish(&e.w);
   if (!body) head.failed = 1;
-  if (body) replic__put_bytes(&head, body->data + 2, body->len - 2);
+  if (body) replic__put_bytes(&head, body->data + FRAME_HEAD, body->len - FRAME_HEAD);
   replic__frame_release(body);
-  return replic__finish(&head);
+  return replic__finish_frame(&head);
 }
 
 replic_frame *replic__stage_frame(replic *r, uint32_t origin, int64_t after, int64_t *up_to) {
@@ -216,7 +216,7 @@ static int may_relay(const replic *r, const link *l, const position *at) {
 
 /* STAGE may have fewer than sequences. */
 static int64_t count_patches(const replic_frame *frame, int64_t after, int64_t up_to) {
-  replic__reader in = {frame->data + 2, frame->data + frame->len, 0};
+  replic__reader in = {frame->data + FRAME_HEAD, frame->data + frame->len - FRAME_SUM, 0};
   replic__patches p;
   if (frame->data[1] != FRAME_STAGE || !replic__get_patches(&in, FRAME_STAGE, &p))
     return up_to - after;

@@ -195,7 +195,7 @@ static void send_hello(replic *r, link *l, int please_answer) {
     replic__put_varint(&w, p->epoch);
   }
   put_direct(r, &w, 0);
-  replic__send(r, l, replic__finish(&w));
+  replic__send(r, l, replic__finish_frame(&w));
 }
 
 static int is_on_its_way(const position *at, int staging) {
@@ -240,7 +240,7 @@ void replic__send_ack(replic *r, link *l) {
     replic__put_varint(&w, 0);
   l->direct_told = r->sync->direct_generation;
   l->ack_due = 0;
-  replic__send(r, l, replic__finish(&w));
+  replic__send(r, l, replic__finish_frame(&w));
 }
 
 static int reaches(const link *l, uint32_t peer) {
@@ -329,7 +329,7 @@ void replic__send_need(replic *r, link *l, position *at) {
   replic__put_frame(&w, FRAME_NEED);
   replic__put_varint(&w, at->origin);
   replic__put_varint(&w, (uint64_t)known);
-  replic__send(r, need_over(r, l, at->origin, known), replic__finish(&w));
+  replic__send(r, need_over(r, l, at->origin, known), replic__finish_frame(&w));
 }
 
 /* Asks for all that it is known to have and we lack. */
@@ -346,7 +346,7 @@ void replic__send_error(replic *r, link *l, int code, const char *text) {
   replic__put_frame(&w, FRAME_ERROR);
   replic__put_text(&w, replic_code_name(code));
   replic__put_text(&w, text);
-  replic__send(r, l, replic__finish(&w));
+  replic__send(r, l, replic__finish_frame(&w));
 }
 
 /* ---- receiving: refusals ---- */
@@ -644,9 +644,16 @@ static int on_message(replic *r, const link *l, const replic__reader *in) {
 
 /* ---- the caller's side ---- */
 
+static int damaged(replic *r, const link *l) {
+  return replic__fail(
+      r, REPLIC_EPROTOCOL,
+      "a frame of peer %u came in damaged: what lies between the two peers changes "
+      "bits. Give both a `secret`, or use a transport that protects what it carries",
+      l->peer);
+}
+
 static int dispatch(replic *r, link *l, const uint8_t *bytes, size_t len) {
-  if (len < 2) return replic__malformed(r, l, "empty");
-  replic__reader in = {bytes + 2, bytes + len, 0};
+  if (len < FRAME_HEAD) return replic__malformed(r, l, "empty");
   int patches = bytes[1] == FRAME_PATCHES || bytes[1] == FRAME_STAGE;
   if (len > (patches ? r->config.max_frame_bytes + FRAME_SLACK : CONTROL_MAX))
     return replic__fail(
@@ -659,6 +666,9 @@ static int dispatch(replic *r, link *l, const uint8_t *bytes, size_t len) {
                                                   "protocol, this one %d: update the older one",
                                                   bytes[0], REPLIC_PROTOCOL_VERSION)
                                    : replic__malformed(r, l, "unknown");
+  if (!replic__is_whole(bytes, len)) return damaged(r, l);
+  len -= FRAME_SUM;
+  replic__reader in = {bytes + FRAME_HEAD, bytes + len, 0};
   if (l->reader && replic__brings(bytes[1])) {
     if (l->ready) replic__tell_reader(r, l);
     return REPLIC_OK;
@@ -718,13 +728,13 @@ int replic_link_message(replic *r, uint32_t id, const void *bytes, size_t len) {
   link *l = replic__link_find(r, id);
   if (!l || !l->ready || l->closing)
     return replic__fail(r, REPLIC_ENOTFOUND, "link %u is not ready", id);
-  if (len > CONTROL_MAX - 2)
+  if (len > MESSAGE_MAX)
     return replic__fail(r, REPLIC_ETOOLARGE, "a message of %lld bytes: at most %d are possible",
-                        (int64_t)len, CONTROL_MAX - 2);
+                        (int64_t)len, MESSAGE_MAX);
   replic__writer w;
   replic__put_frame(&w, FRAME_MESSAGE);
   replic__put_bytes(&w, bytes, len);
-  replic__send(r, l, replic__finish(&w));
+  replic__send(r, l, replic__finish_frame(&w));
   return REPLIC_OK;
 }
 

@@ -12,6 +12,7 @@
 #define FRAME_SLACK                                                                                \
   (2 << 20) /* a group may end beyond max_frame_bytes by a run of earlier patches (clock.c) */
 #define CONTROL_MAX (4 << 20) /* bytes of a frame that carries no patches */
+#define MESSAGE_MAX (CONTROL_MAX - FRAME_HEAD - FRAME_SUM)
 #define EARLY_MAX 1024        /* frames kept that arrived before their predecessors */
 #define SCHEMA_MAX (16 << 20) /* bytes of definitions that one link may send */
 #define FIELDS_MAX 32767      /* columns of a table in SQLite */

@@ -1,7 +1,7 @@
 /* clang-format off */
 /* wire.c - the binary format, version 1.
  *
- *   frame    version u8 = 1, type u8, body
+ *   frame    version u8 = 1, type u8, body, sum: CRC-32C of all before it, four bytes, little-endian
  *   varint   LEB128: seven bits a byte, low ones first, as few bytes as possible
  *   text     varint length, bytes
  *   value    u8 = type | n << 3; n < 31 is the number itself, 31 means that it follows as a varint
@@ -165,11 +165,25 @@ replic_frame *replic__finish(replic__writer *w) {
   return NULL;
 }
 
+replic_frame *replic__finish_frame(replic__writer *w) {
+  uint32_t sum = w->failed ? 0 : replic__crc32c(w->frame->data, w->frame->len);
+  for (int i = 0; i < FRAME_SUM; i++, sum >>= 8) put_u8(w, sum & 255);
+  return replic__finish(w);
+}
+
 void replic__frame_release(replic_frame *frame) {
   if (frame && --frame->refs == 0) sqlite3_free(frame);
 }
 
 /* ---- reading ---- */
+
+int replic__is_whole(const uint8_t *bytes, size_t len) {
+  if (len < FRAME_HEAD + FRAME_SUM) return 0;
+  const uint8_t *at = bytes + len;
+  uint32_t sum = 0;
+  for (int i = 0; i < FRAME_SUM; i++) sum = sum << 8 | *--at;
+  return replic__crc32c(bytes, len - FRAME_SUM) == sum;
+}
 
 static uint64_t fail(replic__reader *in) {
   in->failed = 1;

@@ -44,8 +44,20 @@ void replic__put_patch(replic__writer *w, const replic__patch *p, uint32_t table
 /* The same of a patch that is handed on as it was received. */
 void replic__put_raw_patch(replic__writer *w, const replic__patch *p, uint32_t table_id,
                            int64_t previous, int64_t clock, int begin_group);
-replic_frame *replic__finish(replic__writer *w); /* refs is 1; NULL: out of memory */
+/* The frame, with the sum of its bytes behind them. refs is 1; NULL: out of memory. */
+replic_frame *replic__finish_frame(replic__writer *w);
+replic_frame *replic__finish(replic__writer *w); /* the same without a sum: a part of a frame */
 void replic__frame_release(replic_frame *frame);
+
+/* ---- the sum that a frame ends with ---- */
+
+enum { FRAME_HEAD = 2, FRAME_SUM = 4 }; /* bytes before the body, and behind it */
+
+/* Whether the bytes are whole: they are those that were summed. */
+int replic__is_whole(const uint8_t *bytes, size_t len);
+uint32_t replic__crc32c(const void *bytes, size_t len);
+uint32_t replic__crc32c_by_tables(const void *bytes,
+                                  size_t len); /* where there is no instruction */
 
 /* ---- reading: one bounds-checked cursor over untrusted bytes. The first failure sticks; every later get gives 0. ---- */
 

@@ -115,7 +115,8 @@ static void attack(duel *d, const uint8_t *frame, size_t len) {
   cluster *c = d->c;
   if (d->hostile < 0 || !c->wires[d->hostile].open[0] || is_forged(frame, len)) return;
   take_frames(c, d->hostile, 0);
-  wire_put(c, d->hostile, 0, frame, len);
+  const bytes *sent = whole(frame, len);
+  wire_put(c, d->hostile, 0, sent->data, sent->len);
   wire_deliver(c, d->hostile, 0, c->wires[d->hostile].to[0].n - 1);
 }
 
@@ -212,10 +213,11 @@ static void attack_changed(duel *d, input *in) {
   unsigned place = next(in), byte = next(in);
   if (!found) return;
   const packet *source = &d->c->wires[d->honest].to[side].packets[index];
-  uint8_t *copy = test_alloc(source->len + 1);
-  memcpy(copy, source->data, source->len);
-  if (source->len) copy[place % source->len] = (uint8_t)byte;
-  attack(d, copy, source->len);
+  size_t len = source->len - 4; /* it gets another sum */
+  uint8_t *copy = test_alloc(len);
+  memcpy(copy, source->data, len);
+  copy[place % len] = (uint8_t)byte;
+  attack(d, copy, len);
 }
 
 /* ---- playing ---- */

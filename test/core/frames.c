@@ -205,8 +205,21 @@ void add_patch(bytes *b, int64_t step, bool begins_group, uint64_t clock_delta, 
   }
 }
 
+bytes *whole(const void *frame, size_t len) {
+  bytes *b = test_alloc(sizeof *b);
+  uint32_t rest = UINT32_MAX;
+  add_raw(b, frame, len);
+  for (size_t bit = 0; bit < 8 * len; bit++) {
+    rest ^= (uint32_t)b->data[bit / 8] >> bit % 8 & 1;
+    rest = rest >> 1 ^ (rest & 1 ? 0x82f63b78 : 0);
+  }
+  for (int i = 0; i < 4; i++) add_u8(b, ~rest >> 8 * i & 255);
+  return b;
+}
+
 void play(cluster *c, int w, const bytes *frame) {
-  wire_put(c, w, 0, frame->data, frame->len);
+  const bytes *sent = whole(frame->data, frame->len);
+  wire_put(c, w, 0, sent->data, sent->len);
   wire_deliver(c, w, 0, c->wires[w].to[0].n - 1);
 }
 

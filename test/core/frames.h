@@ -48,7 +48,10 @@ bytes *fork_frame(uint32_t origin, int64_t last, const replic_position *probes, 
 void add_patch(bytes *b, int64_t step, bool begins_group, uint64_t clock_delta, uint32_t table,
                size_t n_keys, size_t n_fields, const replic_value *values);
 
-/* Hands a frame to the peer at side 0 of a wire to the test. */
+/* A frame as it goes over the line: with its sum, CRC-32C by its definition. */
+bytes *whole(const void *frame, size_t len);
+
+/* Hands a frame, without its sum, to the peer at side 0 of a wire to the test. */
 void play(cluster *c, int w, const bytes *frame);
 /* Forgets what that peer has sent, and returns how many of its frames were of `type` (0: of any).
  */

@@ -93,7 +93,7 @@ bytes *round_frame(const scene *x, int i) {
   values[0] = v_int(2 * x->round + p->key);
   bytes *frame = patches_frame(round_origin(x, p->origin), p->sequence - 1, p->sequence);
   add_patch(frame, 1, true, (uint64_t)p->patched_at, 7, 1, 5, values);
-  return frame;
+  return whole(frame->data, frame->len);
 }
 
 /* Worked out once per vector. */

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "harness.h"
+#include "wire.h"
 
 #define CLOCK                                                                                      \
   "_patchedAt INTEGER NOT NULL, _sequenceId INTEGER NOT NULL, _peerId INTEGER NOT NULL, "
@@ -210,10 +211,12 @@ void session_run(const uint8_t *data, size_t len) {
       continue;
     }
     if (n > len) n = (unsigned)len;
-    uint8_t *frame = malloc(n ? n : 1); /* of its own size: a read beyond it is seen */
+    uint8_t *frame = malloc(n + 4); /* of its own size: a read beyond it is seen */
     demand(frame != NULL, "memory");
     if (n) memcpy(frame, data, n);
-    demand(replic_receive(at.r, at.link, frame, n) == REPLIC_OK, "receive");
+    uint32_t sum = replic__crc32c(frame, n); /* else nothing would come as far as the decoders */
+    for (int i = 0; i < 4; i++) frame[n + (size_t)i] = (uint8_t)(sum >> 8 * i);
+    demand(replic_receive(at.r, at.link, frame, n + 4) == REPLIC_OK, "receive");
     free(frame);
     data += n;
     len -= n;

@@ -136,6 +136,7 @@ static void what_fails_in_a_batch_leaves_no_trace(void) {
   play(c, w, schema_frame(1, "t", 1, 2, FIELDS));
   bytes *frame = patches_frame(900, 0, 1);
   add_patch(frame, 1, true, (uint64_t)c->now_ms + 30000, 1, 1, 2, wrong);
+  frame = whole(frame->data, frame->len);
   c->now_ms += 1000;
   peer_begin(p);
   CHECK_CODE(p->r, replic_write(p->r, &incomplete, 1, &sequence), SQLITE_CONSTRAINT_NOTNULL);

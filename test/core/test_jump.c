@@ -738,7 +738,7 @@ static void pieces_come_in_order(void) {
   CHECK_INT(staged(p), 0);
   CHECK_TEXT(peer_dump(p, "t"), "");
   packet asked = c->wires[w].to[1].packets[0];
-  CHECK(asked.len == 4 && memcmp(asked.data, "\1\11\1\0", 4) == 0); /* TAKE, from the beginning */
+  CHECK(asked.len == 8 && memcmp(asked.data, "\1\11\1\0", 4) == 0); /* TAKE, from the beginning */
   take_frames(c, w, 0);
   play(c, w, piece(6, 5, 6, 6, 60));
   asked = c->wires[w].to[1].packets[0];

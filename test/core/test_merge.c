@@ -225,6 +225,7 @@ static void constraints_bind_local_writes_only(void) {
   frame = patches_frame(REMOTE, 2, 3);
   add_patch(frame, 1, true, (uint64_t)c->now_ms, 2, 1, 3,
             (const replic_value[]){v_int(6), v_int(88), v_int(-2)});
+  frame = whole(frame->data, frame->len);
   int64_t sequence;
   peer_begin(p);
   CHECK_OK(p->r, replic_write(p->r, &changes[1], 1, &sequence));

@@ -2,6 +2,7 @@
 
 import { readFileSync } from 'node:fs'
 import { keyOf } from '../../lib/secret.js'
+import { withSum } from '../../lib/sum.js'
 import { Writer } from '../../lib/transport/bus-message.js'
 import { Session as HttpSession } from '../../lib/transport/http-frames.js'
 import * as datagram from '../../lib/transport/udp/datagram.js'
@@ -132,6 +133,17 @@ export function mutated(random, all) {
     bytes = Buffer.from(oneOf(random, MUTATIONS)(random, bytes, all))
   }
   return bytes
+}
+
+/** The same of frames, mostly with the right sum: else nothing would come as far as what reads them. */
+export function mutatedFrame(random, all) {
+  if (random(4) === 0) return mutated(random, all)
+  return withSum(
+    mutated(
+      random,
+      all.map((frame) => frame.subarray(0, -4)),
+    ),
+  )
 }
 
 /** Bytes in pieces, as a network may deliver them. */

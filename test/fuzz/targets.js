@@ -24,6 +24,7 @@ import {
   KEY,
   messages,
   mutated,
+  mutatedFrame,
   mutatedJson,
   noise,
   oneOf,
@@ -38,7 +39,7 @@ const MESSAGES = [...messages(FRAMES), ...messages(FRAMES, KEY)]
 const BODIES = bodies(FRAMES)
 const STREAM = [stream(FRAMES), stream(FRAMES.slice(3, 9)), stream([FRAMES[0]])]
 const JSONS = FRAMES.filter((frame) => frame[1] === 10).map((frame) =>
-  JSON.parse(frame.subarray(2)),
+  JSON.parse(frame.subarray(2, -4)),
 )
 const LIMITS = { ...DEFAULTS, maxFrameBytes: 100_000, windowBytes: 100_000 }
 const SENDER = { address: '192.0.2.1', port: 7000 }
@@ -256,7 +257,7 @@ function handshakes(random) {
       side = new Handshake({ keys: [KEY], peerId: 12, isInitiator: random(2) === 0, send })
       side.begin()
     }
-    const bytes = mutated(random, FRAMES)
+    const bytes = mutatedFrame(random, FRAMES)
     const peerId = peerIdOfHello(bytes)
     check(peerId === undefined || isPeer(peerId), `peerId ${peerId}`)
     if (bytes.length > 0) side.take(bytes)
@@ -269,7 +270,7 @@ function errors(random) {
     errorFrame({ code: 'REPLIC_AUTH', message }),
   )
   return () => {
-    const error = readError(mutated(random, all))
+    const error = readError(mutatedFrame(random, all))
     if (!error) return
     isOurs(error)
     check(error.message.length <= 500, 'a long text')
@@ -320,7 +321,7 @@ function links(random) {
         isOurs(error)
         socket.emit('error', error)
       }
-    } else socket.emit('message', mutated(random, FRAMES))
+    } else socket.emit('message', mutatedFrame(random, FRAMES))
   }
 }
 
@@ -366,7 +367,7 @@ function questions(random) {
     const json = mutatedJson(random, oneOf(random, JSONS))
     const bytes = random(5)
       ? Buffer.from(JSON.stringify(json))
-      : mutated(random, FRAMES).subarray(2)
+      : mutated(random, FRAMES).subarray(2, -4)
     verifier.message(1 + random(6), bytes)
     check(sent.length <= 1, 'more than one answer')
     if (random(300) === 0) verifier.advanced()
@@ -377,7 +378,7 @@ function framesForPeople(random) {
   let decoder
   return () => {
     if (!decoder || random(30) === 0) decoder = new Decoder()
-    decoder.decode(mutated(random, FRAMES))
+    decoder.decode(mutatedFrame(random, FRAMES))
   }
 }
 
