@@ -214,6 +214,15 @@ typedef struct replic__pruned {
   int64_t missing; /* how many patches up to the vector the log has not */
 } replic__pruned;
 
+/* Up to where an origin was applied at a time: what is below it has been here since then at least.
+ */
+typedef struct replic__mark {
+  int64_t sequence, ms;
+} replic__mark;
+
+/* They are a heartbeat apart at least, so the last one is three old (outgoing.c). */
+#define REPLIC__MARKS 4
+
 typedef struct replic__entry {
   replic_position now;       /* in the open batch */
   replic_position committed; /* on disk; sequence 0: nothing yet */
@@ -222,6 +231,7 @@ typedef struct replic__entry {
   int64_t due;        /* no patch after `pruned.cursor` is stamped below it: no need to look */
   int64_t elsewhere;  /* up to here some other peer has reported it as applied since replic_open,
                          as far as replic__vector_elsewhere was told */
+  replic__mark marks[REPLIC__MARKS]; /* the latest first */
 } replic__entry;
 
 int replic__vector_load(replic *r);

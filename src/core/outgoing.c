@@ -207,11 +207,36 @@ static replic_frame *patches_frame(replic *r, uint32_t origin, int64_t after, in
 
 /* ---- flushing ---- */
 
-static int may_relay(const replic *r, const link *l, const position *at) {
+/* `ms` may lie ahead of a clock that was set back. */
+static int is_grace_over(const replic *r, int64_t ms) {
+  return r->now_ms - ms >= GRACE_HEARTBEATS * r->config.heartbeat_ms || r->now_ms < ms;
+}
+
+static void mark(const replic *r, replic__entry *entry) {
+  replic__mark *marks = entry->marks;
+  int64_t since_ms = r->now_ms - marks->ms;
+  if (entry->committed.sequence <= marks->sequence ||
+      (since_ms >= 0 && since_ms < r->config.heartbeat_ms))
+    return;
+  memmove(marks + 1, marks, (REPLIC__MARKS - 1) * sizeof *marks);
+  *marks = (replic__mark){entry->committed.sequence, r->now_ms};
+}
+
+/* Whether the oldest patch that it lacks has been here for longer than the grace: progress with
+ * others does not count, or a link that is slower than what is written would never be helped. */
+static int lacks_what_is_old(const replic *r, const replic__entry *entry, const position *at) {
+  for (int i = 0; i < REPLIC__MARKS; i++)
+    if (is_grace_over(r, entry->marks[i].ms)) return at->acked < entry->marks[i].sequence;
+  return 0;
+}
+
+/* Of a backlog, which takes its time on a sound link as well, any progress counts. */
+static int may_relay(const replic *r, const link *l, const replic__entry *entry,
+                     const position *at) {
   if (at->origin == l->peer) return 0;
-  if (at->origin == r->peer_id || !replic__link_direct(l, at->origin)) return 1;
-  return r->now_ms - at->lag_since_ms >= GRACE_HEARTBEATS * r->config.heartbeat_ms ||
-         r->now_ms < at->lag_since_ms;
+  if (at->origin == r->peer_id || !replic__link_direct(l, at->origin) || at->must_relay) return 1;
+  return at->acked < at->backlog ? is_grace_over(r, at->lag_since_ms)
+                                 : lacks_what_is_old(r, entry, at);
 }
 
 /* STAGE may have fewer than sequences. */
@@ -231,12 +256,14 @@ static void set_cursor(link *l, position *at, int staging) {
   at->sent = at->acked;
 }
 
-static void flush_origin(replic *r, link *l, const replic__entry *entry) {
+static void flush_origin(replic *r, link *l, replic__entry *entry) {
   const replic_position *mine = &entry->committed;
   position *at = replic__position(l, mine->origin);
   if (!at) return;
+  mark(r, entry);
+  if (at->backlog < 0) at->backlog = mine->sequence;
   if (mine->sequence > at->acked && !at->lag_since_ms) at->lag_since_ms = r->now_ms;
-  if (at->acked >= mine->sequence || !(l->taking || may_relay(r, l, at))) return;
+  if (at->acked >= mine->sequence || !(l->taking || may_relay(r, l, entry, at))) return;
   int below = at->acked < entry->pruned.floor;
   l->below |= below;
   r->sync->is_behind |= below;

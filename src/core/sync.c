@@ -79,7 +79,7 @@ position *replic__position(link *l, uint32_t origin) {
   }
   memmove(&l->at[low + 1], &l->at[low], (l->n_at - low) * sizeof *l->at);
   l->n_at++;
-  l->at[low] = (position){.origin = origin};
+  l->at[low] = (position){.origin = origin, .backlog = -1};
   return &l->at[low];
 }
 
@@ -444,6 +444,7 @@ void replic__learn(replic *r, link *l, position *at, int64_t applied) {
   l->unacked -= at->unacked - unacked;
   at->unacked = unacked;
   at->acked = applied;
+  at->must_relay = 0;
   if (r->sync->tells_acks && at->origin == r->peer_id)
     replic__event(
         r, (replic_event){.kind = REPLIC_EVENT_ACKED, .link = l->id, .peer = l->peer, .a = applied},
@@ -596,8 +597,8 @@ static int on_need(replic *r, link *l, replic__reader *in) {
   l->unacked -= at->unacked;
   at->unacked = 0;
   at->sent = at->acked = after;
-  l->schema_sent = 0;   /* it may have missed a definition */
-  at->lag_since_ms = 1; /* asked for: no grace */
+  l->schema_sent = 0; /* it may have missed a definition */
+  at->must_relay = 1; /* without grace */
   return REPLIC_OK;
 }
 

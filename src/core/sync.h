@@ -24,6 +24,8 @@ typedef struct position {
   int64_t unacked;      /* bytes on their way */
   int64_t lag_since_ms; /* since when it has made no progress though it lacks something; 0: it does
                            not */
+  int64_t backlog;      /* what was there when the link began to carry; -1: it has not yet */
+  int must_relay;       /* it has asked for what follows `acked` */
   int64_t need_ms;      /* when it was last asked for */
   int64_t asked_at;     /* up to where it was applied then */
   int asked;            /* how often it was asked for there */

@@ -306,6 +306,39 @@ static void a_mesh_gets_round_a_dead_link(void) {
   CHECK_INT(event_count(&c->peers[1], REPLIC_EVENT_LINK_CLOSE), 0);
 }
 
+/* Of what 0 writes, 4 patches a heartbeat, the wire to 1 carries 1; all of it comes by way of 2. */
+static void a_mesh_gets_round_a_slow_link(void) {
+  cluster *c = cluster_start(3, T);
+  int slow = wire_open(c, 0, 1);
+  wire_open(c, 0, 2);
+  wire_open(c, 1, 2);
+  cluster_settle(c);
+  cluster_beat(c, 2);
+  int64_t most = 0;
+  for (int beat = 0; beat < 40; beat++) {
+    for (int i = 0; i < 4; i++) put(&c->peers[0], 4 * beat + i, "x");
+    packet_queue *way = &c->wires[slow].to[1];
+    for (bool moved = true, first = true; moved; first = false) {
+      moved = false;
+      if (first && way->n > 0) wire_deliver(c, slow, 1, 0);
+      for (int w = 0; w < c->n_wires; w++) {
+        for (int side = 0; side < 2; side++) {
+          if ((w == slow && side == 1) || c->wires[w].to[side].n == 0) continue;
+          wire_deliver(c, w, side, 0);
+          moved = true;
+        }
+      }
+    }
+    int64_t lag = peer_at(&c->peers[0], 101) - peer_at(&c->peers[1], 101);
+    if (lag > most) most = lag;
+    c->now_ms += 1000;
+    for (int i = 0; i < 3; i++) tick(&c->peers[i]);
+  }
+  CHECK(most <= 4 * 6); /* the grace, and what is written in a heartbeat or two */
+  cluster_settle(c);
+  cluster_same(c, "t");
+}
+
 /* A link that is known to be gone needs no grace. */
 static void a_mesh_relays_at_once_where_a_link_is_gone(void) {
   cluster *c = cluster_start(3, T);
@@ -1426,6 +1459,7 @@ int main(int argc, char **argv) {
       TEST(a_star_relays_through_its_hub),
       TEST(a_full_mesh_carries_each_patch_once_per_peer),
       TEST(a_mesh_gets_round_a_dead_link),
+      TEST(a_mesh_gets_round_a_slow_link),
       TEST(a_mesh_relays_at_once_where_a_link_is_gone),
       TEST(what_a_dead_peer_has_written_comes_from_the_others),
       TEST(one_encoding_serves_all_links),
