@@ -12,8 +12,9 @@
 // opened a SEALED frame. Where both sides have dialed, as over a socket that the application brings,
 // the one with the greater public key goes on as that.
 //
-// Any of the frames may be lost or come twice: the first two are sent again at every heartbeat until
-// they are answered, and get the same answer again.
+// Any of the frames may be lost or come twice: each side says its last one again at every heartbeat until the link is
+// up. What comes again is not answered, or whoever has recorded one frame could have any number of answers; and
+// whatever of these comes after the end changes nothing.
 
 import { codes, printable, ReplicError } from './errors.js'
 import { Noise } from './noise.js'
@@ -43,7 +44,7 @@ export class Handshake {
   #psk
   #isInitiator
   #said // this side's message, as it is sent again
-  #heard // the other side's, as it may come again
+  #isHeard = false // this side answers
   #theirs // { peerId, flags }
   #seal
   #isDone = false
@@ -77,9 +78,9 @@ export class Handshake {
     return this.#psk
   }
 
-  /** Begins; and sends this side's message again where that was not answered. */
+  /** Begins; and sends this side's last message again, as it may be lost. */
   begin() {
-    if (this.#isDone) return
+    if (this.#isDone) return this.#isInitiator ? this.#confirm() : undefined
     if (this.#isInitiator && !this.#noise) {
       this.#noise = this.#start(this.#keys[0])
       this.#said = message(INITIATE, this.#noise.write(this.#self))
@@ -112,10 +113,7 @@ export class Handshake {
   }
 
   #initiated(bytes) {
-    if (this.#heard) {
-      if (this.#heard.equals(bytes)) this.#repeat()
-      return // one link is one handshake
-    }
+    if (this.#isHeard || this.#isDone) return // one link is one handshake
     if (this.#isInitiator) {
       const mine = this.#noise.publicKey
       if (mine.compare(bytes.subarray(2, 2 + mine.length)) > 0) return // the other side gives way
@@ -124,7 +122,7 @@ export class Handshake {
     const payload = this.#readWithAny(bytes.subarray(2))
     if (!payload)
       throw unproven('the other side has another secret: set the same one on both sides')
-    this.#heard = Buffer.from(bytes)
+    this.#isHeard = true
     this.#learn(payload)
     const answer = this.#noise.write(this.#self)
     if (!answer) throw malformed('INITIATE')
@@ -144,20 +142,18 @@ export class Handshake {
   }
 
   #responded(bytes) {
-    if (!this.#isInitiator || !this.#noise) return
-    if (this.#isDone) return this.#repeat()
+    if (!this.#isInitiator || !this.#noise || this.#isDone) return
     const payload = this.#noise.read(bytes.subarray(2))
     if (!payload)
       throw unproven('the other side has another secret: set the same one on both sides')
     this.#learn(payload)
     this.#seal = new Seal(this.#noise.keys)
     this.#isDone = true
-    this.#repeat()
+    this.#confirm()
   }
 
-  // What the other side has not got.
-  #repeat() {
-    this.#send(this.#isInitiator ? this.#seal.seal(NOTHING) : this.#said)
+  #confirm() {
+    this.#send(this.#seal.seal(NOTHING))
   }
 
   #confirmed(bytes) {

@@ -115,7 +115,8 @@ function dh({ privateKey }, bytes) {
  */
 export class Noise {
   #psk
-  #ephemeral
+  #given // for test vectors: the 32 bytes of this side's key
+  #made
   #theirs // the other side's public key
   #chainingKey
   #hash
@@ -126,9 +127,15 @@ export class Noise {
   constructor({ psk, isInitiator, prologue, ephemeral }) {
     this.#psk = psk
     this.#isInitiator = isInitiator
-    this.#ephemeral = keyPair(ephemeral)
+    this.#given = ephemeral
     this.#chainingKey = this.#hash = Buffer.from(NAME) // as it is, as it is as long as a hash
     this.#mixHash(prologue)
+  }
+
+  // Made when it is needed, as it takes longer than to find out that the other side has another psk.
+  get #ephemeral() {
+    this.#made ??= keyPair(this.#given)
+    return this.#made
   }
 
   /** This side's public key, as it goes over the line. */

@@ -204,6 +204,31 @@ describe('an attacker', () => {
     expect(side.peerId).toBeUndefined()
   })
 
+  it('who sends frames again, or more of them, changes nothing and is not answered', async () => {
+    const recorded = []
+    const { sides, beat, known } = await pair({
+      carry: (frame, deliver) => {
+        recorded.push(Buffer.from(frame))
+        deliver(frame)
+      },
+    })
+    beat()
+    const before = sides.map(({ key, seal }) => ({ key, seal }))
+    const answers = recorded.length
+    // Of a third peer: some of them have the greater key.
+    const strangers = await Promise.all(Array.from({ length: 20 }, () => victim(13, true)))
+    const frames = [...recorded.slice(0, 2), ...strangers.map(({ sent }) => sent[0])]
+    for (const side of sides) for (const frame of frames) side.take(frame)
+    beat()
+    expect(recorded.length - answers).toBe(1) // the end of the handshake, as the heartbeat has it
+    expect(known()).toEqual([12, 11])
+    expect(sides.map(({ key, seal }) => ({ key, seal }))).toEqual(before)
+
+    const { side, sent } = await victim(12)
+    for (let i = 0; i < 100; i++) side.take(recorded[0])
+    expect(sent).toHaveLength(1)
+  })
+
   it('who sends back what it gets is not believed', async () => {
     const dialer = await victim(11, true)
     expect(() => dialer.side.take(dialer.sent[0])).toThrow(refuses('REPLIC_PEER'))

@@ -74,6 +74,13 @@ describe('Noise', () => {
     expect(keys.size).toBe(16)
   })
 
+  it('makes no key for who has another psk', () => {
+    const message = side(true, { psk: Buffer.alloc(32) }).write(NOTHING)
+    const noKey = Buffer.alloc(1) // whoever makes a key of that throws
+    expect(side(false, { ephemeral: noKey }).read(message)).toBeUndefined()
+    expect(() => side(false, { ephemeral: noKey }).write(NOTHING)).toThrow()
+  })
+
   it('takes no public key of small order (RFC 7748, section 6.1)', () => {
     const one = side(true)
     one.write(NOTHING)
