@@ -2,6 +2,7 @@
 
 import { EventEmitter } from 'node:events'
 import { describe, expect, it } from 'vitest'
+import { errorFrame } from '../lib/handshake.js'
 import { Links } from '../lib/link.js'
 import { DEFAULTS } from '../lib/options.js'
 import { connect, listen } from '../lib/transport/tcp.js'
@@ -115,7 +116,7 @@ describe('before authorize() has said yes', () => {
 
   it('an ERROR of the other side ends the link', () => {
     const { link, told, stop } = held(() => true)
-    told(Buffer.concat([Buffer.of(1, ERROR, 11), Buffer.from('REPLIC_BUSY'), Buffer.of(1, 120)]))
+    told(errorFrame({ code: 'REPLIC_BUSY', message: 'x' }))
     expect(link.error).toMatchObject({ code: 'REPLIC_BUSY' })
     stop()
   })
