@@ -3,9 +3,9 @@
 import { Replica } from '../lib/index.js'
 import { COUNT, checkRows, PATCHES, TABLE } from './data.js'
 
-/** Opens a file with the replicated table. `synchronous`: 'FULL' or 'NORMAL'. */
-export async function openReplic(path, synchronous) {
-  const db = await Replica.open(path, { durability: synchronous.toLowerCase() })
+/** Opens a file with the replicated table. `synchronous`: 'FULL' or 'NORMAL'; `peerId`: undefined for any. */
+export async function openReplic(path, synchronous, peerId) {
+  const db = await Replica.open(path, { durability: synchronous.toLowerCase(), peerId })
   await db.migrate([{ up: TABLE + PATCHES }])
   return db
 }
