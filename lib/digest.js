@@ -71,6 +71,24 @@ class Table {
   }
 }
 
+/** The hash of a vector, a Map of origin -> sequence, in whatever order. */
+export function vectorHash(vector) {
+  const bytes = Buffer.alloc(16 * vector.size)
+  let at = 0
+  for (const origin of [...vector.keys()].sort((a, b) => a - b)) {
+    at = bytes.writeDoubleLE(origin, at)
+    at = bytes.writeDoubleLE(vector.get(origin), at)
+  }
+  return createHash('sha256').update(bytes).digest('hex')
+}
+
+/** How much a vector has; inexact where it is huge. */
+export function vectorSum(vector) {
+  let sum = 0
+  for (const sequence of vector.values()) sum += sequence
+  return sum
+}
+
 /** One state of the file, held until close(). */
 export class Snapshot {
   #cursor

@@ -31,6 +31,9 @@ const END_MS = 2_000 // how long an ended connection may take to close before it
 const CONNECTING = 0
 const MAX_HELLO_BYTES = 4 * MiB
 const FRAME_COST = 200 // bytes, about, that a frame takes beside its own
+const MESSAGE = 10
+const MOST_MESSAGES = 8 * MiB // of a link, between two heartbeats
+const MESSAGE_COST = 16 * 1024 // bytes for which it takes as long as for any one of them
 const SIGN_OF_LIFE = new Uint8Array(0) // for the core: a part of a frame has come in
 
 /** All links of one replica. */
@@ -107,6 +110,7 @@ export class Links {
   #beat() {
     for (const link of this.#links.values()) {
       if (link.beat()) this.#native.receive(link.id, SIGN_OF_LIFE)
+      if (link.beginMessages() && !this.#paused.has(link)) link.resume()
     }
     this.#native.tick()
   }
@@ -214,7 +218,7 @@ export class Links {
 
   /** Hands a frame to the core; pauses the sockets that bring more than it can take. */
   receive(link, bytes) {
-    if (this.#stopped) return
+    if (this.#stopped || (bytes[1] === MESSAGE && !link.takesMessage(bytes.length))) return
     const frameBytes = this.#native.receive(link.id, bytes)
     this.#soon()
     if (frameBytes > this.#pauseAbove) {
@@ -388,6 +392,7 @@ class Link {
   #handshake
   #seal // of all that is sent and received after the handshake
   #isInCore = false
+  #messageBytes = 0 // that came in since the last heartbeat, and what they cost
   #hasProgressed = false // since the last heartbeat a part of a frame has come in
   #isTrusted = false // nothing of what is kept for it is counted any more
   #isAsking = false // authorize()
@@ -585,6 +590,21 @@ class Link {
     const hasProgressed = this.#hasProgressed && this.isReady
     this.#hasProgressed = false
     return hasProgressed
+  }
+
+  /** Whether a MESSAGE is taken. Else it is lost, as any may be, and nothing is read before the next heartbeat. */
+  takesMessage(length) {
+    this.#messageBytes += length + MESSAGE_COST
+    if (this.#messageBytes <= MOST_MESSAGES) return true
+    this.pause()
+    return false
+  }
+
+  /** From here on MESSAGEs are counted again. Returns whether there were too many. */
+  beginMessages() {
+    const isPaused = this.#messageBytes > MOST_MESSAGES
+    this.#messageBytes = 0
+    return isPaused
   }
 
   #beginAgain() {

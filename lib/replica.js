@@ -197,7 +197,7 @@ export class Replica extends EventEmitter {
     this.#verifier = new Verifier(
       this.#native,
       this.#links,
-      () => this.#progress.vector,
+      { vector: () => this.#progress.vector, walBytes: () => this.#native.walBytes() },
       this.#options,
     )
     this.#acks = new Acks(

@@ -8,22 +8,23 @@
 //           tables?, columns?, buckets?, entries?, row? ──> <── the answer     answers
 
 import { randomInt } from 'node:crypto'
-import { BUCKETS, lower, Snapshot } from './digest.js'
+import { BUCKETS, lower, Snapshot, vectorHash, vectorSum } from './digest.js'
 import { printable, ReplicError } from './errors.js'
-import { MAX_PEER_ID } from './options.js'
 
 const MOST_SESSIONS = 4 // peers that are answered at a time: each holds a connection and a WAL
 const MOST_STEPS = 8 // questions of one session; the longest way to a row takes six
 const SESSION_MS = 600_000 // no peer makes this one hold a state for longer
-const MOST_ORIGINS = 16_384 // as on a link
+const MOST_WAL = 32 * 1024 * 1024 // bytes, until which a state is held: its bound where nobody holds one
+const MOST_QUESTION = 64 * 1024 // bytes
 const MOST_ANSWER = 3 * 1024 * 1024 // characters; a message is at most 4 MiB
 const HASH = /^[0-9a-f]{16}$/
+const VECTOR_HASH = /^[0-9a-f]{64}$/
 
 /** The verifying of one replica: its own questions, and the answers to other peers'. */
 export class Verifier {
   #native
   #links
-  #vector
+  #file
   #options
   #asking = new Map() // peerId -> Asking
   #sessions = new Map() // peerId -> Session
@@ -31,11 +32,14 @@ export class Verifier {
   #turn = Promise.resolve()
   #stopped
 
-  /** `vector()`: what is applied here, as a Map; `options` are those of Replica.open(). */
-  constructor(native, links, vector, options) {
+  /**
+   * Of the file: `vector()` is what is applied, as a Map; `walBytes()` what is in its WAL. `options` are those of
+   * Replica.open().
+   */
+  constructor(native, links, file, options) {
     this.#native = native
     this.#links = links
-    this.#vector = vector
+    this.#file = file
     this.#options = options
   }
 
@@ -65,10 +69,11 @@ export class Verifier {
 
   /** What another peer's verify() has sent. Whatever is not understood is ignored. */
   message(peerId, bytes) {
-    if (this.#stopped) return
+    const asking = this.#asking.get(peerId)
+    if (this.#stopped || (bytes.length > MOST_QUESTION && !asking?.takesLarge())) return
     const message = parse(bytes)
     if (!message) return
-    if (message.re) this.#asking.get(peerId)?.answered(message)
+    if (message.re) asking?.answered(message)
     else if (message.ask === 'compare') this.#begin(peerId, message)
     else this.#continue(peerId, message)
   }
@@ -76,6 +81,17 @@ export class Verifier {
   /** The vector has advanced. */
   advanced() {
     for (const session of this.#sessions.values()) if (session.waits) this.#meet(session)
+    if (this.#asking.size + this.#sessions.size > 0 && this.#isCrowded) this.#letGo()
+  }
+
+  // Nothing of the WAL can go into the file, beyond the oldest state that somebody holds.
+  get #isCrowded() {
+    return this.#file.walBytes() > MOST_WAL
+  }
+
+  #letGo() {
+    for (const asking of this.#asking.values()) asking.letGo()
+    for (const session of this.#sessions.values()) if (session.holds) session.end()
   }
 
   /** Ends all; calls under way reject with `error`. */
@@ -91,36 +107,42 @@ export class Verifier {
 
   // ---- answering ----
 
-  // A peer may ask for ever, but not have this one compute all the time: one session at a time, and
-  // after one a rest as long as that took.
-  #begin(peerId, { id, vector }) {
+  // A peer may ask for ever, but not have this one hold a state, or compute, all the time: one session at
+  // a time, and after one a rest as long as that has held one.
+  #begin(peerId, { id, vector, sum }) {
     const earlier = this.#sessions.get(peerId)
     if (earlier?.id === id) return earlier.again(0)
     earlier?.end() // at once, unless it computes
-    if (!isVector(vector)) return
+    if (!isVectorHash(vector) || !isCount(sum)) return
     const rests = performance.now() < (this.#resting.get(peerId) ?? 0)
-    if (rests || this.#sessions.has(peerId) || this.#sessions.size >= MOST_SESSIONS) {
+    const isFull = this.#sessions.has(peerId) || this.#sessions.size >= MOST_SESSIONS
+    if (rests || isFull || this.#isCrowded) {
       return this.#send(peerId, { re: 1, id, n: 0, equal: false, busy: true })
     }
     this.#resting.delete(peerId)
-    const session = new Session(peerId, id, new Map(vector), {
-      send: (message) => this.#send(peerId, message),
-      idleMs: this.#options.linkTimeoutMs,
-      onEnd: () => {
-        this.#sessions.delete(peerId)
-        if (session.spentMs > 0) this.#resting.set(peerId, performance.now() + session.spentMs)
+    const session = new Session(
+      peerId,
+      id,
+      { vector, sum },
+      {
+        send: (message) => this.#send(peerId, message),
+        idleMs: this.#options.linkTimeoutMs,
+        onEnd: () => {
+          this.#sessions.delete(peerId)
+          const { heldMs } = session
+          if (heldMs > 0) this.#resting.set(peerId, performance.now() + heldMs)
+        },
       },
-    })
+    )
     this.#sessions.set(peerId, session)
     this.#meet(session)
   }
 
   // Holds a state if this peer is where the other one is; waits if it may come there.
   #meet(session) {
-    const mine = this.#vector()
-    const beyond = isBeyond(mine, session.vector)
-    if (!beyond && isBeyond(session.vector, mine)) return session.wait()
-    if (beyond) session.refuse()
+    const mine = vectorSum(this.#file.vector())
+    if (mine < session.sum) session.wait()
+    else if (mine > session.sum) session.refuse()
     else session.hold(() => Snapshot.open(this.#native))
   }
 
@@ -138,16 +160,17 @@ class Session {
   #idle
   #limit
   #snapshot
+  #heldAt
   #busy = false
   #ended = false
   #last // { n, message }: an answer may be lost, and is asked for again
 
-  constructor(peerId, id, vector, { send, idleMs, onEnd }) {
+  constructor(peerId, id, { vector, sum }, { send, idleMs, onEnd }) {
     this.peerId = peerId
     this.id = id
-    this.vector = vector
+    this.vector = vector // its hash
+    this.sum = sum // how much it has
     this.waits = false // for this peer's vector to become the other's
-    this.spentMs = 0
     this.#send = send
     this.#onEnd = onEnd
     this.#idle = setTimeout(() => this.end(), idleMs).unref()
@@ -168,10 +191,20 @@ class Session {
     this.end()
   }
 
+  get holds() {
+    return this.#heldAt !== undefined
+  }
+
+  /** For how long it has held a state, in ms. */
+  get heldMs() {
+    return this.holds ? performance.now() - this.#heldAt : 0
+  }
+
   async hold(openSnapshot) {
     this.waits = false
+    this.#heldAt = performance.now()
     const snapshot = await openSnapshot().catch(() => null) // asked again, it may succeed
-    const met = snapshot && isSame(snapshot.vector, this.vector)
+    const met = snapshot && vectorHash(snapshot.vector) === this.vector
     if (!met || this.#ended) await snapshot?.close()
     if (this.#ended) return
     if (!snapshot) return this.end()
@@ -198,9 +231,7 @@ class Session {
     if (ask === 'hold' || this.#busy || !this.#last) return
     if (n !== this.#last.n + 1 || n > MOST_STEPS) return this.again(n)
     this.#busy = true
-    const begun = performance.now()
     const answer = await this.#find(ask, question).catch(() => null)
-    this.spentMs += performance.now() - begun
     this.#busy = false
     if (this.#ended) return this.#onEnd()
     if (!answer) return this.end() // closing, or something is wrong with the file: the other times out
@@ -258,8 +289,12 @@ class Asking {
   #beat
   #heard = false // it answers at all
   #busy = false // it has enough to do with others
+  #hasLetGo = false // a state was let go of before the end
+  #takesLarge = false // an answer is awaited, which may be large
   #behind = false // it lacks something that this one's state has
   #met = false // the vectors were equal
+  #holds = false // a state
+  #isOver = false // that was let go of
   #id
   #n = 0
   #question // what was asked and not answered
@@ -267,7 +302,10 @@ class Asking {
 
   constructor(peerId, send, heartbeatMs, timeoutMs) {
     this.#peerId = peerId
-    this.#send = send
+    this.#send = (message) => {
+      this.#takesLarge = message.n > 0 // the answer to compare is small
+      send(message)
+    }
     this.#heartbeatMs = heartbeatMs
     this.#timeoutMs = timeoutMs
     this.#timer = setTimeout(() => this.fail(this.#late()), timeoutMs)
@@ -276,6 +314,20 @@ class Asking {
   fail(error) {
     this.#error ??= error
     this.#waiting?.reject(this.#error)
+  }
+
+  /** The WAL has grown: another attempt holds a newer state. */
+  letGo() {
+    if (!this.#holds) return
+    this.#isOver = this.#hasLetGo = true
+    this.#waiting?.reject(GONE)
+  }
+
+  /** Whether a message may be one large answer. */
+  takesLarge() {
+    const takes = this.#takesLarge
+    this.#takesLarge = false
+    return takes
   }
 
   end() {
@@ -287,34 +339,40 @@ class Asking {
     for (;;) {
       this.#check()
       const snapshot = await openSnapshot()
+      this.#holds = true
       try {
         if (await this.#meets(snapshot)) return await this.#compare(snapshot)
       } catch (error) {
         if (error !== GONE) throw error
       } finally {
+        this.#holds = false
         clearInterval(this.#beat)
         if (this.#met) this.#send({ id: this.#id, ask: 'end' })
         await snapshot.close()
+        this.#isOver = false
       }
       await this.#pause()
     }
   }
 
   #late() {
-    const why = this.#met
-      ? 'digests are not complete: allow more time'
-      : this.#busy
-        ? 'the peer is busy with other comparisons: try again later'
-        : this.#heard
-          ? 'the two vectors never were equal: one of the two is written to all the time, or changes do ' +
-            'not arrive; see status().links'
-          : 'no answer: is it linked still?'
+    const why = this.#hasLetGo
+      ? 'so much is written that the states to compare had to be let go of: try when less is'
+      : this.#met
+        ? 'digests are not complete: allow more time'
+        : this.#busy
+          ? 'the peer is busy with other comparisons, or with what is written: try again later'
+          : this.#heard
+            ? 'the two vectors never were equal: one of the two is written to all the time, or changes do ' +
+              'not arrive; see status().links'
+            : 'no answer: is it linked still?'
     const message = `verify: no result for peer ${this.#peerId} within ${this.#timeoutMs} ms; ${why}`
     return new ReplicError('REPLIC_TIMEOUT', message)
   }
 
   #check() {
     if (this.#error) throw this.#error
+    if (this.#isOver) throw GONE
   }
 
   #wait() {
@@ -337,7 +395,9 @@ class Asking {
     this.#n = 0
     this.#met = false
     this.#behind = false
-    this.#question = { id: this.#id, n: 0, ask: 'compare', vector: [...snapshot.vector] }
+    const { vector } = snapshot
+    const [hash, sum] = [vectorHash(vector), vectorSum(vector)]
+    this.#question = { id: this.#id, n: 0, ask: 'compare', vector: hash, sum }
     this.#send(this.#question)
     this.#beat = setInterval(() => this.#onBeat(), this.#heartbeatMs)
     const { equal, busy } = await this.#wait()
@@ -359,13 +419,16 @@ class Asking {
     this.#behind = message.waits === true
     if (this.#behind) return // its answer follows
     this.#question = undefined
-    if (message.gone === true) this.#waiting.reject(GONE)
+    if (message.gone === true) this.letGo()
     else this.#waiting.resolve(message)
   }
 
-  // Asks until it is answered; null if the answer is too large to be sent.
+  // Asks until it is answered; null if the question or the answer is too large to be sent.
   async #ask(question, isAnswer) {
-    this.#question = { id: this.#id, n: ++this.#n, ...question }
+    const asked = { id: this.#id, n: this.#n + 1, ...question }
+    if (Buffer.byteLength(JSON.stringify(asked)) > MOST_QUESTION) return null
+    this.#n++
+    this.#question = asked
     this.#send(this.#question)
     const answer = await this.#wait()
     if (answer.large === true) return null
@@ -434,6 +497,7 @@ class Asking {
       snapshot.buckets(table, () => this.#check()),
       this.#ask({ ask: 'buckets', table: name }, ({ buckets }) => isBuckets(buckets)),
     ])
+    if (!theirs) return unknown
     const bucket = firstBucket(mine.buckets, Buffer.from(theirs.buckets, 'base64'))
     const [ours, answer] = await Promise.all([
       snapshot.entries(table, bucket),
@@ -469,14 +533,6 @@ class Asking {
 const GONE = Symbol('the other side has let go of its state')
 
 // ---- comparing ----
-
-/** Whether `a` has something that `b` has not. */
-function isBeyond(a, b) {
-  for (const [origin, sequence] of a) if (sequence > (b.get(origin) ?? 0)) return true
-  return false
-}
-
-const isSame = (a, b) => !isBeyond(a, b) && !isBeyond(b, a)
 
 /** [mine, theirs] for every name that either list has, in order. */
 function pairs(here, there) {
@@ -530,7 +586,7 @@ const isText = (value) => typeof value === 'string'
 const isCount = (value) => Number.isSafeInteger(value) && value >= 0
 const columnOf = ([name, type, key]) => ({ name: printable(name), type: printable(type), key })
 const isHash = (value) => isText(value) && HASH.test(value)
-const isOrigin = (value) => isCount(value) && value >= 1 && value <= MAX_PEER_ID
+const isVectorHash = (value) => isText(value) && VECTOR_HASH.test(value)
 /** Whether an item is an array of as many as there are checks, which its parts pass. */
 const tuple =
   (...checks) =>
@@ -538,9 +594,6 @@ const tuple =
     Array.isArray(item) &&
     item.length === checks.length &&
     checks.every((accepts, i) => accepts(item[i]))
-const isPosition = tuple(isOrigin, isCount)
-const isVector = (list) =>
-  Array.isArray(list) && list.length <= MOST_ORIGINS && list.every(isPosition)
 const isDigest = tuple(isText, isText, isCount, isText)
 const isColumn = tuple(isText, isText, isCount)
 const isEntry = tuple(isHash, isHash)

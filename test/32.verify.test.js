@@ -1,8 +1,9 @@
 // verify(): equal tables are found equal, and where one differs, table and key are named, whatever is
 // written meanwhile and whatever a link loses.
 
-import { EventEmitter } from 'node:events'
+import { EventEmitter, once } from 'node:events'
 import { describe, expect, it, onTestFinished } from 'vitest'
+import { vectorHash, vectorSum } from '../lib/digest.js'
 import { withoutSum, withSum } from '../lib/sum.js'
 import { Verifier } from '../lib/verify.js'
 import { converged, eventOf, link, NOTES, openReplica, rejects, tableDdl } from './helpers.js'
@@ -463,6 +464,84 @@ describe('what is refused', () => {
   })
 })
 
+const MESSAGE = 10
+
+/** A replica with a link to another one, over which a test sends MESSAGEs as if they were that one's. */
+async function flooded(options) {
+  const [a, b] = [
+    await openReplica({ peerId: 11, ...options }),
+    await openReplica({ peerId: 12, durability: 'normal', ...options }),
+  ]
+  const answers = new EventEmitter()
+  const [near, far] = Socket.pair((frame, deliver) => {
+    if (frame[1] !== MESSAGE) return deliver()
+    const answer = messageIn(frame)
+    answers.emit('any', answer)
+    answers.emit(answer.id, answer)
+  })
+  let pauses = 0
+  far.pause = () => pauses++
+  far.resume = () => answers.emit('resumed')
+  const up = eventOf(b, 'link')
+  a.addRemotePeer(12, near)
+  b.addRemotePeer(11, far)
+  await up
+  const say = (message) => {
+    const bytes = Buffer.from(JSON.stringify(message))
+    far.emit('message', withSum(Buffer.concat([Buffer.of(1, MESSAGE), bytes])))
+  }
+  const ask = (message) => {
+    const answer = once(answers, message.id)
+    say(message)
+    return answer.then(([given]) => given)
+  }
+  return { a, b, answers, say, ask, pauses: () => pauses }
+}
+
+describe('a peer that floods another one with MESSAGEs', () => {
+  it('is read no further before the next heartbeat', async () => {
+    const { answers, say, pauses } = await flooded({ heartbeatMs: 200 })
+    const taken = new Set()
+    answers.on('any', ({ id }) => taken.add(id))
+    const flood = (from) => {
+      for (let id = from; id < from + 5000; id++) say({ id, n: 1, ask: 'tables' })
+    }
+    flood(0)
+    expect(pauses()).toBeGreaterThan(0)
+    await once(answers, 'resumed') // a heartbeat begins
+    flood(5000)
+    await once(answers, 'resumed')
+    const ids = [...taken]
+    for (const from of [0, 5000]) {
+      const n = ids.filter((id) => id >= from && id < from + 5000).length
+      expect(n).toBeGreaterThan(100)
+      expect(n).toBeLessThanOrEqual(512)
+    }
+  })
+
+  it('does not make its WAL grow', async () => {
+    const { a, b, ask } = await flooded({ heartbeatMs: 1000 })
+    const text = 'x'.repeat(64 * 1024)
+    const holds = []
+    let held
+    let most = 0
+    for (let id = 1; id < 600; id++) {
+      await b.upsert('note', { id, text })
+      await a.waitFor(`12.${id}`, 60_000)
+      most = Math.max(most, b.status().walBytes)
+      if (held && (await ask({ id: held, n: 1, ask: 'tables' })).gone) held = undefined
+      if (held) continue
+      const vector = new Map([[12, id]])
+      const compare = { id, n: 0, ask: 'compare', vector: vectorHash(vector), sum: id }
+      const { equal } = await ask(compare)
+      if (equal) holds.push(id)
+      if (equal) held = id
+    }
+    expect(holds.length).toBeGreaterThan(1) // the first one had to be let go of
+    expect(most).toBeLessThan(40 * 2 ** 20)
+  })
+})
+
 // The answering side alone, with a file that has nothing, to see what other peers make it hold.
 describe('a peer that asks', () => {
   function answering({ linkTimeoutMs = 60_000, columns = [], sum } = {}) {
@@ -492,7 +571,9 @@ describe('a peer that asks', () => {
     }
     const options = { heartbeatMs: 1000, linkTimeoutMs }
     const vector = new Map()
-    const verifier = new Verifier(native, links, () => vector, options)
+    const wal = { bytes: 0 }
+    const file = { vector: () => vector, walBytes: () => wal.bytes }
+    const verifier = new Verifier(native, links, file, options)
     onTestFinished(() => verifier.stop(new Error('the end')))
     const once = (name) => new Promise((resolve) => told.once(name, resolve))
     const ask = (peerId, message) => {
@@ -500,14 +581,17 @@ describe('a peer that asks', () => {
       verifier.message(peerId, Buffer.from(JSON.stringify(message)))
       return answer
     }
-    return { verifier, vector, held, answers, once, ask }
+    return { verifier, vector, wal, held, answers, once, ask }
   }
   const TABLE = (columns) => [
     ['table', 'name', 'type', 'key'],
     true,
     ...columns.flatMap((name) => ['t', name, 'INTEGER', 1]),
   ]
-  const compare = (id, vector = []) => ({ id, n: 0, ask: 'compare', vector })
+  const compare = (id, positions = []) => {
+    const vector = new Map(positions)
+    return { id, n: 0, ask: 'compare', vector: vectorHash(vector), sum: vectorSum(vector) }
+  }
 
   it('and falls silent is not waited for', async () => {
     const { held, once, ask } = answering({ linkTimeoutMs: 10 })
@@ -527,9 +611,13 @@ describe('a peer that asks', () => {
 
   it('has one state held for it, however often it begins', async () => {
     const { held, ask } = answering()
-    for (let id = 1; id < 20; id++)
-      expect(await ask(12, compare(id))).toMatchObject({ equal: true })
-    expect(held.size).toBe(1)
+    const outcomes = new Set()
+    for (let id = 1; outcomes.size < 2; id++) {
+      const { equal, busy } = await ask(12, compare(id))
+      outcomes.add(busy ? 'busy' : equal)
+      expect(held.size).toBe(busy ? 0 : 1)
+    }
+    expect([...outcomes]).toEqual([true, 'busy']) // it rests for as long as it has held one
   })
 
   it('has one answer computed for it, however often it begins', async () => {
@@ -557,6 +645,46 @@ describe('a peer that asks', () => {
     await next(10)
     expect(slices).toBe(1)
     expect(answers.filter(({ tables }) => tables)).toEqual([])
+  })
+
+  it('has no state held for it once the WAL has grown', async () => {
+    const { verifier, wal, held, ask } = answering()
+    expect(await ask(12, compare(1))).toMatchObject({ equal: true })
+    wal.bytes = 32 * 2 ** 20
+    verifier.advanced()
+    expect(held.size).toBe(1)
+    wal.bytes++
+    verifier.advanced()
+    expect(held.size).toBe(0)
+    expect(await ask(12, { id: 1, n: 1, ask: 'tables' })).toMatchObject({ gone: true })
+    expect(await ask(13, compare(2))).toMatchObject({ equal: false, busy: true })
+    wal.bytes = 0
+    expect(await ask(13, compare(3))).toMatchObject({ equal: true })
+  })
+
+  it('makes the same of the side that asks', async () => {
+    const { verifier, wal, held, once } = answering()
+    const asked = once('answer')
+    const outcome = rejects(verifier.verify([12], 200), 'REPLIC_TIMEOUT', 'try when less is')
+    await asked
+    expect(held.size).toBe(1)
+    wal.bytes = 2 ** 30
+    const [again, closed] = [once('answer'), once('closed')]
+    verifier.advanced()
+    await closed
+    await again // with a newer state
+    await outcome
+  })
+
+  it('asks what is longer than 64 KiB is not heard', async () => {
+    const { verifier, answers, ask } = answering()
+    const padded = (bytes) => Buffer.from(JSON.stringify(compare(1)).padEnd(bytes))
+    verifier.message(12, padded(65_537))
+    expect(await ask(13, compare(2))).toMatchObject({ equal: true })
+    expect(answers).toHaveLength(1)
+    verifier.message(12, padded(65_536))
+    expect(await ask(14, compare(3))).toMatchObject({ equal: true })
+    expect(answers.map(({ peerId }) => peerId).sort()).toEqual([12, 13, 14])
   })
 
   it('is told when there are too many', async () => {
@@ -610,8 +738,9 @@ describe('a peer that asks', () => {
       '{"id":1}',
       '{"id":"1","ask":"compare"}',
       '{"id":1,"ask":"compare"}',
-      '{"id":1,"ask":"compare","vector":[[1]]}',
-      '{"id":1,"ask":"compare","vector":[[1,-1]]}',
+      '{"id":1,"ask":"compare","vector":[[1,1]],"sum":1}',
+      JSON.stringify({ ...compare(1), sum: -1 }),
+      JSON.stringify({ ...compare(1), vector: 'x' }),
       '{"id":1,"ask":"hold"}',
       '{"id":1,"ask":"end"}',
       '{"re":1,"id":1,"n":0,"equal":true}',

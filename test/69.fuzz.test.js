@@ -9,7 +9,15 @@ import { mutatedJson, SECRET } from './fuzz/inputs.js'
 import { play } from './fuzz/play.js'
 import { DIALS, siege } from './fuzz/siege.js'
 import { isOurs, TARGETS } from './fuzz/targets.js'
-import { childPath, eventOf, openReplica, startProcess, synced, tempDir } from './helpers.js'
+import {
+  childPath,
+  eventOf,
+  openReplica,
+  rejects,
+  startProcess,
+  synced,
+  tempDir,
+} from './helpers.js'
 
 const STEPS = 10_000
 const MESSAGE = 10
@@ -40,8 +48,19 @@ describe('whatever comes in, only errors of ours come of it:', () => {
       const told = (error) => isOurs(error) ?? error.code
       outcomes.add(await a.verify(12, { timeoutMs: 100 }).then(({ equal }) => equal, told))
     }
-    // (REPLIC_TIMEOUT is rare: what was not understood is asked again.)
     for (const outcome of [false, 'REPLIC_PROTOCOL']) expect(outcomes).toContain(outcome)
+  })
+
+  it.each([
+    ['of another comparison', (message) => ({ ...message, id: message.id + 1 })],
+    ['to another question', (message) => ({ ...message, n: message.n + 1 })],
+    ['longer than 64 KiB where none may be', (message) => ({ ...message, x: 'x'.repeat(65_536) })],
+  ])('answers to verify() %s are none', async (_, change) => {
+    const [a, b] = [await openReplica({ peerId: 11 }), await openReplica({ peerId: 12 })]
+    const up = [eventOf(a, 'link', isUp), eventOf(b, 'link', isUp)]
+    linkChanged(a, b, (message) => (message.re ? change(message) : message))
+    await Promise.all(up)
+    await rejects(a.verify(12, { timeoutMs: 100 }), 'REPLIC_TIMEOUT', 'peer 12')
   })
 })
 

@@ -23,6 +23,9 @@ public:
   // ---- main thread only
   void after_batch(State &state, int64_t bytes); // `bytes`: in the WAL
   bool must_wait() const;                        // no Batch may begin now
+  int64_t bytes() const {                        // in the WAL, not in its file
+    return bytes_;
+  }
   // The Batch that begins now is to move the rest, and to wait so long for readers: -1: it is not.
   int take_rest();
   bool has_rest() const {

@@ -50,6 +50,7 @@ Napi::Function Connection::define(Napi::Env env) {
           checked_method<Connection, &Connection::stop_all>("stopAll"),
           checked_method<Connection, &Connection::end>("end"),
           checked_method<Connection, &Connection::figures>("figures"),
+          checked_method<Connection, &Connection::wal_bytes>("walBytes"),
           checked_method<Connection, &Connection::flush>("flush"),
           checked_method<Connection, &Connection::tell_acks>("tellAcks"),
           checked_method<Connection, &Connection::close>("close"),
@@ -283,6 +284,11 @@ Napi::Value Connection::figures(const Napi::CallbackInfo &info) {
                                                state_->held.bytes()));
   result.Set("lockedSince", static_cast<double>(state_->lock.since_ms()));
   return result;
+}
+
+// () -> bytes in the WAL after the last batch; its file may be longer.
+Napi::Value Connection::wal_bytes(const Napi::CallbackInfo &info) {
+  return Napi::Number::New(info.Env(), static_cast<double>(state_->checkpoints.bytes()));
 }
 
 Napi::Value Connection::close(const Napi::CallbackInfo &info) {

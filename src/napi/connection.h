@@ -38,6 +38,7 @@ private:
   Napi::Value stop_all(const Napi::CallbackInfo &info);
   Napi::Value end(const Napi::CallbackInfo &info);
   Napi::Value figures(const Napi::CallbackInfo &info);
+  Napi::Value wal_bytes(const Napi::CallbackInfo &info);
   Napi::Value flush(const Napi::CallbackInfo &info);
   Napi::Value tell_acks(const Napi::CallbackInfo &info);
   Napi::Value close(const Napi::CallbackInfo &info);

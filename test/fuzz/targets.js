@@ -361,7 +361,8 @@ function questions(random) {
   }
   const sent = []
   const peers = { message: (_, bytes) => sent.push(bytes) }
-  const verifier = new Verifier(native, peers, () => new Map([[11, 1]]), LIMITS)
+  const file = { vector: () => new Map([[11, 1]]), walBytes: () => random(40) * 2 ** 20 }
+  const verifier = new Verifier(native, peers, file, LIMITS)
   return () => {
     sent.length = 0
     const json = mutatedJson(random, oneOf(random, JSONS))
