@@ -1,11 +1,13 @@
 // npx replic-sqlite: every command in a process of its own, and the mistakes that people make.
 
 import { copyFileSync, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { get } from 'node:http'
 import { createServer, connect as netConnect } from 'node:net'
 import { join } from 'node:path'
 import { execPath } from 'node:process'
 import { fileURLToPath } from 'node:url'
 import { expect, it, onTestFinished } from 'vitest'
+import { WebSocket } from 'ws'
 import { Replica } from '../lib/index.js'
 import { withSum } from '../lib/sum.js'
 import { connect, listen } from '../lib/transport/tcp.js'
@@ -102,6 +104,11 @@ const WRONG = [
   [['serve', 'a.db', '--listen='], '--listen needs a value'],
   [['serve', 'a.db', '--create=yes'], '--create takes no value'],
   [['serve', 'a.db'], 'give --listen, --peer or both'],
+  [
+    ['serve', 'a.db', '--listen', 'ws://x', '--origin', 'x.example'],
+    '--origin is a scheme, a host',
+  ],
+  [['serve', 'a.db', '--listen', 'ws://x', '--host', 'x.example:80'], '--host is a name without'],
   [
     ['serve', 'a.db', '--listen', '7000'],
     '--listen must be a URL that begins with tcp://',
@@ -241,7 +248,9 @@ it('serve links peers that know nothing of each other, over TCP and WebSocket', 
   const [one, two] = await Promise.all([a.upsert('note', { id: 1 }), b.upsert('note', { id: 2 })])
   await Promise.all([a.waitFor(two, 60_000), b.waitFor(one, 60_000)])
   expect(await converged(a, b)).toMatchObject({ note: [expect.any(String), expect.any(String)] })
-  expect(await hub.stop()).toMatchObject({ code: 0, signal: null, stderr: '' })
+  const { code, signal, stderr } = await hub.stop()
+  expect({ code, signal }).toEqual({ code: 0, signal: null })
+  expect(stderr).toMatch(/^replic-sqlite: warning: whoever reaches ws:.*\n$/)
 })
 
 it('serve dials, stores what its file has tables for, and tells it over HTTP', async () => {
@@ -279,6 +288,43 @@ it('serve dials, stores what its file has tables for, and tells it over HTTP', a
   const after = await openReplica({ path, ddl: null })
   expect(await after.get('SELECT text FROM note WHERE id = 5')).toEqual({ text: 'to the hub' })
 })
+
+it('serve lets in no pages but those that are named', async () => {
+  const file = join(tempDir(), 'hub.db')
+  const web = ['--listen', 'ws://127.0.0.1:0', '--metrics', 'http://127.0.0.1:0']
+  const named = ['--origin', 'https://app.example.com', '--host', 'hub.example.com']
+  const hub = await serve([file, '--create', ...web, ...named])
+  const [listener, metrics] = hub.urls
+  const opens = async (headers) => {
+    const socket = new WebSocket(listener, { headers })
+    return new Promise((resolve) => {
+      socket.on('open', () => resolve(101)).on('error', () => {})
+      socket.on('unexpected-response', (_, { statusCode }) => resolve(statusCode))
+    }).finally(() => socket.terminate())
+  }
+  const host = { host: 'evil.example' }
+  const origin = { origin: 'https://evil.example' }
+  for (const headers of [host, origin]) {
+    expect(await opens(headers)).toBe(403)
+    for (const path of ['/metrics', '/status']) {
+      expect(await statusOf(metrics.replace('/metrics', path), headers)).toBe(403)
+    }
+  }
+  const good = { host: 'hub.example.com', origin: 'https://app.example.com' }
+  expect(await opens(good)).toBe(101)
+  expect(await statusOf(metrics, good)).toBe(200)
+  const { stderr } = await hub.stop()
+  expect(stderr).toContain('warning: whoever reaches ws://127.0.0.1')
+})
+
+/** The status that a GET is answered with. */
+const statusOf = (url, headers) =>
+  new Promise((resolve, reject) => {
+    get(url, { headers, agent: false }, (response) => resolve(response.resume().statusCode)).on(
+      'error',
+      reject,
+    )
+  })
 
 it('serve encrypts with tls and wss', async () => {
   const { ca: text, sign } = authority()

@@ -16,12 +16,12 @@ const ENTER = { key: 'Enter', code: 'Enter', windowsVirtualKeyCode: 13, text: '\
 export const whyNoBrowser = () =>
   PROGRAM ? null : { why: 'there is no Chromium (package chromium)', isFixable: true }
 
-/** Starts a browser, which ends with the test. Gives { open(url) }: a page in a profile of its own. */
-export async function startBrowser() {
+/** Starts a browser with more `flags`, which ends with the test. Gives { open(url) }: a page in a profile of its own. */
+export async function startBrowser(...flags) {
   const profile = join(tempDir(), 'profile')
   const args = ['--headless=new', '--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage']
   const own = ['--no-first-run', '--remote-debugging-port=0', `--user-data-dir=${profile}`]
-  const child = spawn(PROGRAM, [...args, ...own, 'about:blank'], {
+  const child = spawn(PROGRAM, [...args, ...own, ...flags, 'about:blank'], {
     stdio: ['ignore', 'ignore', 'pipe'],
     detached: true, // a group of its own: the processes that it starts write to the profile, too
   })

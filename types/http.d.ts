@@ -7,6 +7,17 @@ import type { Replica } from './index.js'
 /** Options of handler() and fetchHandler(). */
 export interface HandlerOptions {
   /**
+   * Of pages that may send requests, as ['https://app.example.com']; a request with any other `Origin` is answered 403. Peers send
+   * none. Default: no page may.
+   */
+  origins?: readonly string[] | undefined
+  /**
+   * Names under which this is reached, without ports; '.example.com' are those below example.com too. Without a secret and without
+   * TLS, a request whose `Host` is another name is answered 403, as a page may be behind it that has made its name lead here.
+   * Addresses, localhost and names without a dot need not be given. Default: none.
+   */
+  hosts?: readonly string[] | undefined
+  /**
    * The longest that a request waits for frames, 1 to 240,000 ms; a client may ask for less. Less than what
    * any proxy before it waits for an answer. Default 20,000 ms.
    */

@@ -12,8 +12,23 @@ import type { Replica, WebSocketLike } from './index.js'
 // biome-ignore lint/suspicious/noExplicitAny: whichever kind of socket it is
 export type OnUnknownMessage = (message: string | Uint8Array, socket: any) => void
 
+/** Which requests may come from pages in browsers. */
+export interface Browsers {
+  /**
+   * Of pages that may open a link, as ['https://app.example.com']; a request with any other `Origin` is refused, with 403 where
+   * it can be. Peers send none. Default: no page may.
+   */
+  origins?: readonly string[] | undefined
+  /**
+   * Names under which this is reached, without ports; '.example.com' are those below example.com too. Without a secret and without
+   * TLS, a request whose `Host` is another name is refused likewise, as a page may be behind it that has made its name lead here.
+   * Addresses, localhost and names without a dot need not be given. Default: none.
+   */
+  hosts?: readonly string[] | undefined
+}
+
 /** Options of handler(). */
-export interface HandlerOptions {
+export interface HandlerOptions extends Browsers {
   /** For an application that shares the socket. Default: such a message ends the link with REPLIC_PROTOCOL. */
   onUnknownMessage?: OnUnknownMessage | undefined
 }
@@ -25,7 +40,13 @@ export interface Handler {
    * @fastify/websocket. `request` is what authorize() gets as info.request. Throws REPLIC_USAGE.
    */
   // biome-ignore lint/suspicious/noExplicitAny: IncomingMessage or FastifyRequest
-  (socket: WebSocketLike, request?: any): void
+  (socket: WebSocketLike, request: any): void
+  /**
+   * Why a request is refused, as it may come from a page; null if it is not. To be asked before the upgrade, so that 403 can be
+   * answered: what is refused later is closed with 1008.
+   */
+  // biome-ignore lint/suspicious/noExplicitAny: the same
+  refuses(request: any): string | null
   /** Ends its links; a socket that comes afterwards is closed with 1001. */
   close(): Promise<void>
 }
@@ -90,11 +111,13 @@ export interface BunHandlers {
     backpressureLimit: number
   }
   /**
-   * Upgrades a request, whatever its path, to a socket that is linked. False: it is no upgrade, or the replica is
-   * closed, and the application answers. authorize() gets { url, headers } of it as info.request.
+   * Upgrades a request, whatever its path, to a socket that is linked. False: it is no upgrade, the replica is
+   * closed, or the request is refused, and the application answers. authorize() gets { url, headers } of it as info.request.
    */
   // biome-ignore lint/suspicious/noExplicitAny: Bun's types are stricter
   upgrade(request: Request, server: { upgrade(request: any, options: any): boolean }): boolean
+  /** Why a request is refused, as it may come from a page; null if it is not. For an answer with 403. */
+  refuses(request: Request): string | null
   /** Ends the links of its sockets, and makes no more. */
   close(): Promise<void>
 }

@@ -6,6 +6,7 @@ import { createServer as createHttp, get as getHttp } from 'node:http'
 import { createServer as createHttps, get as getHttps } from 'node:https'
 import { createRequire } from 'node:module'
 import { explained as explainedError, ReplicError } from '../errors.js'
+import { isName, isOrigin } from '../transport/browsers.js'
 import { Mistake } from './command.js'
 
 /** Options of every command that links. */
@@ -94,10 +95,26 @@ export async function dial(db, url, tls, options) {
   return connect(db, { url: url.href, ...given })
 }
 
-/** Listens; resolves with { url, close() }. Rejects with an error that names what is wrong. */
-export async function listenAt(name, db, url, tls) {
+/** Which pages may come, from --host and --origin, as options of websocket.js. */
+export function browsersOf(name, { host: hosts = [], origin: origins = [] }) {
+  const wrong = origins.find((origin) => !isOrigin(origin))
+  if (wrong !== undefined) {
+    throw new Mistake(
+      `${name}: --origin is a scheme, a host and a port, as https://app.example.com, not '${wrong}'`,
+    )
+  }
+  const odd = hosts.find((each) => !isName(each))
+  if (odd === undefined) return { hosts, origins }
+  throw new Mistake(`${name}: --host is a name without a port, as replic.example.com, not '${odd}'`)
+}
+
+/**
+ * Listens, with the options `tls` of node:tls and `browsers`; resolves with { url, close() }. Rejects with an error that names
+ * what is wrong.
+ */
+export async function listenAt(name, db, url, options) {
   try {
-    return await LISTEN[url.protocol](name, db, url, tls)
+    return await LISTEN[url.protocol](name, db, url, options)
   } catch (error) {
     throw explained(name, url, error)
   }
@@ -137,7 +154,7 @@ function needCertificate(name, url, tls) {
   throw new Mistake(`${name}: --listen ${url.href} needs --cert and --key`)
 }
 
-async function listenTcp(name, db, url, tls) {
+async function listenTcp(name, db, url, { tls }) {
   const { listen } = await import('../transport/tcp.js')
   const isTls = url.protocol === 'tls:'
   if (isTls) needCertificate(name, url, tls)
@@ -150,14 +167,14 @@ async function listenTcp(name, db, url, tls) {
   return { url: `${url.protocol}//${bracketed(address)}:${port}`, close: () => listener.close() }
 }
 
-async function listenWebSocket(name, db, url, tls) {
+async function listenWebSocket(name, db, url, { tls, browsers }) {
   const { attach } = await import('../transport/websocket.js')
   const secure = url.protocol === 'wss:'
   if (secure) needCertificate(name, url, tls)
   const server = secure ? createHttps(tls) : createHttp()
   server.on('request', (_, response) => response.writeHead(404).end())
   const sockets = new (webSocketServer(name, url))({ noServer: true, perMessageDeflate: false })
-  const links = attach(db, sockets)
+  const links = attach(db, sockets, browsers)
   server.on('upgrade', (request, socket, head) => {
     if (isAt(url.pathname, request)) sockets.handleUpgrade(request, socket, head, connected)
     else socket.end('HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 0\r\n\r\n')

@@ -5,6 +5,7 @@ import { createServer } from 'node:http'
 import { METRICS_CONTENT_TYPE } from '../metrics.js'
 import { MAX_PEER_ID } from '../options.js'
 import { Replica } from '../replica.js'
+import { Browsers, headersOf } from '../transport/browsers.js'
 import { EXIT, existing, integer, Mistake, output, pathOf, print, toJson } from './command.js'
 import { whenNpmEnds } from './npm.js'
 import * as peers from './peers.js'
@@ -20,6 +21,9 @@ SIGTERM, or until the npx or npm that has started it ends, then closes in order.
   --peer URL           dial a peer, again and again: tcp://, tls://, ws://, wss://, http://, https://,
                        udp://
   --metrics URL        serve /metrics (OpenMetrics) and /status (JSON) at http://HOST:PORT
+  --host NAME          a name under which ws:// or --metrics is reached; .NAME: and those below it. Addresses,
+                       localhost and names without a dot need not be given, nor any for wss:// or with a secret
+  --origin URL         let pages of it in a browser open ws:// and wss://; default: none
   --create             create FILE where it does not exist
   --peer-id N          the peerId; default: the one in the file, drawn at random for a new one
   --flush-ms N         when it ends, wait for at most N ms until all peers have everything (default 5000)
@@ -29,6 +33,8 @@ export const options = {
   listen: { type: 'string', multiple: true },
   peer: { type: 'string', multiple: true },
   metrics: { type: 'string' },
+  host: { type: 'string', multiple: true },
+  origin: { type: 'string', multiple: true },
   create: { type: 'boolean' },
   'peer-id': { type: 'string' },
   'flush-ms': { type: 'string' },
@@ -53,11 +59,11 @@ export async function run({ values, files: [file], json }) {
   }
   try {
     for (const url of wanted.listen) {
-      const listener = await peers.listenAt('serve', db, url, wanted.tls)
+      const listener = await peers.listenAt('serve', db, url, wanted)
       open.push(listener)
       tell.listening(listener.url, url, wanted.secret !== undefined)
     }
-    if (wanted.metrics) open.push(await serveMetrics(db, wanted.metrics, tell))
+    if (wanted.metrics) open.push(await serveMetrics(db, wanted, tell))
     for (const url of wanted.dialed) await peers.dial(db, url, wanted.tls, {})
     tell.ready(db.status())
     tell.ending(await end)
@@ -84,6 +90,7 @@ function readArguments(values) {
     metrics: values.metrics && peers.parseUrl('serve', '--metrics', values.metrics, ['http']),
     secret: peers.secretOf('serve', values),
     tls: peers.tlsOf('serve', values),
+    browsers: peers.browsersOf('serve', values),
     peerId: integer('serve', 'peer-id', values['peer-id'], 1, MAX_PEER_ID),
     flushMs: integer('serve', 'flush-ms', values['flush-ms'], 0, 2 ** 31 - 1) ?? 5000,
   }
@@ -93,9 +100,14 @@ function readArguments(values) {
   return wanted
 }
 
-async function serveMetrics(db, url, tell) {
+async function serveMetrics(db, { metrics: url, browsers }, tell) {
+  const pages = new Browsers(browsers, () => false) // no secret is asked for here
   const server = createServer((request, response) => {
-    if (request.url === '/metrics') {
+    const refusal = pages.refusal({ header: headersOf(request) })
+    if (refusal) {
+      response.writeHead(403, { 'Content-Type': 'text/plain; charset=utf-8' })
+      response.end(`replic-sqlite: ${refusal.message}: see --host\n`)
+    } else if (request.url === '/metrics') {
       response.setHeader('Content-Type', METRICS_CONTENT_TYPE)
       response.end(db.metrics())
     } else if (request.url === '/status') {
@@ -144,7 +156,8 @@ function teller(json) {
   return {
     listening: (url, asked, hasSecret) => {
       say({ event: 'listening', url }, `listening on ${url}`)
-      if (hasSecret || peers.isLoopback(asked)) return
+      const isWeb = /^wss?:$/.test(asked.protocol) // a page in a browser of this machine can be led there
+      if (hasSecret || (peers.isLoopback(asked) && !isWeb)) return
       process.stderr.write(
         `replic-sqlite: warning: whoever reaches ${url} can read and write everything: give --secret-env or --secret-file\n`,
       )

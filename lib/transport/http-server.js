@@ -2,6 +2,7 @@
 // are the adapters for node:http's (req, res) and for fetch's Request and Response.
 
 import { randomBytes } from 'node:crypto'
+import { headersOf } from './browsers.js'
 import { CONTENT_TYPE, maxBody, Session } from './http-frames.js'
 
 const ID_BYTES = 24 // of a session: nobody guesses it
@@ -27,15 +28,18 @@ export class Server {
   #links
   #sessions = new Map() // id -> ServerSession
   #isClosed = false
+  #browsers
   pollMs
 
-  constructor(links, pollMs) {
+  /** `browsers`: see browsers.js. */
+  constructor(links, pollMs, browsers) {
     this.#links = links
     this.pollMs = pollMs
+    this.#browsers = browsers
   }
 
   /**
-   * Never rejects. `request`: { method, header(name), read(take, signal), onGone(listener), address,
+   * Never rejects. `request`: { method, header(name), isTls, read(take, signal), onGone(listener), address,
    * details }. Gives { status, headers, body, sent }: sent(), where there is one, is called when the
    * response is gone.
    */
@@ -50,6 +54,11 @@ export class Server {
   }
 
   async #answer(request) {
+    const refusal = this.#browsers.refusal(request)
+    if (refusal) {
+      this.#links.turnedAway({ transport: 'http', address: request.address }, refusal)
+      throw new Refusal(403, refusal.message)
+    }
     const session = this.#sessions.get(request.header('replic-session'))
     if (!session) this.#checkOpen()
     if (request.method !== 'POST') {
@@ -221,6 +230,7 @@ export async function answerNode(server, req, res) {
   const { status, headers, body, sent } = await server.answer({
     method: req.method,
     header,
+    isTls: req.socket.encrypted === true,
     read: (take, signal) => readStream(req, take, signal),
     onGone: (gone) => res.on('close', gone),
     address: req.socket.remoteAddress ?? null,
@@ -268,7 +278,8 @@ export async function answerFetch(server, request, bun) {
   bun?.timeout?.(request, Math.min(Math.ceil(server.pollMs / 1000) + 10, MAX_IDLE_S))
   const { status, headers, body, sent } = await server.answer({
     method: request.method,
-    header: (name) => request.headers.get(name) ?? undefined,
+    header: headersOf(request),
+    isTls: request.url.startsWith('https:'),
     read: (take, signal) => readWeb(request.body, take, signal),
     onGone: (gone) => request.signal?.addEventListener('abort', gone),
     address: bun?.requestIP?.(request)?.address ?? null,

@@ -6,6 +6,7 @@
 import { ReplicError } from '../errors.js'
 import { boolean, bytes, integer, kindOf, milliseconds, peerId, readOptions } from '../options.js'
 import { linksOf } from '../replica.js'
+import { BROWSERS_CHECKS, BROWSERS_DEFAULTS, Browsers } from './browsers.js'
 import { ClientSession } from './http-client.js'
 import { answerFetch, answerNode, Server } from './http-server.js'
 
@@ -13,9 +14,10 @@ const MAX_POLL_MS = 240_000
 const pollMs = integer(1, MAX_POLL_MS)
 
 const HANDLER_DEFAULTS = Object.freeze({
+  ...BROWSERS_DEFAULTS, // which pages may come; none
   pollMs: 20_000, // the longest that a request waits for frames; proxies give up after 30 to 60 s
 })
-const HANDLER_CHECKS = { pollMs }
+const HANDLER_CHECKS = { ...BROWSERS_CHECKS, pollMs }
 
 const CONNECT_DEFAULTS = Object.freeze({
   url: undefined, // required
@@ -64,7 +66,8 @@ export function fetchHandler(db, options) {
 function serving(name, db, options, answer) {
   const links = linksOf(db)
   const given = readOptions(name, options, HANDLER_DEFAULTS, HANDLER_CHECKS)
-  const server = new Server(links, given.pollMs)
+  const browsers = new Browsers(given, () => links.keys.length > 0)
+  const server = new Server(links, given.pollMs, browsers)
   const handle = (first, second) => answer(server, first, second)
   return Object.assign(handle, { close: () => server.close() })
 }

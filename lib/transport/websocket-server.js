@@ -1,8 +1,10 @@
 // The serving side of WebSocket: sockets that somebody has accepted become links.
 
+import { headersOf } from './browsers.js'
 import { FrameSocket, framesOf, LEAST_PAYLOAD, maxBuffered } from './websocket-frames.js'
 
 const GOING_AWAY = 1001
+const NOT_PERMITTED = 1008
 const TRY_AGAIN_LATER = 1013
 const BUN_IDLE_S = 120 // as Bun has it by default; it pings before
 const BUN_PAYLOAD = 16 * 1024 * 1024 // the same, for the application's own sockets
@@ -11,12 +13,15 @@ const BUN_PAYLOAD = 16 * 1024 * 1024 // the same, for the application's own sock
 export class Server {
   #links
   #onUnknownMessage
+  #browsers
   #accepted = new Set()
   #isClosed = false
 
-  constructor(links, onUnknownMessage) {
+  /** `browsers`: see browsers.js. */
+  constructor(links, onUnknownMessage, browsers) {
     this.#links = links
     this.#onUnknownMessage = onUnknownMessage
+    this.#browsers = browsers
   }
 
   get options() {
@@ -27,10 +32,20 @@ export class Server {
     return !this.#isClosed && !this.#links.stopped
   }
 
-  /** Links a WebSocket that is open. `request`: with `headers` and `url`, for authorize(). */
-  accept(raw, request, address) {
+  /** Why a request is not for us, as it may come from a page, which an event tells too; null: it is. */
+  refuses(request, address = addressOf(request)) {
+    const isTls = request.socket?.encrypted ?? request.url.startsWith('https:')
+    const error = this.#browsers.refusal({ header: headersOf(request), isTls })
+    if (!error) return null
+    this.#links.turnedAway({ transport: 'websocket', address }, error)
+    return error.message
+  }
+
+  /** Links a WebSocket that is open. `request`: with `headers` and `url`, for authorize(). `mayCome`: it was looked at. */
+  accept(raw, request, address, mayCome = false) {
     const frames = new FrameSocket(this.options, this.#onUnknownMessage).use(raw)
     if (!this.isOpen) return frames.dismiss(GOING_AWAY)
+    if (!mayCome && this.refuses(request, address)) return frames.dismiss(NOT_PERMITTED)
     try {
       const link = this.#links.add(frames, {
         transport: 'websocket',
@@ -52,6 +67,9 @@ export class Server {
   }
 }
 
+/** Where a request of node:http's or Fastify's comes from, as far as it is known. */
+export const addressOf = (request) => request.ip ?? request.socket?.remoteAddress ?? null
+
 /** What Bun keeps with a socket that upgrade() has made. */
 class Upgraded {
   constructor(request) {
@@ -61,7 +79,8 @@ class Upgraded {
 
 /** Returns whether it could upgrade the request; then nothing is to be answered. */
 export function upgradeBun(server, request, bun) {
-  return server.isOpen && bun.upgrade(request, { data: new Upgraded(request) })
+  if (!server.isOpen || server.refuses(request, bun.requestIP?.(request)?.address)) return false
+  return bun.upgrade(request, { data: new Upgraded(request) })
 }
 
 /** Handlers for Bun.serve, before `others`, which has those of the application's own sockets. */
@@ -75,7 +94,8 @@ export function handlersForBun(server, others) {
     maxPayloadLength: Math.max(LEAST_PAYLOAD, maxPayloadLength),
     backpressureLimit: Math.max(maxBuffered(server.options), backpressureLimit),
     open(raw) {
-      if (raw.data instanceof Upgraded) server.accept(raw, raw.data.request, raw.remoteAddress)
+      if (raw.data instanceof Upgraded)
+        server.accept(raw, raw.data.request, raw.remoteAddress, true)
       else return others?.open?.(raw)
     },
     message(raw, data) {

@@ -14,15 +14,18 @@ import {
   text,
 } from '../options.js'
 import { linksOf } from '../replica.js'
+import { BROWSERS_CHECKS, BROWSERS_DEFAULTS, Browsers } from './browsers.js'
 import { refused } from './http-client.js'
 import { FrameSocket, kindOfSocket, LEAST_PAYLOAD, maxFrame } from './websocket-frames.js'
-import { handlersForBun, Server, upgradeBun } from './websocket-server.js'
+import { addressOf, handlersForBun, Server, upgradeBun } from './websocket-server.js'
 
+const [UNAUTHORIZED, FORBIDDEN] = [401, 403]
 const isObject = (value) => typeof value === 'object' && value !== null
 const HANDLER_DEFAULTS = Object.freeze({
+  ...BROWSERS_DEFAULTS, // which pages may come; none
   onUnknownMessage: undefined, // (message, socket): what is not ours; undefined: it ends the link
 })
-const HANDLER_CHECKS = { onUnknownMessage: callback }
+const HANDLER_CHECKS = { ...BROWSERS_CHECKS, onUnknownMessage: callback }
 const ATTACH_DEFAULTS = Object.freeze({ ...HANDLER_DEFAULTS, path: undefined }) // undefined: any
 const ATTACH_CHECKS = { ...HANDLER_CHECKS, path: text }
 const BUN_DEFAULTS = Object.freeze({
@@ -66,14 +69,23 @@ const CONNECT_CHECKS = {
 export function handler(db, options) {
   const links = linksOf(db)
   const given = readOptions('handler', options, HANDLER_DEFAULTS, HANDLER_CHECKS)
-  const server = new Server(links, given.onUnknownMessage)
+  const server = serverOf(links, given)
   const handle = (socket, request) => {
     const kind = kindOfSocket(socket)
     if (kind !== 'ws') throw usage(`handler: a WebSocket of ws is needed, not ${kindOf(socket)}`)
-    server.accept(socket, request, request?.ip ?? request?.socket?.remoteAddress ?? null)
+    if (!isObject(request?.headers)) {
+      throw usage(`handler: the request of the WebSocket is needed too, not ${kindOf(request)}`)
+    }
+    server.accept(socket, request, addressOf(request))
   }
-  return Object.assign(handle, { close: () => server.close() })
+  return Object.assign(handle, {
+    refuses: (request) => server.refuses(request),
+    close: () => server.close(),
+  })
 }
+
+const serverOf = (links, given) =>
+  new Server(links, given.onUnknownMessage, new Browsers(given, () => links.keys.length > 0))
 
 /**
  * Links the sockets of a WebSocketServer of ws's whose request is for `path`. Returns { close() }, which
@@ -92,15 +104,35 @@ export function attach(db, server, options) {
     throw usage(`attach: maxPayload must be at least ${LEAST_PAYLOAD}, not ${maxPayload}`)
   }
   const handle = handler(db, given)
+  const isOurs = (request) => path === undefined || pathOf(request) === path
   const listener = (socket, request) => {
-    if (path === undefined || pathOf(request) === path) handle(socket, request)
+    if (isOurs(request)) handle(socket, request)
   }
   server.on('connection', listener)
+  const letGo = verifyFirst(server, (request) => (isOurs(request) ? handle.refuses(request) : null))
   const close = () => {
     server.off('connection', listener)
+    letGo()
     return handle.close()
   }
   return { close }
+}
+
+// Answers 403 where `refuses(request)` says why, before ws upgrades anything, and before the application's own
+// verifyClient is asked. Returns how to do so no more.
+function verifyFirst({ options = {} }, refuses) {
+  const { verifyClient } = options
+  let isOn = true
+  options.verifyClient = (info, done) => {
+    const why = isOn ? refuses(info.req) : null
+    if (why) return done(false, FORBIDDEN, why)
+    if (!verifyClient) return done(true)
+    if (verifyClient.length === 2) return verifyClient(info, done)
+    done(Boolean(verifyClient(info)), UNAUTHORIZED)
+  }
+  return () => {
+    isOn = false
+  }
 }
 
 const pathOf = ({ url }) => url.split('?')[0]
@@ -113,10 +145,11 @@ const pathOf = ({ url }) => url.split('?')[0]
 export function bunHandlers(db, options) {
   const links = linksOf(db)
   const given = readOptions('bunHandlers', options, BUN_DEFAULTS, BUN_CHECKS)
-  const server = new Server(links, given.onUnknownMessage)
+  const server = serverOf(links, given)
   return {
     websocket: handlersForBun(server, given.others),
     upgrade: (request, bun) => upgradeBun(server, request, bun),
+    refuses: (request) => server.refuses(request),
     close: () => server.close(),
   }
 }

@@ -137,6 +137,16 @@ async function onBun() {
   shared.close()
   await left
 
+  // A page of a browser's, and one whose name has become 127.0.0.1.
+  for (const headers of [{ origin: 'https://evil.example' }, { host: 'evil.example' }]) {
+    const turnedAway = stateOf(b, 'down')
+    const page = new WebSocket(`${url}/replic`, { headers })
+    page.onopen = () => assert.fail('a page was let in')
+    assert.match((await turnedAway).reason, /refused: .*evil\.example/)
+    const request = new Request(`http://127.0.0.1:${bun.port}/replic`, { headers })
+    assert.match(replic.refuses(request), /evil\.example/)
+  }
+
   // A refusal, the end of the handlers, and a socket that the application has accepted itself.
   const refused = stateOf(a, 'down')
   const wrong = connect(a, `${url}/secret`, { retryMinMs: 60_000 })
