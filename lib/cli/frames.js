@@ -186,6 +186,7 @@ const READERS = {
       epoch: in_.number(),
     })),
     givenUp: { sequence: in_.number(), patchedAt: in_.number(), epoch: in_.number() },
+    isAdvice: in_.number() === 1,
   }),
   [INITIATE]: (in_) => noise('INITIATE', in_),
   [RESPOND]: (in_) => noise('RESPOND', in_),

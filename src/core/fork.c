@@ -90,27 +90,36 @@ static const replic_position *find_dropped(const replic *r, uint32_t origin) {
 
 /* ---- telling ---- */
 
-void replic__send_fork(replic *r, link *l) {
+static void tell_fork(replic *r, link *l, uint32_t origin, int is_advice) {
   probe probes[PROBES];
   size_t n = 0;
-  int64_t top = replic__vector_sequence(r, l->fork_origin);
-  const position *at = replic__position(l, l->fork_origin);
+  int64_t top = replic__vector_sequence(r, origin);
+  const position *at = replic__position(l, origin);
   if (at && at->announced && at->announced < top)
     top = at->announced; /* it has no more than that */
   for (int64_t distance = 0; distance < top && n < PROBES;
        distance = distance < DENSE ? distance + 1 : 2 * distance)
-    if (take_probe(r, l->fork_origin, top - distance, &probes[n]) == REPLIC_OK) n++;
+    if (take_probe(r, origin, top - distance, &probes[n]) == REPLIC_OK) n++;
   replic__writer w;
   replic__put_frame(&w, FRAME_FORK);
-  replic__put_varint(&w, l->fork_origin);
-  replic__put_varint(&w, (uint64_t)replic__vector_sequence(r, l->fork_origin));
+  replic__put_varint(&w, origin);
+  replic__put_varint(&w, (uint64_t)replic__vector_sequence(r, origin));
   replic__put_varint(&w, n);
   while (n-- > 0) put_probe(&w, &probes[n]);
-  const replic_position *dropped = find_dropped(r, l->fork_origin);
+  const replic_position *dropped = find_dropped(r, origin);
   probe given_up = {0};
   if (dropped) given_up = (probe){dropped->sequence, dropped->patched_at, dropped->epoch};
   put_probe(&w, &given_up);
+  replic__put_varint(&w, (uint64_t)is_advice);
   replic__send(r, l, replic__finish_frame(&w));
+}
+
+void replic__send_fork(replic *r, link *l) {
+  tell_fork(r, l, l->fork_origin, 0);
+}
+
+void replic__advise(replic *r, link *l, uint32_t origin) {
+  tell_fork(r, l, origin, 1);
 }
 
 void replic__fork_found(replic *r, link *l, int code) {
@@ -133,6 +142,9 @@ typedef struct comparison {
   int64_t parted;  /* 0: nothing that differs is known */
   probe given_up;  /* the other side refuses the history that has it; sequence 0: none */
   int contradicts; /* a patch that both have is not the same */
+  int agrees;      /* the last one there is the same here */
+  int is_advice;   /* the other side has found nothing that is wrong: it knows the origin's own word
+                    */
 } comparison;
 
 static int compare_probe(replic *r, comparison *c, const probe *theirs) {
@@ -147,6 +159,7 @@ static int compare_probe(replic *r, comparison *c, const probe *theirs) {
     c->common = *theirs;
     c->parted = 0;
   }
+  c->agrees = !c->contradicts && theirs->sequence == c->theirs_last;
   return rc;
 }
 
@@ -160,6 +173,7 @@ static int compare(replic *r, replic__reader *in, comparison *c) {
     if (rc != REPLIC_OK) return rc;
   }
   c->given_up = get_probe(in);
+  c->is_advice = (int)replic__get_varint(in, 1);
   if (!c->parted && c->theirs_last < c->mine_last) c->parted = c->theirs_last + 1;
   return REPLIC_OK;
 }
@@ -178,15 +192,18 @@ static int holds(replic *r, uint32_t origin, const probe *theirs, int *found) {
 /* protocol.md, Speaking for others: what is said of an origin's history by others counts for as
  * much as this side can see for itself, and for nothing where the origin is linked here and says
  * otherwise. */
+static int is_denied(const replic *r, const link *l, const comparison *c) {
+  return c->mine_last > c->common.sequence &&
+         replic__own_word(r, l, c->origin) > c->common.sequence;
+}
+
 static int is_evident(replic *r, const link *l, const comparison *c, int *evident) {
-  int64_t word = replic__own_word(r, l, c->origin);
   int given_up;
   int rc = holds(r, c->origin, &c->given_up, &given_up);
   int found = c->contradicts || given_up || (l->fork_text && l->fork_origin == c->origin);
   int of_its_own = l->peer == c->origin && c->theirs_last < c->mine_last;
   int of_mine = c->origin == r->peer_id && c->theirs_last > c->mine_last;
-  int denied = word != NO_WORD && word > c->common.sequence && c->mine_last > c->common.sequence;
-  *evident = (found || of_its_own || of_mine) && !denied;
+  *evident = (found || of_its_own || of_mine) && !is_denied(r, l, c);
   return rc;
 }
 
@@ -214,6 +231,24 @@ static int note(replic *r, const comparison *c) {
   return replic__savepoint_end(r, &save, rc);
 }
 
+/* The origin, which is linked there, has issued less than is here. Nothing can be seen of that
+ * here, so the link stays. */
+static int take_advice(replic *r, link *l, const comparison *c) {
+  if (!c->agrees || c->theirs_last >= c->mine_last || is_denied(r, l, c)) return REPLIC_OK;
+  int rc = note(r, c);
+  if (rc != REPLIC_OK || l->advised == c->origin) return rc;
+  l->advised = c->origin;
+  return replic__event(
+      r,
+      (replic_event){
+          .kind = REPLIC_EVENT_LINK_ERROR, .link = l->id, .peer = l->peer, .code = REPLIC_EFORK},
+      "peer %u, which is linked to peer %u, says there that it has issued %lld patches, and here "
+      "are "
+      "%lld of it. If its file was copied or restored, open one of the files with a new peerId; so "
+      "does peer %u, where it is to keep the history that peer %u has",
+      c->origin, l->peer, c->theirs_last, c->mine_last, r->peer_id, l->peer);
+}
+
 int replic__on_fork(replic *r, link *l, replic__reader *in) {
   comparison c = {.origin = replic__get_peer(in), .theirs_last = replic__get_sequence(in)};
   int evident;
@@ -225,6 +260,7 @@ int replic__on_fork(replic *r, link *l, replic__reader *in) {
     if (l->fork_text) replic__refuse(r, l, l->fork_code, l->fork_text);
     return REPLIC_OK;
   }
+  if (c.is_advice && !c.contradicts) return take_advice(r, l, &c);
   rc = is_evident(r, l, &c, &evident);
   if (rc == REPLIC_OK && evident) rc = note(r, &c);
   if (rc != REPLIC_OK) return rc;

@@ -49,6 +49,7 @@ typedef struct verdict {
   int code;      /* why not the rest; REPLIC_OK: all of it */
   char *text;    /* owned */
   int undefined; /* a table id that was never defined: the definition is lost or late */
+  int doubted;   /* the origin itself, linked here, has not issued the rest */
 } verdict;
 
 static void stop_at(verdict *v, int64_t up_to, int code, char *text) {
@@ -92,7 +93,8 @@ int replic__note_epochs(replic *r, replic__patches p, int64_t up_to) {
  * applied? */
 static int examine(replic *r, link *l, replic__patches p, verdict *v) {
   int64_t known = replic__vector_sequence(r, p.origin), whole = p.after,
-          limit = r->now_ms + r->config.max_clock_skew_ms;
+          limit = r->now_ms + r->config.max_clock_skew_ms,
+          believed = replic__believed(r, l, p.origin);
   int64_t last_clock = known ? replic__vector_entry(r, p.origin)->now.patched_at : 0;
   *v = (verdict){.up_to = p.up_to};
   if (replic__parts(r, &p)) return replic__forked(r, l, p.origin, known, ISSUED_TWICE);
@@ -110,8 +112,11 @@ static int examine(replic *r, link *l, replic__patches p, verdict *v) {
     if (replic__brings_dropped(r, &p)) return replic__forked(r, l, p.origin, p.sequence, GIVEN_UP);
     if (p.sequence == known && last_clock && p.clock != last_clock)
       return replic__forked(r, l, p.origin, known, ISSUED_TWICE);
-    if (p.sequence <= known) continue;
-    if (p.clock > limit)
+    if (p.sequence <= known || v->doubted) continue;
+    if (p.sequence > believed) {
+      v->doubted = 1;
+      if (v->code == REPLIC_OK) v->up_to = whole;
+    } else if (p.clock > limit)
       stop_at(v, whole, REPLIC_ECLOCKSKEW, replic__skew_text(r, p.origin, p.sequence, p.clock));
   }
   return p.in.failed ? replic__malformed(r, l, "PATCHES") : REPLIC_OK;
@@ -184,6 +189,7 @@ int replic__on_patches(replic *r, link *l, const uint8_t *bytes, size_t len) {
                : REPLIC_OK;
   l->unheard = at->asked = 0;
   replic__learn(r, l, at, p.up_to); /* it sends only what it has applied */
+  replic__doubt(r, l, at, p.up_to);
   if (p.up_to > known) l->synced = 0;
   l->ack_due = 1;
   if (r->gone) {

@@ -26,7 +26,8 @@
 
 #include "sync.h"
 
-#define JUMP_HEARTBEATS 5 /* without a sign of life, after which another source is taken */
+/* After so many without a slice's bytes another source is taken; twice as many after each. */
+#define JUMP_HEARTBEATS 5
 
 int64_t replic__age(const replic *r) {
   int64_t age = 0;
@@ -176,6 +177,23 @@ int replic__check_staged(replic *r, link *l, position *at, int64_t sent) {
   return REPLIC_OK;
 }
 
+/* One that brings hardly anything keeps nobody from joining. */
+static int is_idle(const replic *r) {
+  const replic__sync *s = r->sync;
+  int64_t patience = (JUMP_HEARTBEATS * r->config.heartbeat_ms)
+                     << (s->jump_passed < 6 ? s->jump_passed : 6);
+  return r->now_ms < s->jump_ms || r->now_ms - s->jump_ms >= patience;
+}
+
+static void note_progress(replic *r, const link *l, size_t len) {
+  replic__sync *s = r->sync;
+  if (l->id != s->jump_link) return;
+  s->jump_bytes += len;
+  if (s->jump_bytes < r->config.slice_bytes) return;
+  s->jump_bytes = 0;
+  s->jump_ms = r->now_ms;
+}
+
 int replic__on_stage(replic *r, link *l, const uint8_t *bytes, size_t len) {
   replic__reader in = {bytes + FRAME_HEAD, bytes + len, 0};
   replic__patches p;
@@ -195,7 +213,6 @@ int replic__on_stage(replic *r, link *l, const uint8_t *bytes, size_t len) {
   if (rc == REPLIC_OK) rc = staged_up_to(r, l->peer, p.origin, &staged);
   if (rc == REPLIC_OK) {
     known = replic__vector_sequence(r, p.origin);
-    if (l->id == r->sync->jump_link) r->sync->jump_ms = r->now_ms;
     if (known < staged) known = staged;
     if (!l->take_due) l->take_due = 1;
     if (p.after > known || undefined) {
@@ -204,6 +221,7 @@ int replic__on_stage(replic *r, link *l, const uint8_t *bytes, size_t len) {
       replic__hold(r, l, at, REPLIC_ECLOCKSKEW, replic__vector_sequence(r, p.origin), skewed);
     } else if (p.up_to > known && p.origin != r->peer_id) {
       rc = stage(r, l, &p, bytes + FRAME_HEAD, len - FRAME_HEAD, used, n);
+      if (rc == REPLIC_OK) note_progress(r, l, len);
       if (rc == REPLIC_OK && at->held == REPLIC_ECLOCKSKEW) replic__release(l, at);
     }
   }
@@ -239,12 +257,14 @@ void replic__jump_over(replic__sync *s) {
 static int choose_source(replic *r, const link *l) {
   replic__sync *s = r->sync;
   const link *current = s->jump_link ? replic__link_find(r, s->jump_link) : NULL;
-  int lives = current && !current->closing && r->now_ms >= s->jump_ms &&
-              r->now_ms - s->jump_ms < JUMP_HEARTBEATS * r->config.heartbeat_ms;
+  int lives = current && !current->closing && !is_idle(r);
   if (lives && current->peer != l->peer) return 0;
+  s->jump_passed += current && !lives && current->peer != l->peer;
   if (current != l) {
     replic__jump_over(s);
     s->jump_link = l->id;
+    s->jump_ms = r->now_ms;
+    s->jump_bytes = 0;
     char *sql =
         sqlite3_mprintf("SELECT count(*) FROM main._replic_staged WHERE source = %u", l->peer);
     int64_t staged = 0;
@@ -252,7 +272,6 @@ static int choose_source(replic *r, const link *l) {
     sqlite3_free(sql);
     r->counters.jumps_resumed += staged > 0;
   }
-  s->jump_ms = r->now_ms;
   return 1;
 }
 
@@ -270,6 +289,7 @@ int replic__on_jump(replic *r, link *l, const uint8_t *bytes, size_t len) {
     int rc = replic__check_fork(r, l, &t.to);
     if (rc != REPLIC_OK) return rc;
     replic__learn(r, l, at, t.to.sequence);
+    replic__doubt(r, l, at, t.to.sequence);
     if (t.to.sequence <= mine) continue;
     l->synced = 0;
     below |= mine < t.floor;
@@ -301,17 +321,18 @@ int replic__on_jump(replic *r, link *l, const uint8_t *bytes, size_t len) {
   return REPLIC_OK;
 }
 
-/* 1: what is applied and staged reaches it, and nothing of it is newer. */
-static int is_covered(replic *r, uint32_t source, int *rc) {
+/* 1: what is applied and staged reaches it, nothing of it is newer, and no origin denies it. */
+static int is_covered(replic *r, const link *l, int *rc) {
   const replic__sync *s = r->sync;
   replic__reader in = {s->jump + 2, s->jump + s->jump_len, 0};
   int64_t newest = 0, age = 0;
-  uint32_t last = 0;
+  uint32_t last = 0, source = l->peer;
   target t;
   for (size_t n = replic__get_count(&in, 5); n > 0 && next_target(&in, &last, &t); n--) {
     int64_t staged;
     age = replic__sum(age, t.to.sequence + t.floor);
     if (replic__vector_sequence(r, t.to.origin) >= t.to.sequence) continue;
+    if (t.to.sequence > replic__believed(r, l, t.to.origin)) return 0;
     *rc = staged_up_to(r, source, t.to.origin, &staged);
     if (*rc != REPLIC_OK || staged < t.to.sequence) return 0;
   }
@@ -499,6 +520,7 @@ static void conclude_jump(replic *r, link *l, const jumping *j, int rc) {
     replic__trace(r, "jumped past %d floors, link %u", (int)j->n, l->id);
     for (size_t i = 0; i < r->sync->n_links; i++) r->sync->links[i]->ack_due = 1;
     replic__jump_over(r->sync);
+    r->sync->jump_passed = 0;
     return;
   }
   if ((rc & 0xff) == SQLITE_BUSY) return; /* tried again with the next frame */
@@ -533,7 +555,7 @@ void replic__try_jump(replic *r) {
   link *l = replic__link_find(r, s->jump_link);
   if (!l || l->closing)
     replic__jump_over(s);
-  else if (is_covered(r, l->peer, &rc))
+  else if (is_covered(r, l, &rc))
     jump_from(r, l);
   else if (rc != REPLIC_OK)
     replic__conclude(r, l, rc);

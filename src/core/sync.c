@@ -83,13 +83,20 @@ position *replic__position(link *l, uint32_t origin) {
   return &l->at[low];
 }
 
-int replic__link_active(const replic *r, const link *l) {
-  if (!l->ready || l->closing || l->fork_text) return 0;
+static int reaches(const link *l, uint32_t peer) {
+  return l->ready && !l->closing && !l->fork_text && l->peer == peer;
+}
+
+/* Of several links to one peer the first that is ready. */
+static int is_first(const replic *r, const link *l) {
+  if (!reaches(l, l->peer)) return 0;
   for (size_t i = 0; r->sync->links[i] != l; i++)
-    if (r->sync->links[i]->ready && !r->sync->links[i]->closing && !r->sync->links[i]->fork_text &&
-        r->sync->links[i]->peer == l->peer && replic__same_rights(r->sync->links[i], l))
-      return 0;
+    if (reaches(r->sync->links[i], l->peer) && replic__same_rights(r->sync->links[i], l)) return 0;
   return 1;
+}
+
+int replic__link_active(const replic *r, const link *l) {
+  return is_first(r, l) || (l->carried > 1 && reaches(l, l->peer));
 }
 
 int replic__link_direct(const link *l, uint32_t peer) {
@@ -98,15 +105,61 @@ int replic__link_direct(const link *l, uint32_t peer) {
   return 0;
 }
 
+/* What the peer has told was true when it was sent. By a link that is slow it comes late, and
+ * patches come faster another way: so it counts only where it was on its way for hardly longer than
+ * others were (the clocks may differ). */
+static void note_word(const replic *r, link *l) {
+  if (!l->word_ms || l->skew_ms > l->most_skew_ms) l->most_skew_ms = l->skew_ms;
+  if (l->most_skew_ms - l->skew_ms < r->config.heartbeat_ms) l->word_ms = r->now_ms;
+}
+
+/* Else its patches come by others, after the same time (may_relay). */
+static int is_heard(const replic *r, const link *l) {
+  return r->now_ms - l->word_ms < GRACE_HEARTBEATS * r->config.heartbeat_ms;
+}
+
 int64_t replic__own_word(const replic *r, const link *l, uint32_t origin) {
   int64_t word = NO_WORD;
   for (size_t i = 0; i < r->sync->n_links; i++) {
     link *own = r->sync->links[i];
-    if (own == l || own->peer != origin || !own->ready || own->closing || own->fork_text) continue;
+    if (own == l || !reaches(own, origin) || !is_heard(r, own)) continue;
     const position *at = replic__position(own, origin);
     if (at && at->announced > word) word = at->announced;
   }
   return word >= replic__vector_sequence(r, origin) ? word : NO_WORD;
+}
+
+int64_t replic__believed(const replic *r, const link *l, uint32_t origin) {
+  int64_t word = l->peer == origin ? NO_WORD : replic__own_word(r, l, origin);
+  return word == NO_WORD ? INT64_MAX : word;
+}
+
+static void tell_doubt(replic *r, const link *l, const position *at, int64_t claimed) {
+  replic__event(
+      r,
+      (replic_event){
+          .kind = REPLIC_EVENT_LINK_ERROR, .link = l->id, .peer = l->peer, .code = REPLIC_EFORK},
+      "peer %u has patches of peer %u up to %lld, it says, and peer %u, which is linked here, says "
+      "that it has issued %lld: what is beyond them is not taken. If the file of peer %u was "
+      "copied "
+      "or restored, open one of the files with a new peerId",
+      l->peer, at->origin, claimed, at->origin, at->doubted_at, at->origin);
+}
+
+void replic__doubt(replic *r, link *l, position *at, int64_t claimed) {
+  int64_t word = replic__believed(r, l, at->origin);
+  if (claimed <= word) {
+    at->doubted_ms = at->doubt_told = 0;
+    return;
+  }
+  if (!at->doubted_ms || r->now_ms < at->doubted_ms || at->doubted_at != word)
+    at->doubted_ms = r->now_ms;
+  at->doubted_at = word;
+  if (r->now_ms - at->doubted_ms < HELD_HEARTBEATS * r->config.heartbeat_ms) return;
+  at->doubted_ms = r->now_ms;
+  replic__advise(r, l, at->origin);
+  if (!at->doubt_told) tell_doubt(r, l, at, claimed);
+  at->doubt_told = 1;
 }
 
 /* How many patches the other side has not acknowledged, but for its own. `*most`: what it has of
@@ -167,7 +220,7 @@ void replic__send(replic *r, link *l, replic_frame *frame) {
 
 /* From whom patches of its own come here: who has them too relays them after a grace only. */
 static int is_source(const replic *r, const link *l) {
-  return !l->reader && replic__link_active(r, l);
+  return !l->reader && is_first(r, l);
 }
 
 static void put_direct(const replic *r, replic__writer *w, uint64_t extra) {
@@ -213,6 +266,12 @@ static void put_sent(replic__writer *w, const link *l, int staging) {
   }
 }
 
+/* What it may not know yet. Of our own patches it gets told until it has them: nobody else is
+ * believed in that (replic__believed), and an ACK may be lost. */
+static int is_untold(const replic *r, const replic_position *mine, const position *at) {
+  return at && mine->sequence > (mine->origin == r->peer_id ? at->acked : at->told);
+}
+
 /* What it does not know yet of our vector, and up to where we have sent. */
 void replic__send_ack(replic *r, link *l) {
   replic__writer w;
@@ -220,14 +279,14 @@ void replic__send_ack(replic *r, link *l) {
   replic__put_varint(&w, (uint64_t)r->now_ms);
   uint64_t n = 0;
   for (size_t i = 0; i < r->n_vector; i++) {
-    const position *at = replic__position(l, r->vector[i].committed.origin);
-    n += at && r->vector[i].committed.sequence > at->told;
+    const replic_position *mine = &r->vector[i].committed;
+    n += (uint64_t)is_untold(r, mine, replic__position(l, mine->origin));
   }
   replic__put_varint(&w, n);
   for (size_t i = 0; i < r->n_vector; i++) {
     const replic_position *mine = &r->vector[i].committed;
     position *at = replic__position(l, mine->origin);
-    if (!at || mine->sequence <= at->told) continue;
+    if (!is_untold(r, mine, at)) continue;
     replic__put_varint(&w, mine->origin);
     replic__put_varint(&w, (uint64_t)mine->sequence);
     at->told = mine->sequence;
@@ -241,10 +300,6 @@ void replic__send_ack(replic *r, link *l) {
   l->direct_told = r->sync->direct_generation;
   l->ack_due = 0;
   replic__send(r, l, replic__finish_frame(&w));
-}
-
-static int reaches(const link *l, uint32_t peer) {
-  return l->ready && !l->closing && !l->fork_text && l->peer == peer;
 }
 
 static link *heard_link(const replic *r, uint32_t peer) {
@@ -287,6 +342,8 @@ link *replic__ask_over(replic *r, link *l, int asked) {
   return l;
 }
 
+/* Where it goes to and fro between two links, both carry: the other side of one of them may be
+ * somebody else, who takes what it can get. */
 void replic__carry_over(replic *r, link *l) {
   link **links = r->sync->links;
   size_t at = 0;
@@ -304,6 +361,7 @@ void replic__carry_over(replic *r, link *l) {
   }
   memmove(links + 1, links, at * sizeof *links);
   links[0] = l;
+  l->carried++;
 }
 
 /* Counts what is asked for in vain against each link that it is asked for over. */
@@ -339,6 +397,22 @@ static void send_needs(replic *r, link *l) {
       l->at[i].need_ms = 0;
       replic__send_need(r, l, &l->at[i]);
     }
+}
+
+/* The peer has told in so many heartbeats that it has what is lacking here, and that nothing of it
+ * is on its way. So it takes another link for the one to this peer, or is wrong about what is here.
+ */
+static void look_for_idleness(replic *r, link *l, int is_idle) {
+  int lacks = 0, links = 0;
+  for (size_t i = 0; i < l->n_at; i++)
+    lacks |= l->at[i].origin != r->peer_id && !l->at[i].held &&
+             l->at[i].announced > replic__vector_sequence(r, l->at[i].origin);
+  for (size_t i = 0; i < r->sync->n_links; i++) links += reaches(r->sync->links[i], l->peer);
+  if (!is_idle || !lacks || links > 1 || !l->idle_ms || r->now_ms < l->idle_ms)
+    l->idle_ms = r->now_ms;
+  if (r->now_ms - l->idle_ms < HELD_HEARTBEATS * r->config.heartbeat_ms) return;
+  l->idle_ms = 0;
+  send_needs(r, l);
 }
 
 void replic__send_error(replic *r, link *l, int code, const char *text) {
@@ -479,14 +553,22 @@ static void find_rivals(replic *r, const link *l, int64_t wall) {
   }
 }
 
+/* Did it issue the latest patches of its peer's that are here? */
+static int is_author(replic *r, const link *l) {
+  if (!replic__vector_sequence(r, l->peer)) return 0;
+  return l->instance && replic__vector_entry(r, l->peer)->now.epoch == l->instance;
+}
+
 static int check_rival(replic *r, const link *l, int64_t wall) {
   link *rival = l->rival && wall > l->rival_ms ? replic__link_find(r, l->rival) : NULL;
   if (!rival || rival->closing) return REPLIC_OK;
   char *text = sqlite3_mprintf("two peers that run now have the peerId %u: every peer needs its "
                                "own. Open one of the two files with a new peerId",
                                l->peer);
-  replic__refuse(r, rival, REPLIC_EPEER, text ? text : "two peers have one peerId");
-  int rc = replic__fail(r, REPLIC_EPEER, "%s", text ? text : "two peers have one peerId");
+  int rc = REPLIC_OK;
+  if (!is_author(r, rival))
+    replic__refuse(r, rival, REPLIC_EPEER, text ? text : "two peers have one peerId");
+  if (!is_author(r, l)) rc = replic__fail(r, REPLIC_EPEER, "%s", text ? text : "no memory");
   sqlite3_free(text);
   return rc;
 }
@@ -529,6 +611,7 @@ static int on_hello(replic *r, link *l, replic__reader *in) {
   l->skew_ms = wall - r->now_ms;
   l->muted = (flags & FLAG_READER) != 0;
   if (flags & FLAG_ANSWER) send_hello(r, l, 0);
+  note_word(r, l);
   if (l->ready) return REPLIC_OK;
   l->ready = 1;
   find_rivals(r, l, wall);
@@ -545,10 +628,13 @@ static int on_ack(replic *r, link *l, replic__reader *in) {
   int rival = check_rival(r, l, wall);
   if (rival != REPLIC_OK) return rival;
   l->skew_ms = wall - r->now_ms;
+  note_word(r, l);
   enum { APPLIED, SENT, STAGED };
+  int is_idle = 1;
   for (int section = APPLIED; section <= STAGED; section++) {
     uint32_t last = 0;
     for (size_t n = replic__get_count(in, 2); n > 0; n--) {
+      is_idle &= section == APPLIED;
       uint32_t origin = replic__get_origin(in, &last);
       int64_t sequence = replic__get_sequence(in), mine = replic__vector_sequence(r, origin);
       position *at = in->failed ? NULL : replic__position(l, origin);
@@ -572,6 +658,7 @@ static int on_ack(replic *r, link *l, replic__reader *in) {
       }
     }
   }
+  if (!l->reader) look_for_idleness(r, l, is_idle);
   size_t n = replic__get_count(in, 1);
   if (!in->failed && n > (size_t)(in->end - in->at) + 1) in->failed = 1;
   int rc = n && !in->failed ? get_direct(in, l, n - 1) : REPLIC_OK;

@@ -33,6 +33,10 @@ typedef struct position {
   int staging;          /* `sent` counts frames of STAGE */
   int held;             /* a code: what follows `acked` there cannot be applied here at present */
   int64_t held_after;
+  /* It says more of the origin than that does itself: since when (0: it does not), and what that
+   * said then. */
+  int64_t doubted_ms, doubted_at;
+  int doubt_told;
 } position;
 
 typedef struct remote_table {
@@ -74,6 +78,7 @@ typedef struct link {
       reader_beats; /* for so many heartbeats it has had patches that are missing here */
   /* fork.c: */
   uint32_t fork_origin;
+  uint32_t advised; /* the origin that it has advised about last */
   int fork_code;
   char *fork_text; /* why the link will be refused, once both know where the histories part */
   int64_t fork_ms;
@@ -86,9 +91,13 @@ typedef struct link {
   int take_due; /* 1: tell what is staged; 2: and have it sent on from there */
   int64_t take_ms;
   int64_t n_staged;
-  int64_t taken_at; /* n_staged when pieces were last asked for, */
-  int taken;        /* and how often they were, there */
-  int unheard;      /* it brings heartbeats and nothing that is asked for */
+  int64_t taken_at;     /* n_staged when pieces were last asked for, */
+  int taken;            /* and how often they were, there */
+  int unheard;          /* it brings heartbeats and nothing that is asked for */
+  int64_t word_ms;      /* when it last told in time what the peer has, */
+  int64_t most_skew_ms; /* and the greatest skew_ms, which is that of the fastest frame */
+  int carried;          /* how often it was asked for over it while another one carried */
+  int64_t idle_ms; /* since when the peer tells that it sends nothing of what is lacking here */
 } link;
 
 typedef struct early {
@@ -119,7 +128,9 @@ struct replic__sync {
   int cap_values;
   int64_t tick_ms;    /* the last replic_tick */
   uint32_t jump_link; /* over which a jump is under way; 0: none */
-  int64_t jump_ms;    /* its last sign of life */
+  int64_t jump_ms;    /* since then it has staged */
+  size_t jump_bytes;  /* so many bytes, which are less than a slice */
+  int jump_passed;    /* how often another source was taken since the last jump */
   uint8_t *jump;      /* its latest JUMP, which is not covered yet */
   size_t jump_len;
   int64_t jump_failed_ms; /* what came over this link could not be merged, under this schema */
@@ -149,6 +160,11 @@ int replic__link_direct(const link *l, uint32_t peer);
  * another one, and fork.c has to find out). */
 #define NO_WORD (-1)
 int64_t replic__own_word(const replic *r, const link *l, uint32_t origin);
+/* Up to which patch of `origin` it is believed what comes over `l`. */
+int64_t replic__believed(const replic *r, const link *l, uint32_t origin);
+/* `l` says that there are patches up to `claimed` of an origin that denies it. That it is ahead of
+ * the origin's own link for a moment is usual, so it is told when it goes on. */
+void replic__doubt(replic *r, link *l, position *at, int64_t claimed);
 /* Finds or adds. NULL: out of memory, or more origins than a link may speak of. */
 position *replic__position(link *l, uint32_t origin);
 void replic__learn(replic *r, link *l, position *at, int64_t applied);
@@ -238,6 +254,8 @@ replic_frame *replic__stage_frame(replic *r, uint32_t origin, int64_t after, int
 /* After a failure with `code`, about l->fork_origin. */
 void replic__fork_found(replic *r, link *l, int code);
 void replic__send_fork(replic *r, link *l);
+/* Tells what is known here of an origin that has issued less than the other side has. */
+void replic__advise(replic *r, link *l, uint32_t origin);
 int replic__on_fork(replic *r, link *l, replic__reader *in);
 int replic__was_dropped(const replic *r, const replic_position *patch);
 /* The same of the patch that `p` stands on. */

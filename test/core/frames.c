@@ -184,7 +184,7 @@ bytes *fork_frame(uint32_t origin, int64_t last, const replic_position *probes, 
     add_varint(b, (uint64_t)probes[i].patched_at);
     add_varint(b, probes[i].epoch);
   }
-  for (int i = 0; i < 3; i++) add_varint(b, 0); /* no history is given up */
+  for (int i = 0; i < 4; i++) add_varint(b, 0); /* no history is given up; no advice */
   return b;
 }
 

@@ -874,27 +874,36 @@ static void what_was_staged_is_let_go(void) {
 
 /* ---- two that live ---- */
 
-/* A hub sees two processes with one peerId, which have not even written: both are refused. */
+/* A hub sees two processes with one peerId: both are refused, but for one that has issued the
+ * latest patches of that peer. */
 static void two_live_peers_with_one_id(void) {
-  cluster *c = cluster_start(2, T);
-  peer *hub = &c->peers[0];
-  put_many(&c->peers[1], 0, 3, 0);
-  wire_open(c, 0, 1);
-  cluster_settle(c);
-  peer *copy = fork_peer(&c->peers[1]);
-  copy->config.new_peer_id = 77; /* drawn anew at every open */
-  peer_stop(copy);
-  peer_start(copy);
-  wire_open(c, 0, 1);
-  cluster_deliver(c);
-  cluster_beat(c, 2);
-  CHECK_INT(event_count(hub, REPLIC_EVENT_LINK_CLOSE), 0);
-  wire_open(c, 0, 2);
-  cluster_beat(c, 2);
-  CHECK_INT(replic_link_count(hub->r), 0);
-  CHECK_INT(event_count(hub, REPLIC_EVENT_LINK_CLOSE), 2);
-  check_refused(&c->peers[1], REPLIC_EPEER);
-  check_refused(copy, REPLIC_EPEER);
+  for (int writes = 0; writes < 2; writes++) {
+    cluster *c = cluster_start(2, T);
+    peer *hub = &c->peers[0], *p = &c->peers[1];
+    put_many(p, 0, 3, 0);
+    wire_open(c, 0, 1);
+    cluster_settle(c);
+    peer *copy = fork_peer(p);
+    p->config.new_peer_id = 66; /* drawn anew at every open */
+    copy->config.new_peer_id = 77;
+    peer_stop(p);
+    peer_stop(copy);
+    peer_start(p);
+    peer_start(copy);
+    if (writes) put(p, 7, "a", 1);
+    wire_open(c, 0, 1);
+    cluster_deliver(c);
+    cluster_beat(c, 2);
+    CHECK_INT(event_count(hub, REPLIC_EVENT_LINK_CLOSE), 0);
+    wire_open(c, 0, 2);
+    cluster_beat(c, 2);
+    CHECK_INT(replic_link_count(hub->r), writes);
+    CHECK_INT(event_count(hub, REPLIC_EVENT_LINK_CLOSE), 2 - writes);
+    check_refused(copy, writes ? REPLIC_EFORK : REPLIC_EPEER);
+    if (!writes) check_refused(p, REPLIC_EPEER);
+    if (writes) CHECK_INT(event_count(p, REPLIC_EVENT_LINK_CLOSE), 0);
+    test_release();
+  }
 }
 
 /* A process that starts anew while the hub still holds the old link to it is no second one. */

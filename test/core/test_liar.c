@@ -134,11 +134,203 @@ static void a_note_gives_way_to_its_origin(void) {
   check_remedy(c);
 }
 
+/* ---- patches and jumps in another one's name ---- */
+
+static void define_t(cluster *c, int w) {
+  static const char *const FIELDS[] = {"id", "INTEGER", "a", "", "b", ""};
+  play(c, w, schema_frame(7, "t", 1, 3, FIELDS));
+}
+
+/* (5, up_to] of the victim, made up. Its instance is its peerId in these tests. */
+static bytes *forged(const cluster *c, int64_t up_to) {
+  bytes *b = frame_new(PATCHES);
+  const uint64_t head[] = {VICTIM, 5, (uint64_t)up_to, 0, VICTIM, 0};
+  for (size_t i = 0; i < COUNT(head); i++) add_varint(b, head[i]);
+  for (int64_t i = 6; i <= up_to; i++) {
+    const replic_value values[] = {v_int(60 + i), v_text("forged"), {0, 0, 0, NULL, 0}};
+    add_patch(b, 1, true, i == 6 ? (uint64_t)c->now_ms : 1, 7, 1, 3, values);
+  }
+  return b;
+}
+
+static void check_no_fork(const cluster *c) {
+  for (int i = 0; i < c->n_peers; i++)
+    CHECK_INT(event_count(&c->peers[i], REPLIC_EVENT_LINK_CLOSE), 0);
+}
+
+/* The victim is linked to the hub and has not issued them: they are not taken, and it is said who
+ * sends them. When it has issued as many, it is its own that count. */
+static void patches_in_anothers_name_are_not_taken(void) {
+  cluster *c = three();
+  int w = link_as(c, 0, LIAR, NULL, 0);
+  define_t(c, w);
+  for (int i = 0; i < 8; i++) {
+    play(c, w, forged(c, 8));
+    play(c, w, forged(c, 6));
+    cluster_beat(c, 1);
+    CHECK_INT(peer_at(&c->peers[0], VICTIM), 5);
+  }
+  const replic_event *told = event_last(&c->peers[0], REPLIC_EVENT_LINK_ERROR);
+  CHECK_INT(told->code, REPLIC_EFORK);
+  CHECK_INT(told->peer, LIAR);
+  CHECK_CONTAINS(told->text, "peer 900 has patches of peer 102 up to 8, it says");
+  CHECK_INT(event_count(&c->peers[0], REPLIC_EVENT_LINK_ERROR), 1);
+  put_many(&c->peers[1], 12, 3, 1);
+  cluster_deliver(c);
+  play(c, w, forged(c, 8));
+  check_same(c);
+  check_no_fork(c);
+  CHECK_INT(sql_int(peer_sql(&c->peers[2]), "SELECT count(*) FROM t WHERE a = 'forged'"), 0);
+}
+
+/* Patches of an honest peer that is faster than the victim's own link: its whole groups up to what
+ * the victim has told are taken at once, the rest with the victim's next heartbeat. */
+static void who_is_ahead_of_the_origin_is_believed_in_time(void) {
+  cluster *c = cluster_start(3, T);
+  int slow = wire_open(c, 0, 1);
+  wire_open(c, 1, 2);
+  wire_open(c, 2, 0);
+  put_many(&c->peers[1], 0, 3, 0);
+  cluster_settle(c);
+  put_many(&c->peers[1], 3, 3, 1);
+  for (int i = 0; i < 6; i++) { /* what it sends of patches is lost on the link to peer 0 */
+    while (c->wires[slow].to[0].n > 0)
+      if (c->wires[slow].to[0].packets[0].data[1] == PATCHES)
+        wire_drop(c, slow, 0, 0);
+      else
+        wire_deliver(c, slow, 0, 0);
+    cluster_beat(c, 1);
+  }
+  CHECK_INT(peer_at(&c->peers[0], VICTIM), 6);
+  check_same(c);
+  CHECK_INT(event_count(&c->peers[0], REPLIC_EVENT_LINK_ERROR), 0);
+}
+
+/* "Nothing of the victim has survived, up to the greatest number there is." */
+static void lie_by_jump(cluster *c, int w, int64_t from, int64_t up_to) {
+  const replic_position vector = {VICTIM, up_to, c->now_ms, VICTIM};
+  const int64_t floor = up_to;
+  bytes *stage = frame_new(STAGE);
+  const uint64_t head[] = {1, VICTIM, (uint64_t)from, (uint64_t)up_to, 0, from ? VICTIM : 0};
+  for (size_t i = 0; i < COUNT(head); i++) add_varint(stage, head[i]);
+  add_varint(stage, from ? 0 : 1);
+  if (!from) add_varint(stage, 1), add_varint(stage, VICTIM);
+  add_varint(stage, 0);
+  bytes *jump = jump_frame(&vector, &floor, 1);
+  play(c, w, jump);
+  play(c, w, stage);
+  play(c, w, jump);
+}
+
+static void a_jump_that_the_origin_denies_is_not_made(void) {
+  cluster *c = three();
+  int w = link_as(c, 0, LIAR, NULL, 0);
+  for (int i = 0; i < 8; i++) {
+    lie_by_jump(c, w, 5, MOST);
+    cluster_beat(c, 1);
+  }
+  CHECK_INT(peer_at(&c->peers[0], VICTIM), 5);
+  CHECK_CONTAINS(event_last(&c->peers[0], REPLIC_EVENT_LINK_ERROR)->text,
+                 "peer 102, which is linked here, says that it has issued 5");
+  put(&c->peers[1], 15, "a", 1);
+  check_same(c);
+  check_no_fork(c);
+}
+
+/* ---- in the way of others ---- */
+
+/* A pair of frames every 250 ms, in which hardly anything is: the newcomer takes the honest source
+ * that offers itself, too. */
+static void a_source_without_progress_gives_way(void) {
+  cluster *c = three();
+  for (int i = 0; i < 5; i++) put_many(&c->peers[0], 0, 5, i);
+  cluster_settle(c);
+  CHECK(peer_compact(&c->peers[0], c->now_ms, 1000000).removed > 0);
+  for (int i = 1; i < 3; i++) peer_stop(&c->peers[i]);
+  peer *newcomer = cluster_add(c);
+  peer_start(newcomer);
+  CHECK_OK(newcomer->r, try_migrate(newcomer, 1, T, ""));
+  int w = link_as(c, 3, LIAR, NULL, 0);
+  int64_t up_to = 1;
+  wire_open(c, 0, 3);
+  for (int quarter = 0; quarter < 200 && peer_at(newcomer, HUB) == 0; quarter++) {
+    const replic_position vector = {LIAR, MOST, c->now_ms, 0};
+    const int64_t floor = MOST;
+    play(c, w, jump_frame(&vector, &floor, 1));
+    play(c, w, stage_frame(1, LIAR, up_to - 1, up_to, 0));
+    up_to++;
+    c->now_ms += 250;
+    if (quarter % 4 == 0) cluster_beat(c, 1);
+  }
+  CHECK_INT(peer_at(newcomer, HUB), peer_at(&c->peers[0], HUB));
+  check_same(c);
+}
+
+/* The liar is linked first, as the victim: it takes all that is sent, and says nothing, or that it
+ * has applied it. */
+static void who_links_first_under_an_id_starves_nobody(void) {
+  for (int acks = 0; acks < 2; acks++) {
+    cluster *c = three();
+    peer *hub = &c->peers[0];
+    peer_stop(&c->peers[1]);
+    put_many(hub, 40, 3, 1);
+    peer_start(&c->peers[1]);
+    const replic_position has[] = {{HUB, 5, 0, HUB}, {VICTIM, 5, 0, VICTIM}, {OTHER, 5, 0, OTHER}};
+    int w = link_as(c, 0, VICTIM, has, COUNT(has));
+    wire_open(c, 0, 1);
+    for (int beat = 0; beat < 12; beat++) {
+      bytes *ack = ack_frame(c->now_ms);
+      const replic_position all = {HUB, peer_at(hub, HUB), 0, 0};
+      add_positions(ack, &all, (size_t)acks);
+      for (int i = 0; i < 3; i++) add_varint(ack, 0);
+      play(c, w, ack);
+      cluster_beat(c, 1);
+    }
+    CHECK_INT(peer_at(&c->peers[1], HUB), 8);
+    put(hub, 44, "a", 2); /* and from here on at once */
+    cluster_deliver(c);
+    CHECK_INT(peer_at(&c->peers[1], HUB), 9);
+    check_same(c);
+    test_release();
+  }
+}
+
+/* Of two processes under one peerId the one stays that has issued the latest patches of it. */
+static void who_has_written_under_an_id_stays(void) {
+  for (int first = 0; first < 2; first++) {
+    test_note("the liar is linked %s", first ? "first" : "second");
+    cluster *c = three();
+    int w = wire_open_test(c, 0);
+    if (first) wire_cut(c, 0);
+    play(c, w, hello_of(VICTIM, 555, c->now_ms, NULL, 0));
+    if (first) wire_open(c, 0, 1);
+    for (int beat = 0; beat < 3 && c->wires[w].open[0]; beat++) {
+      cluster_beat(c, 1);
+      bytes *ack = ack_frame(c->now_ms);
+      for (int i = 0; i < 4; i++) add_varint(ack, 0);
+      play(c, w, ack);
+    }
+    CHECK(!c->wires[w].open[0]);
+    CHECK_INT(event_count(&c->peers[0], REPLIC_EVENT_LINK_CLOSE), 1);
+    CHECK_INT(event_last(&c->peers[0], REPLIC_EVENT_LINK_CLOSE)->code, REPLIC_EPEER);
+    CHECK_INT(replic_link_count(c->peers[0].r), 2);
+    put(&c->peers[0], 44, "a", 2);
+    check_same(c);
+    test_release();
+  }
+}
+
 int main(int argc, char **argv) {
   static const test TESTS[] = {
       TEST(a_fork_without_evidence_is_not_noted),
       TEST(a_fork_that_its_origin_denies_is_not_noted),
       TEST(a_note_gives_way_to_its_origin),
+      TEST(patches_in_anothers_name_are_not_taken),
+      TEST(who_is_ahead_of_the_origin_is_believed_in_time),
+      TEST(a_jump_that_the_origin_denies_is_not_made),
+      TEST(a_source_without_progress_gives_way),
+      TEST(who_links_first_under_an_id_starves_nobody),
+      TEST(who_has_written_under_an_id_stays),
   };
   return run_tests(argc, argv, TESTS, COUNT(TESTS));
 }

@@ -44,7 +44,7 @@
 /* 102 up to 3, of which all up to 2 may be pruned: age 3 + 2 */
 #define JUMP_SMALL "01 08 01 66 03 e8 07 00 02"
 /* has 101 up to 2: 101.1 and 101.2, both at the clock 1000 */
-#define FORK_101 "01 0b 65 02 02 01 e8 07 65 02 e8 07 65 00 00 00"
+#define FORK_101 "01 0b 65 02 02 01 e8 07 65 02 e8 07 65 00 00 00 00"
 
 static bytes *hex(const char *text) {
   bytes *b = test_alloc(sizeof *b);
@@ -139,7 +139,7 @@ static void frames_are_written_as_specified(void) {
   CHECK_TEXT(next_frame(c, w), "01 03 e8 07 02 65 02 66 01 01 65 02 00 02 66");
   play(c, w, hex("01 02 66 05 06 00 00 00 01 e8 07 05 32 01 02")); /* early: (5, 6] */
   CHECK_TEXT(next_frame(c, w), "01 04 66 01");
-  CHECK_TEXT(next_frame(c, w), "01 03 e8 07 00 01 65 02 00 00");
+  CHECK_TEXT(next_frame(c, w), "01 03 e8 07 01 65 02 01 65 02 00 00");
   c->now_ms++;
   upsert(p, "t", ROW({"id", v_int(0)}));
   /* (2, 3] after the clock 1000 and the epoch 101; one later, no column but the key */
@@ -230,7 +230,7 @@ static void jumps_are_written_as_specified(void) {
   CHECK_TEXT(next_frame(c, w), "01 03 e8 07 01 65 03 00 01 65 03 02 66"); /* the third list */
   play(c, w, hex("01 09 00 01 65 03"));                                   /* 102 has staged it */
   tick(p);
-  CHECK_TEXT(next_frame(c, w), "01 03 e8 07 00 00 00 00");
+  CHECK_TEXT(next_frame(c, w), "01 03 e8 07 01 65 03 00 00 00");
   CHECK_INT(c->wires[w].to[1].n, 0);
 }
 
@@ -335,10 +335,10 @@ static void forks_are_told_as_specified(void) {
     peer_forget_events(p);
     char *before = state_of(p);
     play(c, w, found);
-    const char *fork = of_103 ? "01 0b 67 01 01 01 e8 07 00 00 00 00"
-                       : i == 2
-                           ? "01 0b 65 02 01 01 e8 07 65 00 00 00" /* the other side has no more */
-                           : FORK_101;
+    const char *fork =
+        of_103   ? "01 0b 67 01 01 01 e8 07 00 00 00 00 00"
+        : i == 2 ? "01 0b 65 02 01 01 e8 07 65 00 00 00 00" /* the other side has no more */
+                 : FORK_101;
     CHECK_TEXT(next_frame(c, w), fork);
     CHECK_INT(c->wires[w].to[1].n, 0);
     play(c, w, hex(SCHEMA_SMALL));
@@ -351,8 +351,8 @@ static void forks_are_told_as_specified(void) {
     upsert(p, "t", ROW({"id", v_int(7)}));
     CHECK_INT(c->wires[w].to[1].n, 0);
     play(c, w,
-         hex(of_103 ? "01 0b 67 02 01 02 e8 07 00 00 00 00"
-                    : "01 0b 65 03 01 01 e8 07 65 00 00 00"));
+         hex(of_103 ? "01 0b 67 02 01 02 e8 07 00 00 00 00 00"
+                    : "01 0b 65 03 01 01 e8 07 65 00 00 00 00"));
     CHECK_INT(event_last(p, REPLIC_EVENT_LINK_CLOSE)->code, i == 3 ? REPLIC_EPEER : REPLIC_EFORK);
     CHECK_INT(take_frames(c, w, ERROR), 1);
     test_release();
@@ -724,7 +724,7 @@ static void malformed_stages_jumps_takes_forks(void) {
       {"01 09 00 00 00", REPLIC_EPROTOCOL},
       {"01 09 01 ff ff ff ff 0f 65 01", REPLIC_EPROTOCOL},
       {"01 0b", REPLIC_EPROTOCOL},
-      {"01 0b 00 02 00 00 00 00", REPLIC_EPROTOCOL},
+      {"01 0b 00 02 00 00 00 00 00", REPLIC_EPROTOCOL},
       {"01 0b 65", REPLIC_EPROTOCOL},
       {"01 0b 65 02", REPLIC_EPROTOCOL},
       {"01 0b 65 80 80 80 80 80 80 80 10 00", REPLIC_EPROTOCOL},
@@ -732,7 +732,7 @@ static void malformed_stages_jumps_takes_forks(void) {
       {"01 0b 65 02 01 00 e8 07 65", REPLIC_EPROTOCOL}, /* sequence 0 */
       {"01 0b 65 02 01 80 80 80 80 80 80 80 10 e8 07 65", REPLIC_EPROTOCOL},
       {"01 0b 65 02 01 01 80 80 80 80 80 80 80 10 65", REPLIC_EPROTOCOL},
-      {"01 0b 65 02 00 00 00 00 00", REPLIC_EPROTOCOL},
+      {"01 0b 65 02 00 00 00 00 00 00", REPLIC_EPROTOCOL},
       {"01 0b 65 02 ff ff ff ff 0f 01 e8 07", REPLIC_EPROTOCOL},
   };
   refused(CASES, COUNT(CASES), false);
@@ -758,9 +758,9 @@ static void other_encodings_of_the_same(void) {
       {"01 01 00 66 11 e8 07 02 67 01 01 00 66 01 01 00 00", REPLIC_EPROTOCOL},
       {"01 08 02 68 03 e8 07 00 02 67 03 e8 07 00 02", REPLIC_EPROTOCOL},
       {"01 09 00 02 65 01 65 02", REPLIC_EPROTOCOL},
-      {"01 0b 65 02 02 02 e8 07 65 01 e8 07 65 00 00 00",
+      {"01 0b 65 02 02 02 e8 07 65 01 e8 07 65 00 00 00 00",
        REPLIC_EPROTOCOL}, /* sequences that do not */
-      {"01 0b 65 02 02 02 e8 07 65 02 e8 07 65 00 00 00", REPLIC_EPROTOCOL},
+      {"01 0b 65 02 02 02 e8 07 65 02 e8 07 65 00 00 00 00", REPLIC_EPROTOCOL},
   };
   refused(CASES, COUNT(CASES), false);
 }
