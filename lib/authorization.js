@@ -1,7 +1,7 @@
 // What comes before authorize() has said who may link, and what it has said. Until then this side tells
 // its peerId at most, and keeps one HELLO of the other one.
 //
-//   INTRODUCE 37   version 1, type, peerId (4 bytes, big-endian)
+//   INTRODUCE 37   version 1, type, peerId (4 bytes, big-endian), sum
 //
 // is sent by the side that dials, where it has no secret and asks authorize() itself: both would wait for the
 // other's HELLO else. It is sent again at every heartbeat until that side says HELLO.
@@ -9,6 +9,7 @@
 import { ReplicError } from './errors.js'
 import { otherVersion, peerIdOfHello } from './handshake.js'
 import { MAX_PEER_ID } from './options.js'
+import { withoutSum, withSum } from './sum.js'
 
 const VERSION = 1
 const HELLO = 1
@@ -18,22 +19,26 @@ const INTRODUCE = 37
 export function introduction(peerId) {
   const frame = Buffer.from([VERSION, INTRODUCE, 0, 0, 0, 0])
   frame.writeUInt32BE(peerId, 2)
-  return frame
+  return withSum(frame)
 }
 
 export const isIntroduction = (bytes) => bytes[0] === VERSION && bytes[1] === INTRODUCE
 export const isHello = (bytes) => bytes[0] === VERSION && bytes[1] === HELLO
 
 /**
- * Who sends a frame, as it says itself; undefined for frames that do not say so. Throws REPLIC_VERSION for a HELLO of another version of
- * the protocol, and REPLIC_PROTOCOL where the peerId is none.
+ * Who sends a frame, as it says itself; undefined for frames that do not say so. Throws REPLIC_VERSION for a HELLO of
+ * another version of the protocol, and REPLIC_PROTOCOL where it is damaged or the peerId is none.
  */
 export function senderOf(bytes) {
   if (bytes[1] === HELLO && bytes[0] !== VERSION) throw otherVersion(bytes[0])
   if (!isHello(bytes) && !isIntroduction(bytes)) return undefined
-  const peerId = isHello(bytes) ? peerIdOfHello(bytes) : readUInt32(bytes, 2)
+  const frame = withoutSum(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length))
+  const peerId = frame && (isHello(frame) ? peerIdOfHello(frame) : readUInt32(frame, 2))
   if (peerId >= 1 && peerId <= MAX_PEER_ID) return peerId
-  throw new ReplicError('REPLIC_PROTOCOL', 'a malformed HELLO frame: it names no peer')
+  throw new ReplicError(
+    'REPLIC_PROTOCOL',
+    'a malformed HELLO frame: it is damaged, or names no peer',
+  )
 }
 
 /** What authorize() has said of a peer, as { write }. Throws REPLIC_AUTH unless that permits to link. */
@@ -49,5 +54,4 @@ export function rightsOf(answer, peerId) {
   )
 }
 
-const readUInt32 = (bytes, at) =>
-  bytes.length === at + 4 ? new DataView(bytes.buffer, bytes.byteOffset).getUint32(at) : undefined
+const readUInt32 = (bytes, at) => (bytes.length === at + 4 ? bytes.readUInt32BE(at) : undefined)

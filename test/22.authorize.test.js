@@ -5,6 +5,7 @@ import { describe, expect, it } from 'vitest'
 import { errorFrame } from '../lib/handshake.js'
 import { Links } from '../lib/link.js'
 import { DEFAULTS } from '../lib/options.js'
+import { withSum } from '../lib/sum.js'
 import { connect, listen } from '../lib/transport/tcp.js'
 import { contents, converged, eventOf, FAST, openReplica, until } from './helpers.js'
 
@@ -13,8 +14,8 @@ const [HELLO, ERROR, INTRODUCE] = [1, 6, 37]
 const isDown = ({ state }) => state === 'down'
 const isReadOnly = ({ code }) => code === 'REPLIC_READ_ONLY'
 const typesOf = (frames) => frames.map((frame) => frame[1])
-const hello = (peerId) => Buffer.of(1, HELLO, 0, peerId, 7, 0, 0, 0)
-const introduce = (peerId) => Buffer.of(1, INTRODUCE, 0, 0, 0, peerId)
+const hello = (peerId) => withSum(Buffer.of(1, HELLO, 0, peerId, 7, 0, 0, 0))
+const introduce = (peerId) => withSum(Buffer.of(1, INTRODUCE, 0, 0, 0, peerId))
 
 /** A link over a socket that the test holds, with a core that notes what it is told. */
 function held(authorize, info) {
@@ -89,7 +90,9 @@ describe('before authorize() has said yes', () => {
     ['another name', introduce(7), 'REPLIC_PEER'],
     ['a HELLO of nobody', hello(0), 'REPLIC_PROTOCOL'],
     ['the name of nobody', introduce(0), 'REPLIC_PROTOCOL'],
-    ['a name that is too short', Buffer.of(1, INTRODUCE, 0, 0, 12), 'REPLIC_PROTOCOL'],
+    ['a name that is too short', withSum(Buffer.of(1, INTRODUCE, 0, 0, 12)), 'REPLIC_PROTOCOL'],
+    ['a damaged HELLO', Buffer.concat([hello(5), Buffer.of(0)]), 'REPLIC_PROTOCOL'],
+    ['a damaged name', Buffer.of(1, INTRODUCE, 0, 0, 0, 5, 0, 0, 0, 0), 'REPLIC_PROTOCOL'],
     ['another version', Buffer.of(2, HELLO), 'REPLIC_VERSION'],
   ])('%s ends the link', async (_, frame, code) => {
     const asked = asking()

@@ -470,7 +470,7 @@ describe('replicas', () => {
     links.add(socket, { peerId: null, transport: 'test' })
     const patches = Buffer.alloc(1024 * 1024, 2)
     patches[0] = 1
-    const hellos = [0, 1, 2].map((i) => Buffer.from([1, 1, 0, 12, i]))
+    const hellos = [0, 1, 2].map((i) => withSum(Buffer.from([1, 1, 0, 12, i])))
     for (const frame of [patches, hellos[0], patches, hellos[1], hellos[2], patches]) {
       socket.emit('message', frame)
     }

@@ -97,7 +97,7 @@ export class Decoder {
     const read = READERS[type]
     if (type === PART || type === LAST_PART) return this.#part(head, type)
     if (!read) throw malformed(`there is no type of frame ${type}`)
-    const in_ = type <= FORK ? bodyOf(bytes) : head
+    const in_ = type <= FORK || type === INTRODUCE ? bodyOf(bytes) : head
     const frame = read(in_, this.#tables)
     if (in_.left > 0) throw malformed(`${frame.frame}: ${in_.left} bytes are left over`)
     return frame

@@ -4,13 +4,14 @@ import { copyFileSync, existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, it } from 'vitest'
 import { readError } from '../../lib/handshake.js'
+import { withSum } from '../../lib/sum.js'
 import { converged, eventOf, openReplica, synced, tempDir, until } from '../helpers.js'
 import { isDown, isUp, many, open, SECRET } from './contract.js'
 import { proven } from './raw.js'
 
 const HOUR = 3_600_000
 const [HELLO, ERROR] = [1, 6]
-const hello = (peerId) => Buffer.of(1, HELLO, 0, peerId, 7, 0, 0, 0)
+const hello = (peerId) => withSum(Buffer.of(1, HELLO, 0, peerId, 7, 0, 0, 0))
 const withCode = (code) => (event) => event.code === code
 
 export function refusals(adapter, tools) {
