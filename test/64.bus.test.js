@@ -2,7 +2,8 @@
 
 import { connect } from '@nats-io/transport-node'
 import { createClient, createCluster } from 'redis'
-import { describe, expect, it, onTestFinished } from 'vitest'
+import { describe, expect, it, onTestFinished, vi } from 'vitest'
+import { linksOf as innards } from '../lib/replica.js'
 import { keyOf } from '../lib/secret.js'
 import { bus } from '../lib/transport/bus.js'
 import * as format from '../lib/transport/bus-message.js'
@@ -373,6 +374,9 @@ describe('a bus that goes down', () => {
 })
 
 describe('who is let in', () => {
+  const sealedIn = (message, secret) =>
+    format.unsealed(message, format.senderKey(secret, { ...message, prefix: 'replic' }))
+
   const secrets = {
     'another secret': [
       SECRET.secret,
@@ -417,8 +421,8 @@ describe('who is let in', () => {
     const { received } = joined.status()
     const key = await keyOf(SECRET.secret)
     const isGenuine = (each, secret) => {
-      const { peerId, instance, ...message } = format.readMessage(each) ?? {}
-      return instance && format.unsealed(message, format.senderKey(secret, peerId, instance))
+      const message = format.readMessage(each)
+      return message && sealedIn(message, secret)
     }
     local.messages = []
     for (let bit = 0; bit < 8 * bytes.length; bit++) {
@@ -470,6 +474,107 @@ describe('who is let in', () => {
     expect([seen(b).links, seen(again).links]).toMatchObject([[{}], [{}]])
     await b.upsert('note', { id: 2 })
     await converged(b, again)
+  })
+
+  it('no recordings of what was for all, from before it joined', async () => {
+    const dbs = await replicas(3, { ...SECRET, heartbeatMs: 60_000 })
+    const [a, b, c] = dbs
+    const local = new LocalBus()
+    for (const db of [a, b]) await local.join(db)
+    const before = await local.join(c)
+    await meshed(...dbs)
+    for (const row of many(3)) await a.upsert('note', row)
+    await synced(...dbs)
+    await before.close()
+    await until(() => linksOf(a).length === 1)
+    const recorded = local.messages
+      .filter(({ subject }) => subject === 'replic.all')
+      .map(({ bytes }) => format.readMessage(bytes))
+      .filter(({ kind, peerId }) => kind === format.FRAME && peerId === 11)
+    const key = await keyOf(SECRET.secret)
+    const frames = recorded.map((message) => sealedIn(message, key).toString('hex'))
+    expect(frames.length).toBeGreaterThan(0)
+
+    const joined = await local.join(c)
+    await meshed(...dbs)
+    const core = vi.spyOn(innards(c), 'receive')
+    const { received } = joined.status()
+    for (const { open, body } of recorded) {
+      local.publish('replic.all', Buffer.concat([open, body]))
+    }
+    await until(() => joined.status().received >= received + recorded.length)
+    await a.upsert('note', { id: 4 })
+    await converged(...dbs)
+    const taken = core.mock.calls.map(([, bytes]) => Buffer.from(bytes).toString('hex'))
+    expect(taken.length).toBeGreaterThan(0)
+    expect(taken.filter((frame) => frames.includes(frame))).toEqual([])
+  })
+
+  it('no recordings of any instance that has been there, however many came after it', async () => {
+    const [c] = await replicas(1, SECRET)
+    const local = new LocalBus()
+    const joined = await local.join(c)
+    const { peerId, instance } = format.readMessage(local.messages[0].bytes)
+    const secret = await keyOf(SECRET.secret)
+    const welcomes = Array.from({ length: 20 }, (_, i) => {
+      const self = {
+        peerId: 12,
+        instance: Buffer.alloc(format.INSTANCE_BYTES, i),
+        prefix: 'replic',
+      }
+      const writer = new format.Writer({ ...self, secret })
+      return writer.message(format.WELCOME, { peerId, instance })
+    })
+    const answered = () =>
+      local.messages.map(({ bytes }) => format.readMessage(bytes).to.instance?.[0])
+    for (const [i, welcome] of welcomes.entries()) {
+      local.publish('replic.11', welcome)
+      await until(() => answered().includes(i)) // with HELLO
+    }
+    local.messages = []
+    const { received } = joined.status()
+    for (const welcome of welcomes.toReversed()) local.publish('replic.11', welcome)
+    await until(() => joined.status().received === received + welcomes.length)
+    local.messages = []
+    await until(() => answered().some((i) => i !== undefined)) // HELLO again, at the next heartbeat
+    expect(new Set(answered().filter((i) => i !== undefined))).toEqual(new Set([19]))
+  })
+
+  it('no recording of who has begun is answered twice', async () => {
+    const [a, b, c] = await replicas(3, { ...SECRET, heartbeatMs: 60_000 })
+    const local = new LocalBus()
+    const [, joined] = [await local.join(b), await local.join(c), await local.join(a)]
+    await meshed(a, b, c)
+    await a.close()
+    await until(() => linksOf(b).length === 1 && linksOf(c).length === 1)
+    const ofA = local.messages.filter(({ bytes }) => format.readMessage(bytes).peerId === 11)
+    const { subject, bytes } = ofA.find(
+      (each) => format.readMessage(each.bytes).kind === format.HERE,
+    )
+    local.messages = []
+    const { received } = joined.status()
+    for (let i = 0; i < 10; i++) local.publish(subject, bytes)
+    await until(() => joined.status().received >= received + 10)
+    const kinds = local.messages.map((each) => format.readMessage(each.bytes).kind)
+    expect(kinds.filter((kind) => kind === format.WELCOME)).toEqual([])
+  })
+
+  it('nobody of another prefix, though the bus mixes them', async () => {
+    const [a, b] = await replicas(2, SECRET)
+    const local = new LocalBus()
+    const mixing = (mine, other) => ({
+      prefix: mine,
+      publish: (subject, bytes) => {
+        local.publish(subject, bytes)
+        local.publish(subject.replace(mine, other), bytes)
+      },
+    })
+    const joined = [
+      await local.join(a, mixing('one', 'two')),
+      await local.join(b, mixing('two', 'one')),
+    ]
+    await until(() => joined.every(({ status }) => status().refused > 1 || status().links > 0))
+    expect([seen(a), seen(b)]).toEqual([NOTHING, NOTHING])
   })
 
   it('nothing that is no message', async () => {

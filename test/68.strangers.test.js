@@ -149,7 +149,10 @@ async function onUdp({ udp: port }, i) {
 }
 
 async function onBus({ instance }, i, ask) {
-  const writer = new format.Writer(100 + i, randomBytes(format.INSTANCE_BYTES))
+  const writer = new format.Writer({
+    peerId: 100 + i,
+    instance: randomBytes(format.INSTANCE_BYTES),
+  })
   const to = { peerId: 12, instance: Buffer.from(instance, 'hex') }
   const frame = Buffer.alloc(MiB / 8)
   const messages = [...writer.frame(to, frame, 4096)].slice(1) // never whole

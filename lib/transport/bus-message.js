@@ -6,8 +6,8 @@
 // recording from before. Numbers that grow keep recordings out from then on (Window).
 //
 // Sealed means: all that the bus need not know, which is the body, is encrypted, and a tag protects it
-// and what stands before it. One publication serves many, so the key is the sender's: made of the secret
-// and the instance, and so it is another one each time that a peer joins. The number is the nonce.
+// and what stands before it. One publication serves many, so the key is the sender's: made of the secret,
+// the prefix and the instance, and so it is another one each time that a peer joins. The number is the nonce.
 
 import { hkdfSync } from 'node:crypto'
 import { decrypt, encrypt, TAG_BYTES } from '../noise.js'
@@ -54,20 +54,23 @@ const addressOf = (to) => {
 export class Writer {
   #peerId
   #instance
+  #prefix
   #key
   #number = 0
   #frames = 0
 
-  /** `secret`: undefined where there is none; then nothing is sealed. */
-  constructor(peerId, instance, secret) {
+  /** `secret`: undefined where there is none; then nothing is sealed. `prefix`: of the subjects. */
+  constructor({ peerId, instance, prefix, secret }) {
     this.#peerId = peerId
     this.#instance = instance
+    this.#prefix = prefix
     this.setSecret(secret)
   }
 
   /** Seals with another secret from now on. */
   setSecret(secret) {
-    this.#key = secret && senderKey(secret, this.#peerId, this.#instance)
+    const self = { peerId: this.#peerId, instance: this.#instance, prefix: this.#prefix }
+    this.#key = secret && senderKey(secret, self)
   }
 
   message(kind, to, ...body) {
@@ -104,9 +107,10 @@ export class Writer {
   }
 }
 
-/** The key of what a sender seals (HKDF, RFC 5869). */
-export function senderKey(secret, peerId, instance) {
-  return Buffer.from(hkdfSync('sha256', secret, instance, `${LABEL} ${peerId}`, KEY_BYTES))
+/** The key of what a sender seals for those of its prefix (HKDF, RFC 5869). */
+export function senderKey(secret, { peerId, instance, prefix }) {
+  const info = `${LABEL} ${prefix} ${peerId}`
+  return Buffer.from(hkdfSync('sha256', secret, instance, info, KEY_BYTES))
 }
 
 /**
@@ -148,14 +152,19 @@ const readList = (view) =>
 /** What is in a sealed message; undefined where it was sealed with another key, or changed. */
 export const unsealed = ({ number, open, body }, key) => decrypt(key, number, open, body)
 
-/** Which numbers of one sender have been seen: each passes once, in almost any order. */
+/**
+ * Which numbers of one sender have been seen: each passes once, in almost any order. None below the first one does, as
+ * that is from before.
+ */
 export class Window {
   #seen = new Bits(WINDOW)
+  #first
   #highest = -1
 
   /** Whether the number is new; from then on it is not. */
   pass(number) {
-    if (number <= this.#highest - WINDOW) return false
+    this.#first ??= number
+    if (number < this.#first || number <= this.#highest - WINDOW) return false
     if (number > this.#highest) {
       const from = Math.max(this.#highest + 1, number - WINDOW + 1)
       for (let n = from; n <= number; n++) this.#seen.clear(n % WINDOW)

@@ -20,7 +20,8 @@ const SLACK_BYTES = 2 * MiB // what a frame may be larger than maxFrameBytes, as
 const ANNOUNCE_HEARTBEATS = 3
 const MAX_LISTED = 256 // receivers named in a message; where there are more, it is for all
 const MAX_PEERS = 10_000 // remembered
-const MAX_INSTANCES = 16 // remembered of each
+const MAX_INSTANCES = 16 // whose messages of each may come
+const MAX_FORMER = 4096 // whose messages of each may not come any more
 const END_MS = 2_000 // how long close() waits for what is being published
 
 const DEFAULTS = Object.freeze({
@@ -69,6 +70,7 @@ class Bus {
   #instance = randomBytes(format.INSTANCE_BYTES)
   #writer
   #peers = new Map() // peerId -> Peer
+  #welcomed = new Map() // instance, in hex -> number of the last HERE that was answered; the last is the newest
   #sockets = new Set()
   #unsubscribe = []
   #batch = new Map() // frame -> Set of the sockets that were given it in this turn
@@ -84,7 +86,8 @@ class Bus {
   constructor(links, options) {
     this.#links = links
     this.#options = options
-    this.#writer = new format.Writer(links.peerId, this.#instance, links.keys[0])
+    const self = { peerId: links.peerId, instance: this.#instance, prefix: options.prefix }
+    this.#writer = new format.Writer({ ...self, secret: links.keys[0] })
   }
 
   async join() {
@@ -205,10 +208,10 @@ class Bus {
   }
 
   #unsealed(message) {
-    const { peerId, instance } = message
-    const known = this.#peers.get(peerId)
+    const sender = { ...message, prefix: this.#options.prefix }
+    const known = this.#peers.get(message.peerId)
     for (const secret of this.#links.keys) {
-      const key = known?.keyOf(instance, secret) ?? format.senderKey(secret, peerId, instance)
+      const key = known?.keyOf(sender, secret) ?? format.senderKey(secret, sender)
       const body = format.unsealed(message, key)
       if (body) return body
     }
@@ -229,10 +232,20 @@ class Bus {
     const peer = this.#peers.get(peerId)
     const isKnown = peer?.isCurrent(instance) && peer.socket
     if (!isKnown) {
-      if (kind === format.HERE && !peer?.isQuiet(instance)) {
+      if (kind === format.HERE && !peer?.isQuiet(instance) && this.#isNews(instance, number)) {
         this.#post(format.WELCOME, { peerId, instance: Buffer.from(instance) })
       }
     } else if (peer.pass(instance, number)) peer.socket.take(kind, body)
+  }
+
+  // A recording of a HERE is not answered again, as all on the bus would answer it.
+  #isNews(instance, number) {
+    const key = instance.toString('hex')
+    if (number <= (this.#welcomed.get(key) ?? 0)) return false
+    this.#welcomed.delete(key)
+    this.#welcomed.set(key, number)
+    if (this.#welcomed.size > MAX_PEERS) this.#welcomed.delete(this.#welcomed.keys().next().value)
+    return true
   }
 
   // The message has this instance in it.
@@ -366,6 +379,7 @@ class Bus {
 /** What is known of a remote peer. */
 class Peer {
   #windows = new Map() // instance, in hex -> Window; the current one is the last
+  #former = new Set() // instances that had a window
   #current // Buffer
   #keys = new Map() // secret -> what the current instance seals with
   #failures = 0
@@ -381,10 +395,10 @@ class Peer {
     return this.#current
   }
 
-  /** The key with which its current instance seals under a secret; made once. undefined of other instances. */
-  keyOf(instance, secret) {
-    if (!this.isCurrent(instance)) return undefined
-    const key = this.#keys.get(secret) ?? format.senderKey(secret, this.peerId, instance)
+  /** The key with which it seals under a secret; made once. undefined where the sender is another instance. */
+  keyOf(sender, secret) {
+    if (!this.isCurrent(sender.instance)) return undefined
+    const key = this.#keys.get(secret) ?? format.senderKey(secret, sender)
     this.#keys.set(secret, key)
     return key
   }
@@ -396,14 +410,21 @@ class Peer {
   /** Whether a message is no recording: each number of an instance passes once. */
   pass(instance, number) {
     const key = instance.toString('hex')
+    if (this.#former.has(key)) return false
     const window = this.#windows.get(key) ?? new format.Window()
     this.#windows.set(key, window)
     if (this.#windows.size > MAX_INSTANCES) {
       const current = this.#current?.toString('hex')
-      const oldest = [...this.#windows.keys()].find((each) => each !== current && each !== key)
-      this.#windows.delete(oldest)
+      this.#forget([...this.#windows.keys()].find((each) => each !== current && each !== key))
     }
     return window.pass(number)
+  }
+
+  // Without its window all recordings of it would be new.
+  #forget(instance) {
+    this.#windows.delete(instance)
+    this.#former.add(instance)
+    if (this.#former.size > MAX_FORMER) this.#former.delete(this.#former.values().next().value)
   }
 
   forgetKeys() {

@@ -52,10 +52,13 @@ export function datagrams(some) {
   ]
 }
 
+/** Of the subjects of a bus. */
+export const PREFIX = 'replic'
+
 /** The same, as messages of a bus. */
 export function messages(some, secret) {
   const instance = Buffer.from(INSTANCE)
-  const writer = new Writer(11, instance, secret)
+  const writer = new Writer({ peerId: 11, instance, prefix: PREFIX, secret })
   const to = { peerId: 12, instance }
   const large = Buffer.concat(Array(40).fill(Buffer.concat(some)))
   return [

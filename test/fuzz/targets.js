@@ -28,6 +28,7 @@ import {
   mutatedJson,
   noise,
   oneOf,
+  PREFIX,
   pieces,
   SECRET,
   stream,
@@ -126,8 +127,8 @@ function busMessages(random) {
     const bytes = mutated(random, MESSAGES)
     const message = readMessage(bytes)
     if (!message) return
-    const { peerId, instance, isSealed } = message
-    if (isSealed && !unsealed(message, senderKey(KEY, peerId, instance))) return
+    const sender = { ...message, prefix: PREFIX }
+    if (message.isSealed && !unsealed(message, senderKey(KEY, sender))) return
     check(isCount(message.number), `number ${message.number}`)
     window.pass(message.number)
     const frame = parts.take(message.body)
