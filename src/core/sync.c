@@ -122,7 +122,7 @@ int64_t replic__own_word(const replic *r, const link *l, uint32_t origin) {
   int64_t word = NO_WORD;
   for (size_t i = 0; i < r->sync->n_links; i++) {
     link *own = r->sync->links[i];
-    if (own == l || !reaches(own, origin) || !is_heard(r, own)) continue;
+    if (own == l || own->reader || !reaches(own, origin) || !is_heard(r, own)) continue;
     const position *at = replic__position(own, origin);
     if (at && at->announced > word) word = at->announced;
   }
