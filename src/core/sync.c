@@ -302,9 +302,12 @@ void replic__send_ack(replic *r, link *l) {
   replic__send(r, l, replic__finish_frame(&w));
 }
 
+/* A link to ask over: nothing is asked of who may only read. */
 static link *heard_link(const replic *r, uint32_t peer) {
-  for (size_t i = 0; i < r->sync->n_links; i++)
-    if (reaches(r->sync->links[i], peer) && !r->sync->links[i]->unheard) return r->sync->links[i];
+  for (size_t i = 0; i < r->sync->n_links; i++) {
+    link *l = r->sync->links[i];
+    if (reaches(l, peer) && !l->unheard && !l->reader) return l;
+  }
   return NULL;
 }
 
@@ -407,7 +410,8 @@ static void look_for_idleness(replic *r, link *l, int is_idle) {
   for (size_t i = 0; i < l->n_at; i++)
     lacks |= l->at[i].origin != r->peer_id && !l->at[i].held &&
              l->at[i].announced > replic__vector_sequence(r, l->at[i].origin);
-  for (size_t i = 0; i < r->sync->n_links; i++) links += reaches(r->sync->links[i], l->peer);
+  for (size_t i = 0; i < r->sync->n_links; i++)
+    links += reaches(r->sync->links[i], l->peer) && replic__same_rights(r->sync->links[i], l);
   if (!is_idle || !lacks || links > 1 || !l->idle_ms || r->now_ms < l->idle_ms)
     l->idle_ms = r->now_ms;
   if (r->now_ms - l->idle_ms < HELD_HEARTBEATS * r->config.heartbeat_ms) return;

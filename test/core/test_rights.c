@@ -152,6 +152,21 @@ static void whatever_a_reader_sends_changes_nothing(void) {
   CHECK_INT(take_frames(c, w, ERROR), 1);
 }
 
+/* It tells at each heartbeat that it has more, and that nothing is on its way. */
+static void nothing_is_asked_of_a_reader(void) {
+  cluster *c = cluster_start(1, T);
+  int w = wire_open_test_as(c, 0, true);
+  play(c, w, hello_frame(102, c->now_ms, &(replic_position){103, 9, 50, 1}, 1));
+  for (int i = 0; i < 20; i++) {
+    bytes *ack = ack_frame(c->now_ms);
+    for (int list = 0; list < 3; list++) add_positions(ack, NULL, 0);
+    add_varint(ack, 0);
+    play(c, w, ack);
+    cluster_beat(c, 1);
+  }
+  CHECK_INT(take_frames(c, w, NEED), 0);
+}
+
 static void a_reader_asks_and_is_answered(void) {
   cluster *c = cluster_start(1, T);
   put(&c->peers[0], 1, "hub");
@@ -281,6 +296,7 @@ int main(int argc, char **argv) {
       TEST(a_reader_gets_everything_and_sends_nothing),
       TEST(a_reader_that_only_reads_is_not_complained_of),
       TEST(whatever_a_reader_sends_changes_nothing),
+      TEST(nothing_is_asked_of_a_reader),
       TEST(a_reader_asks_and_is_answered),
       TEST(what_comes_through_a_reader_is_not_taken),
       TEST(a_fork_of_a_reader_is_not_noted),
