@@ -49,6 +49,7 @@
         'src/core/engine.c',
         'src/core/epoch.c',
         'src/core/error.c',
+        'src/core/forget.c',
         'src/core/fork.c',
         'src/core/guard.c',
         'src/core/identity.c',

@@ -94,6 +94,16 @@ const COMPACT = {
   defaults: { maxPatchRetentionMs: undefined, signal: undefined },
   checks: { maxPatchRetentionMs: option.retention, signal: option.abortSignal },
 }
+const FORGET = {
+  defaults: { forks: false, pending: false, staged: false, peerId: undefined },
+  checks: {
+    forks: option.boolean,
+    pending: option.boolean,
+    staged: option.boolean,
+    peerId: option.peerId,
+  },
+}
+const FORGETTABLE = ['forks', 'pending', 'staged'] // as the core numbers them
 const CLOSE = {
   defaults: { timeoutMs: 5_000, flushMs: 0 },
   checks: { timeoutMs: option.milliseconds(), flushMs: option.milliseconds() },
@@ -502,6 +512,18 @@ export class Replica extends EventEmitter {
     const outcome = await this.#retention.run(slice, maxPatchRetentionMs, signal)
     await this.#optimize()
     return { ...outcome, logRows: this.#native.figures().logRows }
+  }
+
+  /** What others have said of themselves and of each other, and was kept: see types/index.d.ts. */
+  async forget(options) {
+    this.#checkWriting('forget')
+    const { peerId = 0, ...wanted } = read('forget', options, FORGET)
+    if (!FORGETTABLE.some((what) => wanted[what]))
+      throw usage(`forget: say what, with one or more of ${FORGETTABLE.join(', ')}: true`)
+    const forgotten = { forks: 0, pending: 0, staged: 0 }
+    for (const [number, what] of FORGETTABLE.entries())
+      if (wanted[what]) forgotten[what] = await this.#call(this.#native.forget(number, peerId))
+    return forgotten
   }
 
   addRemotePeer(peerId, socket, options) {

@@ -29,6 +29,7 @@ const calls = {
   run: (db) => db.run('CREATE TABLE IF NOT EXISTS own (a)'),
   exec: (db) => db.exec('CREATE TABLE IF NOT EXISTS own (a)'),
   compact: (db) => db.compact({ maxPatchRetentionMs: 0 }),
+  forget: (db) => db.forget({ forks: true, pending: true, staged: true }),
   backup: (db) => db.backup(join(tempDir(), 'copy.db')),
   waitFor: (db) => db.waitFor(`${db.status().peerId}.0`),
   token: async (db) => db.token(),

@@ -223,3 +223,37 @@ describe('a file that goes on in two places', () => {
     await dialing.close()
   })
 })
+
+describe('forget', () => {
+  it('forgets the forks that are noted of a peer, and nothing of others', async () => {
+    const { a, path } = await fixture({ peerId: 11, heartbeatMs: 20 })
+    await a.close()
+    const place = join(tempDir(), 'copy.db')
+    copyFiles(path, place, PARTS)
+    const [one, two] = [
+      await reopen(path, { heartbeatMs: 20 }),
+      await reopen(place, { heartbeatMs: 20 }),
+    ]
+    await one.upsert('note', { id: 3 })
+    await two.upsert('note', { id: 4 })
+    const refused = eventOf(one, 'link', isDown('REPLIC_PEER'))
+    connect(one, { port: (await listen(two)).address().port, ...FAST })
+    await refused
+    for (const [peerId, forks] of [
+      [12, 0],
+      [11, 1],
+    ])
+      expect(await one.forget({ forks: true, peerId })).toEqual({ forks, pending: 0, staged: 0 })
+  })
+
+  it('wants to know what', async () => {
+    const { a } = await fixture()
+    for (const options of [undefined, {}, { peerId: 3 }, { forks: 1 }, { links: true }])
+      await rejects(a.forget(options), 'REPLIC_USAGE')
+    expect(await a.forget({ pending: true, staged: true })).toEqual({
+      forks: 0,
+      pending: 0,
+      staged: 0,
+    })
+  })
+})

@@ -306,6 +306,25 @@ export interface Compaction {
   logRows: number
 }
 
+/** Options of forget(): at least one of the three kinds. */
+export interface ForgetOptions {
+  /** Forks in the history of `peerId` that were noted here, and which history of it was given up here. */
+  forks?: boolean | undefined
+  /** Patches of `peerId` that this schema cannot hold. What of them could be applied stays. */
+  pending?: boolean | undefined
+  /** What `peerId` has brought for a catch-up that has not been completed. */
+  staged?: boolean | undefined
+  /** Of this peer only; left out: of all. */
+  peerId?: number | undefined
+}
+
+/** What forget() has forgotten: how many rows of each kind. */
+export interface Forgotten {
+  forks: number
+  pending: number
+  staged: number
+}
+
 /** Options of close(). */
 export interface CloseOptions {
   /**
@@ -1041,6 +1060,15 @@ export class Replica {
    * Errors: SQLite's own; what was removed before stays removed.
    */
   compact(options?: CompactOptions): Promise<Compaction>
+
+  /**
+   * The way back, where another peer has said what is not so (SECURITY.md has what a peer can do), or what it has
+   * brought is in the way. Forgets, for good: `forks`, before this file is opened with a new peerId because of a
+   * `REPLIC_FORK` that was a lie; `pending`, patches that no schema will ever hold; `staged`, what a source has brought
+   * that never finishes. Nothing that is applied is undone, and what other peers have still comes again.
+   * Errors: REPLIC_USAGE (nothing is named), SQLite's own.
+   */
+  forget(options: ForgetOptions): Promise<Forgotten>
 
   /**
    * Compares the replicated tables with those of a linked peer, or of all peers that are linked, one after

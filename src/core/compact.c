@@ -98,6 +98,15 @@ static int look_again(void *ctx, const replic__patch *p) {
   return p->table ? prune_key(s, p) : REPLIC_OK;
 }
 
+static int forget_one(slice *s, uint32_t origin, int64_t sequence) {
+  int rc = replic__pending_forget(s->r, origin, sequence);
+  s->found = 0;
+  if (rc == REPLIC_OK) rc = replic__log_read(s->r, origin, sequence - 1, sequence, look_again, s);
+  if (rc != REPLIC_OK) return rc;
+  if (!s->found) note_removed(s, origin, sequence);
+  return rc;
+}
+
 /* What steps up have taken away, and what is old enough, is not pending any more: what the log has
  * of such a patch is all, and is looked at once more. */
 static int forget_past(slice *s) {
@@ -112,14 +121,33 @@ static int forget_past(slice *s) {
       s->r->forgotten = 0;
       return REPLIC_OK;
     }
-    rc = replic__pending_forget(s->r, origin, sequence);
-    s->found = 0;
-    if (rc == REPLIC_OK) rc = replic__log_read(s->r, origin, sequence - 1, sequence, look_again, s);
+    rc = forget_one(s, origin, sequence);
     if (rc != REPLIC_OK) return rc;
-    if (!s->found) note_removed(s, origin, sequence);
     s->r->forgotten = 1;
   }
   return REPLIC_OK;
+}
+
+int replic__forget_pending(replic *r, uint32_t origin, int64_t *n) {
+  replic_compaction out = {0};
+  slice s = {.r = r, .out = &out};
+  sqlite3_stmt *stmt = NULL;
+  int rc = replic__prepare(r,
+                           "SELECT origin, sequence FROM main._replic_pending WHERE ?1 IN (0, "
+                           "origin) LIMIT 1",
+                           &stmt);
+  if (rc == REPLIC_OK) sqlite3_bind_int64(stmt, 1, origin);
+  while (rc == REPLIC_OK && (rc = sqlite3_step(stmt)) == SQLITE_ROW) {
+    uint32_t of = (uint32_t)sqlite3_column_int64(stmt, 0);
+    int64_t sequence = sqlite3_column_int64(stmt, 1);
+    sqlite3_reset(stmt);
+    rc = forget_one(&s, of, sequence);
+    ++*n;
+  }
+  rc = rc == SQLITE_DONE ? REPLIC_OK : replic__fail_db(r, rc);
+  sqlite3_finalize(stmt);
+  r->recount |= *n > 0;
+  return rc;
 }
 
 static int compact_origin(slice *s, uint32_t origin) {

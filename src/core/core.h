@@ -20,6 +20,7 @@
  *   stuck.c     rows that this schema cannot store
  *   jump.c      the same where the log is pruned
  *   fork.c      two histories under one peerId
+ *   forget.c    what others have said, and was wrong
  *   wire.c      bytes <-> frames
  *   crc.c       the sum that a frame ends with
  *   sql.c       the statements of a table
@@ -379,6 +380,8 @@ int replic__pending_exists(replic *r, uint32_t origin, int64_t sequence, int *ex
 /* One that may be forgotten if it is older; *origin 0: there is none. */
 int replic__pending_oldest(replic *r, int64_t older_than_ms, uint32_t *origin, int64_t *sequence);
 int replic__pending_forget(replic *r, uint32_t origin, int64_t sequence);
+/* compact.c: all of one origin, or (0) of all, as if they were of age. */
+int replic__forget_pending(replic *r, uint32_t origin, int64_t *n);
 /* The patch is issued anew as another one. */
 int replic__pending_move(replic *r, const replic__patch *p, const replic__patch *to);
 /* A cursor over what is pending of `origin` in (after, up_to], as the log's own; raw->fields NULL:

@@ -315,6 +315,8 @@ int replic__fork_load(replic *r) {
   replic__sync *s = r->sync;
   sqlite3_stmt *stmt = NULL;
   s->has_notes = 1;
+  s->n_dropped = 0;
+  s->dropped_changed = 0;
   int rc = replic__prepare(r, "SELECT origin, sequence, patchedAt, epoch FROM main._replic_dropped",
                            &stmt);
   while (rc == REPLIC_OK && (rc = sqlite3_step(stmt)) == SQLITE_ROW) {

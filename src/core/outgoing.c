@@ -307,6 +307,7 @@ int replic_is_calm(const replic *r) {
 
 void replic__sync_flush(replic *r) {
   r->sync->is_behind = 0;
+  if (r->sync->dropped_changed) replic__fork_load(r);
   for (size_t k = 0; k < r->sync->n_links; k++) {
     link *l = r->sync->links[k];
     if (!l->ready || l->closing || l->fork_text) continue;

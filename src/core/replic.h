@@ -329,6 +329,14 @@ typedef struct replic_compaction {
  * patch of a key. Errors: SQLITE_… (nothing of this slice is done). */
 int replic_compact(replic *r, int64_t older_than_ms, int64_t max_patches, replic_compaction *out);
 
+/* Inside a batch: forgets one kind of what others have said, of one peer or (0) of all.
+ * `*forgotten`: how many rows that were. FORKS    what was noted of forks in the history of `peer`,
+ * and which history of it was given up PENDING  its patches that this schema cannot hold; of each,
+ * what could be applied stays STAGED   what it has brought of a jump that is not made yet Errors:
+ * SQLITE_… (nothing is forgotten). */
+enum { REPLIC_FORGET_FORKS, REPLIC_FORGET_PENDING, REPLIC_FORGET_STAGED };
+int replic_forget(replic *r, int what, uint32_t peer, int64_t *forgotten);
+
 /* Inside a batch: statistics for SQLite's planner, of the next table that needs them. `after`: ""
  * at first, then what the last call has given. `*done`: what names that table, NULL where there is
  * none; the caller frees it (sqlite3_free). Errors: SQLITE_… */

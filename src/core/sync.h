@@ -137,6 +137,7 @@ struct replic__sync {
   uint32_t jump_failed_generation, jump_failed_link;
   replic_position *dropped; /* patches of histories that were given up here (fork.c) */
   size_t n_dropped;
+  int dropped_changed; /* on disk: read again after the commit */
   int tells_acks;
   int staged;    /* there are rows in _replic_staged, or there were */
   int has_notes; /* the same of _replic_forks */

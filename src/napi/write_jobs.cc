@@ -251,6 +251,25 @@ napi_value CompactJob::result(napi_env env) {
   return result;
 }
 
+bool ForgetJob::given(const Napi::CallbackInfo &info) {
+  napi_env env = info.Env();
+  if (napi_get_value_int32(env, info[0], &what_) != napi_ok || what_ < REPLIC_FORGET_FORKS ||
+      what_ > REPLIC_FORGET_STAGED)
+    return throw_type_error(env, "what must be 0, 1 or 2");
+  if (napi_get_value_uint32(env, info[1], &peer_) != napi_ok)
+    return throw_type_error(env, "peerId must be a number");
+  return true;
+}
+
+void ForgetJob::run(Batch &batch) {
+  check(batch, replic_forget(batch.state->core, what_, peer_, &forgotten_));
+  if (forgotten_) batch.report.tables_changed = true; // what is pending, perhaps
+}
+
+napi_value ForgetJob::result(napi_env env) {
+  return integer_to_js(env, forgotten_);
+}
+
 // ---- statistics ---------------------------------------------------------------------------------
 
 OptimizeJob::~OptimizeJob() {

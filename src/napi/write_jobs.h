@@ -116,6 +116,18 @@ private:
   replic_compaction outcome_ = {};
 };
 
+// (what, peerId or 0 for all) -> how much was forgotten
+struct ForgetJob : WriteJob {
+  bool given(const Napi::CallbackInfo &info);
+  void run(Batch &batch) override;
+  napi_value result(napi_env env) override;
+
+private:
+  int32_t what_ = 0;
+  uint32_t peer_ = 0;
+  int64_t forgotten_ = 0;
+};
+
 // (after) -> the name of the table that has got statistics, for the next call; null: none needs any
 struct OptimizeJob : WriteJob {
   ~OptimizeJob() override;

@@ -320,6 +320,94 @@ static void who_has_written_under_an_id_stays(void) {
   }
 }
 
+/* ---- the way back ---- */
+
+static int64_t forget(peer *p, int what, uint32_t peer_id) {
+  int64_t forgotten;
+  peer_begin(p);
+  CHECK_OK(p->r, replic_forget(p->r, what, peer_id, &forgotten));
+  CHECK_INT(peer_commit(p), REPLIC_OK);
+  return forgotten;
+}
+
+/* The remedy was used on a lie: the hub refuses what all others have, until it forgets that. */
+static void a_fork_is_forgotten(void) {
+  for (int after = 0; after < 2; after++) {
+    test_note("forgotten %s the file has a new peerId", after ? "after" : "before");
+    cluster *c = three();
+    peer *hub = &c->peers[0];
+    peer_stop(&c->peers[1]);
+    int w = link_as(c, 0, LIAR, NULL, 0);
+    play(c, w, lying_fork(c));
+    CHECK_INT(notes(hub), 1);
+    if (!after) CHECK_INT(forget(hub, REPLIC_FORGET_FORKS, OTHER), 0);
+    if (!after) CHECK_INT(forget(hub, REPLIC_FORGET_FORKS, VICTIM), 1);
+    open_as(hub, 301);
+    CHECK_INT(counters_of(hub).forks_healed, after ? 5 : 0);
+    if (after) {
+      wire_open(c, 0, 2);
+      cluster_deliver(c);
+      CHECK_INT(event_last(hub, REPLIC_EVENT_LINK_CLOSE)->code, REPLIC_EFORK);
+      CHECK_INT(forget(hub, REPLIC_FORGET_FORKS, 0), 2); /* that it refuses them, and was refused */
+      CHECK_INT(forget(&c->peers[2], REPLIC_FORGET_FORKS, 0), 1); /* which was told so by the hub */
+    }
+    peer_start(&c->peers[1]);
+    wire_open(c, 0, 1);
+    wire_open(c, 0, 2);
+    put(&c->peers[1], 41, "a", 1);
+    check_same(c);
+    CHECK_INT(sql_int(peer_sql(hub), "SELECT count(*) FROM _replic_dropped"), 0);
+    test_release();
+  }
+}
+
+static void pieces_are_forgotten(void) {
+  cluster *c = three();
+  peer *hub = &c->peers[0];
+  int w = link_as(c, 0, LIAR, NULL, 0);
+  lie_by_jump(c, w, 5, MOST);
+  CHECK_INT(sql_int(peer_sql(hub), "SELECT count(*) FROM _replic_staged"), 1);
+  CHECK_INT(forget(hub, REPLIC_FORGET_STAGED, VICTIM), 0);
+  CHECK_INT(forget(hub, REPLIC_FORGET_STAGED, LIAR), 1);
+  CHECK_INT(sql_int(peer_sql(hub), "SELECT count(*) FROM _replic_staged"), 0);
+  wire_cut(c, w);
+  put(&c->peers[1], 15, "a", 1);
+  check_same(c);
+}
+
+/* Patches of a table that there will never be. They count as applied, as before, and no peer lacks
+ * anything of others; a newcomer gets past them by a jump. */
+static void pending_patches_are_forgotten(void) {
+  static const char *const FIELDS[] = {"id", "INTEGER", "x", ""};
+  cluster *c = three();
+  int w = link_as(c, 0, LIAR, NULL, 0);
+  play(c, w, schema_frame(8, "never", 1, 2, FIELDS));
+  bytes *patches = patches_frame(LIAR, 0, 3);
+  for (int i = 0; i < 3; i++) {
+    const replic_value values[] = {v_int(i), v_text("x")};
+    add_patch(patches, 1, true, i ? 1 : (uint64_t)c->now_ms, 8, 1, 2, values);
+  }
+  play(c, w, patches);
+  wire_cut(c, w);
+  check_same(c);
+  for (int i = 0; i < 3; i++) {
+    peer *p = &c->peers[i];
+    CHECK_INT(forget(p, REPLIC_FORGET_PENDING, VICTIM), 0);
+    CHECK_INT(replic_pending_count(p->r), 1);
+    CHECK_INT(forget(p, REPLIC_FORGET_PENDING, LIAR), 3);
+    CHECK_INT(replic_pending_count(p->r), 0);
+    CHECK_INT(replic_log_rows(p->r), sql_int(peer_sql(p), "SELECT count(*) FROM t_patches"));
+    peer_stop(p);
+    peer_start(p);
+  }
+  peer *newcomer = cluster_add(c);
+  peer_start(newcomer);
+  CHECK_OK(newcomer->r, try_migrate(newcomer, 1, T, ""));
+  for (int i = 1; i < 4; i++) wire_open(c, 0, i);
+  check_same(c);
+  CHECK_INT(peer_at(newcomer, LIAR), 3);
+}
+
 int main(int argc, char **argv) {
   static const test TESTS[] = {
       TEST(a_fork_without_evidence_is_not_noted),
@@ -331,6 +419,9 @@ int main(int argc, char **argv) {
       TEST(a_source_without_progress_gives_way),
       TEST(who_links_first_under_an_id_starves_nobody),
       TEST(who_has_written_under_an_id_stays),
+      TEST(a_fork_is_forgotten),
+      TEST(pieces_are_forgotten),
+      TEST(pending_patches_are_forgotten),
   };
   return run_tests(argc, argv, TESTS, COUNT(TESTS));
 }

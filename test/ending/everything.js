@@ -70,6 +70,7 @@ for await (const _ of a.iterate(ALL, [], big));
 for await (const _ of a.iterate(ALL, [], big)) break
 await a.backup(join(folder, 'copy.db'), { progress: () => {} })
 await a.compact({ maxPatchRetentionMs: 0 })
+await a.forget({ forks: true, pending: true, staged: true, peerId: 7 })
 addon().offlineQuery('SELECT 1', [], true, false, join(folder, 'copy.db'))
 addon().offlineCopy(join(folder, 'copy.db'), join(folder, 'copied.db'))
 addon().patchesTable('CREATE TABLE t (id INTEGER NOT NULL PRIMARY KEY)')

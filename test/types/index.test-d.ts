@@ -5,6 +5,7 @@ import {
   type ChangeEvent,
   type Compaction,
   type Counters,
+  type Forgotten,
   type LinkEvent,
   type METRICS_CONTENT_TYPE,
   type patchesTable,
@@ -127,6 +128,12 @@ export async function reading(db: Replica) {
   same<typeof flushed, boolean>(true)
   same<typeof unacknowledged, Record<string, number>>(true)
   await db.compact({ maxPatchRetentionMs: 0 })
+  const forgotten = await db.forget({ forks: true, peerId: 7 })
+  same<typeof forgotten, Forgotten>(true)
+  // @ts-expect-error
+  await db.forget()
+  // @ts-expect-error
+  await db.forget({ links: true })
   // @ts-expect-error no such option
   await db.compact({ olderThanMs: 0 })
 }
