@@ -92,6 +92,8 @@ typedef struct replic__table {
   replic_table info;    /* for the caller: all columns in declared order */
   replic_column *columns;
   replic__field *fields;
+  int *by_name;   /* the fields, sorted by name */
+  uint32_t index; /* in the schema's list */
   int n_fields, n_keys, n_required, n_dynamic;
   int strict, has_nulls, has_triggers;
   int is_ddl_compared; /* stuck.c: in this batch */
@@ -115,14 +117,15 @@ typedef struct replic__foreign {
 } replic__foreign;
 
 typedef struct replic__schema {
-  replic__table **tables; /* sorted by name */
+  replic__table **tables; /* sorted by name, whatever its case */
   size_t n_tables;
   uint32_t base_id; /* table i is known to the links as base_id + i; never used again for another
                        table */
   replic__foreign *foreign; /* tables as others have them, of which something is pending: known to
                                the links by the ids after those of `tables` */
-  size_t n_foreign;
-  int constrained; /* a CHECK or a foreign key is declared somewhere */
+  size_t n_foreign, cap_foreign;
+  uint32_t *foreign_by; /* their places, sorted by length and bytes */
+  int constrained;      /* a CHECK or a foreign key is declared somewhere */
 } replic__schema;
 
 int replic__schema_load(replic *r,
@@ -323,6 +326,7 @@ struct replic {
   replic__clock clock, clock_committed;
   replic__entry *vector;
   size_t n_vector, cap_vector;
+  uint64_t vector_changes;    /* commits that have changed it, and holes that were found */
   replic_position newest;     /* no patch in the log has a greater clock */
   replic_position *positions; /* what replic_vector returned last */
   sqlite3_stmt *vector_sql, *epochs_sql, *begin_sql, *commit_sql, *savepoint_sql, *release_sql,

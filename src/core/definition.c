@@ -27,6 +27,7 @@ char *replic__copy_text(replic__reader *in) {
 /* NULL: malformed (in->failed), or out of memory. */
 remote_table *replic__read_definition(replic__reader *in) {
   remote_table *t = sqlite3_malloc64(sizeof *t);
+  size_t len = (size_t)(in->end - in->at);
   if (!t) return NULL;
   *t = (remote_table){.id = (uint32_t)replic__get_varint(in, UINT32_MAX)};
   t->name = replic__copy_text(in);
@@ -40,6 +41,7 @@ remote_table *replic__read_definition(replic__reader *in) {
     complete &= t->texts[i] != NULL;
     t->n_fields += i % 2;
   }
+  t->bytes = sizeof *t + len + 64 * (size_t)t->n_fields;
   if (complete && in->at != in->end) in->failed = 1;
   if (complete && !in->failed) return t;
   replic__free_remote_table(t);
@@ -67,13 +69,41 @@ void replic__put_own_definition(replic__writer *w, uint32_t id, const replic__ta
 
 /* ---- which of our tables, and fields ---- */
 
+/* A definition may have more fields than any table here, so none is looked for in a list that is
+ * not sorted, and SQLite is asked about the names that migrations have changed here, never about
+ * each of the fields. */
+
 static int field_of(const replic__table *ours, const char *name) {
-  for (int f = 0; f < ours->n_fields; f++)
-    if (!sqlite3_stricmp(ours->fields[f].name, name)) return f;
+  int low = 0, high = ours->n_fields;
+  while (low < high) {
+    int middle = low + (high - low) / 2, at = ours->by_name[middle];
+    int order = sqlite3_stricmp(ours->fields[at].name, name);
+    if (!order) return at;
+    if (order < 0)
+      low = middle + 1;
+    else
+      high = middle;
+  }
   return -1;
 }
 
-/* *field: the one that `name` was renamed to or from, in however many steps; -1: none. */
+/* A name that a column has had here, or has now, and the column that it is or was renamed to or
+ * from; -1: none. */
+typedef struct former {
+  char *name;
+  int field;
+} former;
+
+typedef struct resolving {
+  replic *r;
+  remote_table *t;
+  const replic__table *ours;
+  former *names; /* sorted */
+  size_t n_names;
+  unsigned char *is_taken; /* of our fields: the definition has one of that name */
+} resolving;
+
+/* The one that `name` was renamed to or from, in however many steps. */
 static int renamed_field(replic *r, const replic__table *ours, const char *name, int *field) {
   static const char SQL[] =
       "WITH RECURSIVE names(name) AS (VALUES(?2) "
@@ -96,6 +126,52 @@ static int renamed_field(replic *r, const replic__table *ours, const char *name,
   return rc;
 }
 
+static int add_name(resolving *s, const char *name) {
+  former *grown = sqlite3_realloc64(s->names, (s->n_names + 1) * sizeof *grown);
+  if (!grown) return SQLITE_NOMEM;
+  s->names = grown;
+  former *one = &grown[s->n_names];
+  *one = (former){.name = sqlite3_mprintf("%s", name)};
+  if (!one->name) return SQLITE_NOMEM;
+  s->n_names++;
+  return renamed_field(s->r, s->ours, one->name, &one->field);
+}
+
+static int read_names(resolving *s) {
+  static const char SQL[] =
+      "SELECT oldColumn AS name FROM main._replic_renames WHERE tableName = ?1 UNION SELECT "
+      "newColumn FROM main._replic_renames WHERE tableName = ?1 ORDER BY name COLLATE NOCASE";
+  sqlite3_stmt *stmt = NULL;
+  int rc = replic__prepare(s->r, SQL, &stmt);
+  if (rc == REPLIC_OK) rc = sqlite3_bind_text(stmt, 1, s->ours->name, -1, SQLITE_STATIC);
+  while (rc == REPLIC_OK && (rc = sqlite3_step(stmt)) == SQLITE_ROW) {
+    const char *name = (const char *)sqlite3_column_text(stmt, 0);
+    rc = name ? add_name(s, name) : SQLITE_NOMEM;
+  }
+  sqlite3_finalize(stmt);
+  return rc == SQLITE_DONE || rc == REPLIC_OK ? REPLIC_OK : replic__fail_db(s->r, rc);
+}
+
+static int former_field(const resolving *s, const char *name) {
+  size_t low = 0, high = s->n_names;
+  while (low < high) {
+    size_t middle = low + (high - low) / 2;
+    int order = sqlite3_stricmp(s->names[middle].name, name);
+    if (!order) return s->names[middle].field;
+    if (order < 0)
+      low = middle + 1;
+    else
+      high = middle;
+  }
+  return -1;
+}
+
+static void free_resolving(resolving *s) {
+  for (size_t i = 0; i < s->n_names; i++) sqlite3_free(s->names[i].name);
+  sqlite3_free(s->names);
+  sqlite3_free(s->is_taken);
+}
+
 /* The first reason is kept. */
 static int differs(remote_table *t, char *why) {
   if (t->why)
@@ -105,20 +181,45 @@ static int differs(remote_table *t, char *why) {
   return t->why ? REPLIC_OK : SQLITE_NOMEM;
 }
 
-static int resolve_field(replic *r, remote_table *t, const replic__table *ours, int i) {
+/* Has it two fields of one name, the second is none of ours. Those of our names come first: has it
+ * our name and a former one of the same column, ours is the one of that name. */
+static int find_fields(resolving *s) {
+  remote_table *t = s->t;
+  int missing = 0;
+  s->is_taken = sqlite3_malloc64((size_t)s->ours->n_fields);
+  if (!s->is_taken) return SQLITE_NOMEM;
+  memset(s->is_taken, 0, (size_t)s->ours->n_fields);
+  for (int i = 0; i < t->n_fields; i++) {
+    int f = field_of(s->ours, t->texts[2 * i]);
+    t->map[i] = f >= 0 && !s->is_taken[f] ? f : -1;
+    if (f >= 0) s->is_taken[f] = 1;
+    missing += f < 0;
+  }
+  int rc = missing ? read_names(s) : REPLIC_OK;
+  for (int i = 0; rc == REPLIC_OK && s->n_names && i < t->n_fields; i++) {
+    if (t->map[i] >= 0 || field_of(s->ours, t->texts[2 * i]) >= 0) continue;
+    int f = former_field(s, t->texts[2 * i]);
+    if (f >= 0 && !s->is_taken[f]) t->map[i] = f;
+  }
+  return rc;
+}
+
+static int compare_field(remote_table *t, const replic__table *ours, int i) {
   const char *name = t->texts[2 * i], *type = t->texts[2 * i + 1];
-  int f = field_of(ours, name), rc = REPLIC_OK;
-  if (f < 0) rc = renamed_field(r, ours, name, &f);
-  for (int k = 0; f >= 0 && k < t->n_fields; k++) /* it has both: ours is the one of that name */
-    if (k != i && !sqlite3_stricmp(t->texts[2 * k], ours->fields[f].name)) f = -1;
-  t->map[i] = f;
-  if (rc != REPLIC_OK) return rc;
-  if (f < 0) return differs(t, sqlite3_mprintf("table %s has no column %s here", t->name, name));
-  if (sqlite3_stricmp(ours->fields[f].type, type) != 0)
-    return differs(t, sqlite3_mprintf("column %s of table %s is \"%s\" there and \"%s\" here", name,
-                                      t->name, type, ours->fields[f].type));
-  t->n_same++;
-  return REPLIC_OK;
+  int f = t->map[i], same = f >= 0 && !sqlite3_stricmp(ours->fields[f].type, type);
+  t->n_same += same;
+  if (same || t->why) return REPLIC_OK;
+  return differs(t, f < 0 ? sqlite3_mprintf("table %s has no column %s here", t->name, name)
+                          : sqlite3_mprintf("column %s of table %s is \"%s\" there and \"%s\" here",
+                                            name, t->name, type, ours->fields[f].type));
+}
+
+static int compare_fields(replic *r, remote_table *t, const replic__table *ours) {
+  resolving s = {.r = r, .t = t, .ours = ours};
+  int rc = find_fields(&s);
+  for (int i = 0; rc == REPLIC_OK && i < t->n_fields; i++) rc = compare_field(t, ours, i);
+  free_resolving(&s);
+  return rc;
 }
 
 /* The keys are the same, in the same order. */
@@ -144,8 +245,7 @@ int replic__resolve(replic *r, remote_table *t) {
   if (!t->map) return SQLITE_NOMEM;
   replic__table *ours = replic__schema_find(r->schema, t->name);
   if (!ours) rc = differs(t, sqlite3_mprintf("table %s is not replicated here", t->name));
-  for (int i = 0; rc == REPLIC_OK && ours && i < t->n_fields; i++)
-    rc = resolve_field(r, t, ours, i);
+  if (rc == REPLIC_OK && ours) rc = compare_fields(r, t, ours);
   if (rc != REPLIC_OK) return rc;
   if (ours && has_keys_of(t, ours))
     t->table = ours;

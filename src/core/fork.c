@@ -127,6 +127,7 @@ void replic__fork_found(replic *r, link *l, int code) {
   l->fork_text = sqlite3_mprintf("%s", replic_error_text(r));
   l->fork_ms = r->now_ms;
   r->sync->direct_generation++;
+  replic__stir(r);
   if (l->fork_text) replic__send_fork(r, l);
   if (l->reader || !l->fork_text) /* of what a reader answers nothing is noted */
     replic__refuse(r, l, code, l->fork_text ? l->fork_text : replic_error_text(r));
@@ -165,7 +166,9 @@ static int compare_probe(replic *r, comparison *c, const probe *theirs) {
 
 static int compare(replic *r, replic__reader *in, comparison *c) {
   int64_t last = 0;
-  for (size_t n = replic__get_count(in, 3); n > 0 && !in->failed; n--) {
+  size_t n = replic__get_count(in, 3);
+  if (n > PROBES) in->failed = 1;
+  for (; n > 0 && !in->failed; n--) {
     probe theirs = get_probe(in);
     if (theirs.sequence <= last) in->failed = 1;
     last = theirs.sequence;
@@ -334,17 +337,22 @@ int replic__fork_load(replic *r) {
   return rc;
 }
 
-int replic__brings_dropped(const replic *r, const replic__patches *p) {
-  if (!r->sync->n_dropped) return 0;
-  replic_position patch = {p->origin, p->sequence, p->clock, replic__epoch_in(p, p->sequence)};
-  return replic__was_dropped(r, &patch);
-}
-
 int replic__was_dropped(const replic *r, const replic_position *patch) {
   for (size_t i = 0; i < r->sync->n_dropped; i++) {
     const replic_position *dropped = &r->sync->dropped[i];
     if (is_refused(r, dropped, patch->origin) && dropped->sequence == patch->sequence &&
         dropped->patched_at == patch->patched_at && dropped->epoch == patch->epoch)
+      return 1;
+  }
+  return 0;
+}
+
+/* The frame is asked for an epoch only where the rest is the same. */
+int replic__brings_dropped(const replic *r, const replic__patches *p) {
+  for (size_t i = 0; i < r->sync->n_dropped; i++) {
+    const replic_position *dropped = &r->sync->dropped[i];
+    if (is_refused(r, dropped, p->origin) && dropped->sequence == p->sequence &&
+        dropped->patched_at == p->clock && dropped->epoch == replic__epoch_in(p, p->sequence))
       return 1;
   }
   return 0;

@@ -4,32 +4,73 @@
 
 #include "sync.h"
 
-remote_table *replic__remote_table(const link *l, uint32_t id) {
-  for (size_t i = 0; i < l->n_tables; i++)
-    if (l->tables[i]->id == id) return l->tables[i];
-  return NULL;
+/* Where a table with that id is, or belongs. */
+static size_t find_table(const table_list *list, uint32_t id) {
+  size_t low = 0, high = list->n;
+  while (low < high) {
+    size_t middle = low + (high - low) / 2;
+    if (list->at[middle]->id < id)
+      low = middle + 1;
+    else
+      high = middle;
+  }
+  return low;
+}
+
+remote_table *replic__table_by_id(const table_list *list, uint32_t id) {
+  size_t i = find_table(list, id);
+  return i < list->n && list->at[i]->id == id ? list->at[i] : NULL;
+}
+
+int replic__table_add(table_list *list, remote_table *t) {
+  if (list->n == list->cap) {
+    size_t cap = list->cap ? 2 * list->cap : 16;
+    remote_table **grown = sqlite3_realloc64(list->at, cap * sizeof(remote_table *));
+    if (!grown) return SQLITE_NOMEM;
+    list->at = grown;
+    list->cap = cap;
+  }
+  size_t i = find_table(list, t->id);
+  memmove(&list->at[i + 1], &list->at[i], (list->n - i) * sizeof(remote_table *));
+  list->at[i] = t;
+  list->n++;
+  return REPLIC_OK;
+}
+
+void replic__tables_free(table_list *list) {
+  for (size_t i = 0; i < list->n; i++) replic__free_remote_table(list->at[i]);
+  sqlite3_free(list->at);
+  *list = (table_list){0};
+}
+
+/* The oldest one, as its sender only ever draws greater ids. Where it is used again, it is asked
+ * for. */
+static void forget_first(link *l) {
+  remote_table *first = l->tables.at[0];
+  l->schema_bytes -= first->bytes;
+  memmove(l->tables.at, l->tables.at + 1, --l->tables.n * sizeof(remote_table *));
+  replic__free_remote_table(first);
+  l->n_forgotten++;
 }
 
 int replic__on_schema(replic *r, link *l, replic__reader *in) {
-  size_t len = (size_t)(in->end - in->at);
   remote_table *t = replic__read_definition(in);
   if (!t) return in->failed ? replic__malformed(r, l, "SCHEMA") : SQLITE_NOMEM;
-  remote_table *known = replic__remote_table(l, t->id);
+  l->schema_changes++;
+  l->schema_bytes += t->bytes;
+  remote_table *known = replic__table_by_id(&l->tables, t->id);
   if (known) { /* sent again */
     remote_table swap = *known;
     *known = *t;
     *t = swap;
-    replic__free_remote_table(t);
-    return REPLIC_OK;
   }
-  l->schema_bytes += sizeof *t + len + 64 * (size_t)t->n_fields;
-  remote_table **grown = sqlite3_realloc64(l->tables, (l->n_tables + 1) * sizeof(remote_table *));
-  if (grown) l->tables = grown;
-  if (!grown || l->schema_bytes > SCHEMA_MAX) {
+  if (known || replic__table_add(&l->tables, t) != REPLIC_OK) {
+    l->schema_bytes -= t->bytes;
     replic__free_remote_table(t);
-    return grown ? replic__malformed(r, l, "SCHEMA (too many tables)") : SQLITE_NOMEM;
+    return known ? REPLIC_OK : SQLITE_NOMEM;
   }
-  l->tables[l->n_tables++] = t;
+  while (l->tables.n > 1 && (l->tables.n > TABLES_MAX || l->schema_bytes > SCHEMA_MAX))
+    forget_first(l);
   return REPLIC_OK;
 }
 
@@ -44,15 +85,7 @@ int replic__reserve_values(replic__sync *s, int n) {
   return REPLIC_OK;
 }
 
-typedef struct verdict {
-  int64_t up_to; /* can be applied */
-  int code;      /* why not the rest; REPLIC_OK: all of it */
-  char *text;    /* owned */
-  int undefined; /* a table id that was never defined: the definition is lost or late */
-  int doubted;   /* the origin itself, linked here, has not issued the rest */
-} verdict;
-
-static void stop_at(verdict *v, int64_t up_to, int code, char *text) {
+static void stop_at(replic__verdict *v, int64_t up_to, int code, char *text) {
   if (v->code != REPLIC_OK) {
     sqlite3_free(text);
     return;
@@ -89,67 +122,108 @@ int replic__note_epochs(replic *r, replic__patches p, int64_t up_to) {
   return rc;
 }
 
+/* ---- a frame, in parts ----
+ *
+ * A frame may have very many patches, and local writes wait for the batch that it is in. So it is
+ * taken in in parts, each as large as s->units allow: first it is read to its end, then applied,
+ * and what is left of it is s->rest until the caller calls replic_work, or replic_receive. */
+
+enum { UNITS_OF_READING = 1, UNITS_OF_APPLYING = 32 };
+
 /* Reads the whole frame before anything is applied: is it well formed, and up to where can it be
- * applied? */
-static int examine(replic *r, link *l, replic__patches p, verdict *v) {
-  int64_t known = replic__vector_sequence(r, p.origin), whole = p.after,
+ * applied? *done: it is read to its end. */
+static int examine(replic *r, link *l, replic__rest *t, int *done) {
+  replic__patches *p = &t->p;
+  replic__verdict *v = &t->verdict;
+  int64_t known = replic__vector_sequence(r, p->origin),
           limit = r->now_ms + r->config.max_clock_skew_ms,
-          believed = replic__believed(r, l, p.origin);
-  int64_t last_clock = known ? replic__vector_entry(r, p.origin)->now.patched_at : 0;
-  *v = (verdict){.up_to = p.up_to};
-  if (replic__parts(r, &p)) return replic__forked(r, l, p.origin, known, ISSUED_TWICE);
-  for (int64_t last = p.after; replic__next_patch(&p); last = p.sequence) {
-    if (p.begins_group) whole = last;
-    remote_table *t = replic__remote_table(l, p.table_id);
-    if (!t) {
-      v->undefined = 1;
+          believed = replic__believed(r, l, p->origin);
+  int64_t last_clock = known ? replic__vector_entry(r, p->origin)->now.patched_at : 0;
+  for (*done = 0; !*done && r->sync->units > 0;) {
+    int64_t last = p->sequence;
+    *done = !replic__next_patch(p);
+    if (*done) break;
+    r->sync->units -= UNITS_OF_READING;
+    if (p->begins_group) t->whole = last;
+    remote_table *m = replic__table_by_id(&l->tables, p->table_id);
+    if (!m) {
+      v->undefined = *done = 1;
       return REPLIC_OK;
     }
-    int rc = replic__reserve_values(r->sync, t->n_fields);
-    if (rc == REPLIC_OK) rc = replic__resolve(r, t);
+    int rc = replic__reserve_values(r->sync, m->n_fields);
+    if (rc == REPLIC_OK) rc = replic__resolve(r, m);
     if (rc != REPLIC_OK) return rc;
-    replic__get_fields(&p, t->n_keys, t->n_fields, r->sync->values);
-    if (replic__brings_dropped(r, &p)) return replic__forked(r, l, p.origin, p.sequence, GIVEN_UP);
-    if (p.sequence == known && last_clock && p.clock != last_clock)
-      return replic__forked(r, l, p.origin, known, ISSUED_TWICE);
-    if (p.sequence <= known || v->doubted) continue;
-    if (p.sequence > believed) {
+    replic__get_fields(p, m->n_keys, m->n_fields, r->sync->values);
+    if (replic__brings_dropped(r, p)) return replic__forked(r, l, p->origin, p->sequence, GIVEN_UP);
+    if (p->sequence == known && last_clock && p->clock != last_clock)
+      return replic__forked(r, l, p->origin, known, ISSUED_TWICE);
+    if (p->sequence <= known || v->doubted) continue;
+    if (p->sequence > believed) {
       v->doubted = 1;
-      if (v->code == REPLIC_OK) v->up_to = whole;
-    } else if (p.clock > limit)
-      stop_at(v, whole, REPLIC_ECLOCKSKEW, replic__skew_text(r, p.origin, p.sequence, p.clock));
+      if (v->code == REPLIC_OK) v->up_to = t->whole;
+    } else if (p->clock > limit)
+      stop_at(v, t->whole, REPLIC_ECLOCKSKEW,
+              replic__skew_text(r, p->origin, p->sequence, p->clock));
   }
-  return p.in.failed ? replic__malformed(r, l, "PATCHES") : REPLIC_OK;
+  return p->in.failed ? replic__malformed(r, l, "PATCHES") : REPLIC_OK;
 }
 
-/* Applies what is new up to `up_to`, in one savepoint. `*whole`: the end of the last group before a
- * failure. */
-static int apply(replic *r, link *l, replic__patches p, int64_t up_to, int64_t *whole) {
-  replic__savepoint save;
-  int rc = replic__savepoint_open(r, p.origin, &save);
-  if (rc != REPLIC_OK) return rc;
-  rc = replic__merge_mode(r, 1);
-  if (rc == REPLIC_OK) rc = replic__note_epochs(r, p, up_to);
-  int64_t known = save.position.sequence, patched_at = save.position.patched_at, last = p.after,
-          applied = 0;
-  while (rc == REPLIC_OK && replic__next_patch(&p) && p.sequence <= up_to) {
-    if (p.begins_group) *whole = last;
-    last = p.sequence;
-    remote_table *t = replic__remote_table(l, p.table_id);
-    const uint8_t *fields = p.in.at;
-    replic__get_fields(&p, t->n_keys, t->n_fields, r->sync->values);
-    if (p.sequence <= known) continue;
-    rc = replic__apply_patch(r, t, &p, fields);
-    patched_at = p.clock;
+static int is_lost(replic *r) {
+  return replic__fail(r, REPLIC_ENOTFOUND, "a part of it was undone, or what it speaks of");
+}
+
+/* Merges what is new up to `*up_to`, whole groups, as much as the units allow: *up_to is then how
+ * far it has come, and t->p stands there. */
+static int merge_part(replic *r, link *l, replic__rest *t, int64_t known, int64_t *up_to,
+                      int64_t *patched_at) {
+  replic__patches *p = &t->p, before;
+  int64_t last = p->sequence, applied = 0;
+  int rc = REPLIC_OK;
+  for (;;) {
+    before = *p;
+    if (!replic__next_patch(p) || p->sequence > *up_to) break;
+    if (p->begins_group) t->whole = last;
+    if (p->begins_group && r->sync->units <= 0) break;
+    last = p->sequence;
+    remote_table *m = replic__table_by_id(&l->tables, p->table_id);
+    rc = m ? replic__resolve(r, m) : is_lost(r);
+    if (rc == REPLIC_OK) rc = replic__reserve_values(r->sync, m->n_fields);
+    if (rc != REPLIC_OK) return rc;
+    const uint8_t *fields = p->in.at;
+    replic__get_fields(p, m->n_keys, m->n_fields, r->sync->values);
+    if (p->in.failed) return is_lost(r); /* its table has been defined in another way since */
+    r->sync->units -= p->sequence <= known ? UNITS_OF_READING : UNITS_OF_APPLYING;
+    if (p->sequence <= known) continue;
+    rc = replic__apply_patch(r, m, p, fields);
+    if (rc != REPLIC_OK) return rc;
+    *patched_at = p->clock;
     applied++;
   }
-  replic__entry *entry = replic__vector_entry(r, p.origin);
-  if (rc == REPLIC_OK) {
+  *p = before;
+  *up_to = last;
+  r->counters.patches_applied += applied;
+  return REPLIC_OK;
+}
+
+/* One part, in one savepoint. Where it fails, t->whole is the end of the last whole group before
+ * the failure, and t->p stands where it stood. */
+static int apply_part(replic *r, link *l, replic__rest *t, int64_t up_to) {
+  replic__savepoint save;
+  const replic__patches from = t->p;
+  int rc = replic__savepoint_open(r, from.origin, &save);
+  if (rc != REPLIC_OK) return rc;
+  int64_t known = save.position.sequence, patched_at = save.position.patched_at;
+  rc = replic__merge_mode(r, 1);
+  if (rc == REPLIC_OK) rc = merge_part(r, l, t, known, &up_to, &patched_at);
+  if (rc == REPLIC_OK) rc = replic__note_epochs(r, t->p, up_to);
+  replic__entry *entry = replic__vector_entry(r, from.origin);
+  if (rc == REPLIC_OK && up_to > known) {
     entry->now.sequence = up_to;
     entry->now.patched_at = patched_at;
-    r->counters.patches_applied += applied;
   }
-  return replic__savepoint_end(r, &save, rc);
+  rc = replic__savepoint_end(r, &save, rc);
+  if (rc != REPLIC_OK) t->p = from;
+  return rc;
 }
 
 static void keep_early(replic *r, link *l, const replic__patches *p, const uint8_t *bytes,
@@ -175,57 +249,146 @@ void replic__drop_early(replic__sync *s, size_t i) {
   s->early[i] = s->early[--s->n_early];
 }
 
-int replic__on_patches(replic *r, link *l, const uint8_t *bytes, size_t len) {
-  replic__reader in = {bytes + FRAME_HEAD, bytes + len, 0};
-  replic__patches p;
-  verdict v;
-  if (!replic__get_patches(&in, FRAME_PATCHES, &p)) return replic__malformed(r, l, "PATCHES");
-  int64_t known = replic__vector_sequence(r, p.origin);
-  position *at = replic__position(l, p.origin);
+/* Applies parts as long as there are units. *done: there is nothing left to do. */
+static int apply(replic *r, link *l, replic__rest *t, int *done) {
+  replic__verdict *v = &t->verdict;
+  for (*done = 0; !*done && r->sync->units > 0;) {
+    int64_t known = replic__vector_sequence(r, t->p.origin);
+    if (t->p.sequence >= v->up_to || v->up_to <= known) {
+      *done = 1;
+      break;
+    }
+    if (t->p.sequence > known) return is_lost(r); /* its commit has failed */
+    int64_t from = t->p.sequence;
+    int rc = apply_part(r, l, t, v->up_to);
+    if (rc == REPLIC_OK && t->p.sequence == from) return is_lost(r); /* defined anew since */
+    if (rc == REPLIC_OK) continue;
+    if (rc == REPLIC_ENOTFOUND || !(rc < 0 || replic__lies_in_data(rc))) return rc;
+    v->code = REPLIC_OK;
+    stop_at(v, t->whole, REPLIC_ESCHEMA,
+            sqlite3_mprintf("a patch of %u after %lld cannot be applied at peer %u: %s",
+                            t->p.origin, t->whole, r->peer_id, replic_error_text(r)));
+  }
+  return REPLIC_OK;
+}
+
+static void conclude_patches(replic *r, link *l, position *at, const replic__rest *t) {
+  const replic__verdict *v = &t->verdict;
+  if (v->undefined) {
+    r->counters.frames_dropped_early++;
+    replic__send_need(r, l, at);
+  } else if (v->code != REPLIC_OK) {
+    replic__hold(r, l, at, v->code, v->up_to, v->text ? v->text : "");
+  } else if (v->up_to > t->known) {
+    replic__release(l, at);
+    replic__trace(r, "applied %u.%lld, link %u", t->p.origin, v->up_to, l->id);
+  }
+}
+
+/* As far as the units allow. *done: it has come to its end, or failed. */
+static int take_in(replic *r, link *l, replic__rest *t, int *done) {
+  int rc = REPLIC_OK;
+  if (!t->is_read) {
+    rc = examine(r, l, t, &t->is_read);
+    *done = rc != REPLIC_OK || t->verdict.undefined;
+    if (!t->is_read && rc == REPLIC_OK) return rc;
+    if (!*done) t->p = t->start;
+    t->whole = t->p.after;
+  }
+  if (rc == REPLIC_OK && !t->verdict.undefined) rc = apply(r, l, t, done);
+  if (rc == REPLIC_OK && !*done) return rc;
+  *done = (rc & 0xff) != SQLITE_BUSY;
+  position *at = *done ? replic__position(l, t->p.origin) : NULL;
+  if (rc == REPLIC_ENOTFOUND) {
+    if (at) replic__send_need(r, l, at);
+    return REPLIC_OK;
+  }
+  if (rc == REPLIC_OK && at) conclude_patches(r, l, at, t);
+  return rc;
+}
+
+static void free_rest(replic__rest *t) {
+  sqlite3_free(t->verdict.text);
+  sqlite3_free(t->owned);
+  *t = (replic__rest){0};
+}
+
+/* Where its bytes are, in a copy of them. */
+static void move_reader(replic__reader *in, const uint8_t *from, const uint8_t *to) {
+  in->at = to + (in->at - from);
+  in->end = to + (in->end - from);
+}
+
+static void move_patches(replic__patches *p, const uint8_t *from, const uint8_t *to) {
+  move_reader(&p->in, from, to);
+  move_reader(&p->epochs, from, to);
+  p->first = to + (p->first - from);
+}
+
+/* Without memory for it the frame is lost from there on, and asked for again. */
+static void keep_rest(replic__sync *s, replic__rest *t) {
+  if (!t->owned) {
+    t->owned = sqlite3_malloc64(t->len);
+    if (t->owned) {
+      memcpy(t->owned, t->bytes, t->len);
+      move_patches(&t->p, t->bytes, t->owned);
+      move_patches(&t->start, t->bytes, t->owned);
+      t->bytes = t->owned;
+    }
+  }
+  if (t->owned)
+    s->rest = *t;
+  else
+    free_rest(t);
+}
+
+static int begin_patches(replic *r, link *l, replic__rest *t) {
+  replic__patches p = t->start;
+  t->known = replic__vector_sequence(r, p.origin);
+  t->p = p;
+  t->whole = p.after;
+  t->verdict = (replic__verdict){.up_to = p.up_to};
+  int done = 1, rc = replic__parts(r, &p) ? replic__forked(r, l, p.origin, t->known, ISSUED_TWICE)
+                                          : take_in(r, l, t, &done);
+  if (done || (rc & 0xff) == SQLITE_BUSY)
+    free_rest(t);
+  else
+    keep_rest(r->sync, t);
+  return rc;
+}
+
+static int on_patches(replic *r, link *l, replic__rest *t) {
+  replic__reader in = {t->bytes + FRAME_HEAD, t->bytes + t->len, 0};
+  if (!replic__get_patches(&in, FRAME_PATCHES, &t->start))
+    return replic__malformed(r, l, "PATCHES");
+  const replic__patches *p = &t->start;
+  int64_t known = replic__vector_sequence(r, p->origin);
+  position *at = replic__position(l, p->origin);
   if (!at) return SQLITE_NOMEM;
-  if (p.origin == r->peer_id)
-    return p.up_to > known
-               ? replic__forked(r, l, p.origin, p.up_to, "it holds more than was issued here")
+  if (p->origin == r->peer_id)
+    return p->up_to > known
+               ? replic__forked(r, l, p->origin, p->up_to, "it holds more than was issued here")
                : REPLIC_OK;
   l->unheard = at->asked = 0;
-  replic__learn(r, l, at, p.up_to); /* it sends only what it has applied */
-  replic__doubt(r, l, at, p.up_to);
-  if (p.up_to > known) l->synced = 0;
+  replic__learn(r, l, at, p->up_to); /* it sends only what it has applied */
+  replic__doubt(r, l, at, p->up_to);
+  if (p->up_to > known) l->synced = 0;
   l->ack_due = 1;
   if (r->gone) {
     replic__hold(r, l, at, REPLIC_EGONE, known, r->gone);
     return REPLIC_OK;
   }
-  if (p.after > known) {
+  if (p->after > known) {
     if (!at->held) replic__send_need(r, l, at);
-    keep_early(r, l, &p, bytes, len);
+    keep_early(r, l, p, t->bytes, t->len);
     return REPLIC_OK;
   }
-  int rc = examine(r, l, p, &v);
-  if (rc == REPLIC_OK && v.undefined) {
-    r->counters.frames_dropped_early++;
-    replic__send_need(r, l, at);
-    v.up_to = known;
-    v.code = REPLIC_OK;
-  }
-  while (rc == REPLIC_OK && v.up_to > known) {
-    int64_t whole = p.after;
-    rc = apply(r, l, p, v.up_to, &whole);
-    if (rc == REPLIC_OK || !(rc < 0 || replic__lies_in_data(rc))) break;
-    stop_at(&v, whole, REPLIC_ESCHEMA,
-            sqlite3_mprintf("a patch of %u after %lld cannot be applied at peer %u: %s", p.origin,
-                            whole, r->peer_id, replic_error_text(r)));
-    v.up_to = whole;
-    rc = REPLIC_OK;
-  }
-  if (rc == REPLIC_OK && v.code != REPLIC_OK) {
-    replic__hold(r, l, at, v.code, v.up_to, v.text ? v.text : "");
-  } else if (rc == REPLIC_OK && v.up_to > known) {
-    replic__release(l, at);
-    replic__trace(r, "applied %u.%lld, link %u", p.origin, v.up_to, l->id);
-  }
-  sqlite3_free(v.text);
-  return rc;
+  return begin_patches(r, l, t);
+}
+
+int replic__on_patches(replic *r, link *l, const uint8_t *bytes, size_t len) {
+  replic__rest t = {.link = l->id, .bytes = bytes, .len = len};
+  return on_patches(r, l, &t);
 }
 
 /* What a frame's failure means: the peer is refused, or the frame is lost and asked for at the next
@@ -241,20 +404,66 @@ void replic__conclude(replic *r, link *l, int rc) {
         "a received frame was dropped: %s", replic_error_text(r));
 }
 
-/* Frames that waited for what was just applied. */
+/* Owns the bytes. */
+static void take_early(replic *r, const early *e) {
+  replic__rest t = {.link = e->link, .owned = e->bytes, .bytes = e->bytes, .len = e->len};
+  link *l = replic__link_find(r, e->link);
+  int rc = l && !l->closing ? on_patches(r, l, &t) : REPLIC_OK;
+  if (l && !l->closing) replic__conclude(r, l, rc);
+  if (r->sync->rest.owned != e->bytes && t.owned) free_rest(&t);
+}
+
+/* Frames that waited for what was just applied, as many as the units allow. */
 void replic__apply_early(replic *r) {
   replic__sync *s = r->sync;
-  for (size_t i = 0; i < s->n_early;) {
+  s->is_early_due = 0;
+  for (size_t i = 0; i < s->n_early && !s->rest.link;) {
     early e = s->early[i];
-    link *l = replic__link_find(r, e.link);
     if (e.after > replic__vector_sequence(r, e.origin)) {
       i++;
       continue;
     }
+    if (s->units <= 0) {
+      s->is_early_due = 1;
+      return;
+    }
     s->early_bytes -= e.len;
     s->early[i] = s->early[--s->n_early];
-    if (l && !l->closing) replic__conclude(r, l, replic__on_patches(r, l, e.bytes, e.len));
-    sqlite3_free(e.bytes);
+    take_early(r, &e);
     i = 0;
   }
+}
+
+int replic_has_work(const replic *r) {
+  return r->sync->rest.link || r->sync->is_early_due;
+}
+
+static int go_on(replic *r) {
+  replic__sync *s = r->sync;
+  replic__rest t = s->rest;
+  link *l = replic__link_find(r, t.link);
+  int done = 1, rc = REPLIC_OK;
+  s->rest = (replic__rest){0};
+  if (l && !l->closing && !r->gone) rc = take_in(r, l, &t, &done);
+  if (done)
+    free_rest(&t);
+  else
+    s->rest = t;
+  if (!l || (rc & 0xff) == SQLITE_BUSY) return rc;
+  l->stirred = l->ack_due = 1;
+  replic__conclude(r, l, rc);
+  return REPLIC_OK;
+}
+
+int replic_work(replic *r) {
+  r->sync->units = r->config.work_units;
+  int rc = r->sync->rest.link ? go_on(r) : REPLIC_OK;
+  if (rc != REPLIC_OK) return rc;
+  replic__apply_early(r);
+  replic__try_jump(r);
+  return REPLIC_OK;
+}
+
+void replic__drop_rest(replic__sync *s) {
+  free_rest(&s->rest);
 }

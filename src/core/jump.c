@@ -43,7 +43,7 @@ static int staged_up_to(replic *r, uint32_t source, uint32_t origin, int64_t *up
   int rc = replic__prepare(
       r, "SELECT max(upTo) FROM main._replic_staged WHERE source = ?1 AND origin = ?2", slot);
   *up_to = 0;
-  if (rc != REPLIC_OK) return rc;
+  if (rc != REPLIC_OK || !r->sync->staged) return rc;
   sqlite3_bind_int64(*slot, 1, source);
   sqlite3_bind_int64(*slot, 2, origin);
   rc = sqlite3_step(*slot);
@@ -54,12 +54,10 @@ static int staged_up_to(replic *r, uint32_t source, uint32_t origin, int64_t *up
 }
 
 /* The tables that a piece speaks of: table ids mean something only on the link it came by. */
-static void put_definitions(replic__writer *w, const link *l, const unsigned char *used) {
-  for (size_t i = 0; i < l->n_tables; i++) {
-    const remote_table *t = l->tables[i];
+static void put_definitions(replic__writer *w, const table_list *used) {
+  for (size_t i = 0; i < used->n; i++) {
     replic__writer one = {0};
-    if (!used[i]) continue;
-    replic__put_definition(&one, t->id, t);
+    replic__put_definition(&one, used->at[i]->id, used->at[i]);
     replic_frame *frame = replic__finish(&one);
     if (frame) replic__put_varint(w, frame->len);
     if (frame) replic__put_bytes(w, frame->data, frame->len);
@@ -92,19 +90,19 @@ static int insert_piece(replic *r, uint32_t source, const replic__patches *p, co
 
 /* Reads the whole frame. *used: which of the link's tables it speaks of; *undefined: one that was
  * never defined; *skewed: the text where a patch is stamped too far ahead. */
-static int examine(replic *r, link *l, replic__patches p, unsigned char *used, int *undefined,
+static int examine(replic *r, link *l, replic__patches p, table_list *used, int *undefined,
                    char **skewed, int64_t *n) {
+  uint64_t piece = ++r->sync->pieces;
   int64_t limit = r->now_ms + r->config.max_clock_skew_ms;
   if (replic__parts(r, &p)) return replic__forked(r, l, p.origin, p.after, ISSUED_TWICE);
   int64_t last = p.after;
   for (; replic__next_patch(&p); last = p.sequence) {
-    size_t i = 0;
-    while (i < l->n_tables && l->tables[i]->id != p.table_id) i++;
-    *undefined = i == l->n_tables;
-    if (*undefined) return REPLIC_OK;
-    used[i] = 1;
-    const remote_table *t = l->tables[i];
-    int rc = replic__reserve_values(r->sync, t->n_fields);
+    remote_table *t = replic__table_by_id(&l->tables, p.table_id);
+    *undefined = !t;
+    if (!t) return REPLIC_OK;
+    int rc = t->piece != piece ? replic__table_add(used, t) : REPLIC_OK;
+    t->piece = piece;
+    if (rc == REPLIC_OK) rc = replic__reserve_values(r->sync, t->n_fields);
     if (rc != REPLIC_OK) return rc;
     replic__get_fields(&p, t->n_keys, t->n_fields, r->sync->values);
     if (p.clock > limit && !*skewed) *skewed = replic__skew_text(r, p.origin, p.sequence, p.clock);
@@ -119,10 +117,10 @@ static int examine(replic *r, link *l, replic__patches p, unsigned char *used, i
 }
 
 static int stage(replic *r, link *l, const replic__patches *p, const uint8_t *body, size_t len,
-                 const unsigned char *used, int64_t n) {
+                 const table_list *used, int64_t n) {
   replic__savepoint save;
   replic__writer w = {0};
-  put_definitions(&w, l, used);
+  put_definitions(&w, used);
   replic_frame *definitions = replic__finish(&w);
   if (w.failed) return SQLITE_NOMEM;
   int rc = replic__savepoint_open(r, p->origin, &save);
@@ -202,14 +200,10 @@ int replic__on_stage(replic *r, link *l, const uint8_t *bytes, size_t len) {
   int64_t staged, n = 0, known;
   if (!replic__get_patches(&in, FRAME_STAGE, &p)) return replic__malformed(r, l, "STAGE");
   position *at = replic__position(l, p.origin);
-  unsigned char *used = sqlite3_malloc64(l->n_tables + 1);
-  if (!at || !used) {
-    sqlite3_free(used);
-    return SQLITE_NOMEM;
-  }
-  memset(used, 0, l->n_tables + 1);
+  table_list used = {0}; /* borrowed */
+  if (!at) return SQLITE_NOMEM;
   l->unheard = 0;
-  int rc = examine(r, l, p, used, &undefined, &skewed, &n);
+  int rc = examine(r, l, p, &used, &undefined, &skewed, &n);
   if (rc == REPLIC_OK) rc = staged_up_to(r, l->peer, p.origin, &staged);
   if (rc == REPLIC_OK) {
     known = replic__vector_sequence(r, p.origin);
@@ -220,13 +214,13 @@ int replic__on_stage(replic *r, link *l, const uint8_t *bytes, size_t len) {
     } else if (skewed) {
       replic__hold(r, l, at, REPLIC_ECLOCKSKEW, replic__vector_sequence(r, p.origin), skewed);
     } else if (p.up_to > known && p.origin != r->peer_id) {
-      rc = stage(r, l, &p, bytes + FRAME_HEAD, len - FRAME_HEAD, used, n);
+      rc = stage(r, l, &p, bytes + FRAME_HEAD, len - FRAME_HEAD, &used, n);
       if (rc == REPLIC_OK) note_progress(r, l, len);
       if (rc == REPLIC_OK && at->held == REPLIC_ECLOCKSKEW) replic__release(l, at);
     }
   }
   sqlite3_free(skewed);
-  sqlite3_free(used);
+  sqlite3_free(used.at);
   return rc;
 }
 
@@ -275,18 +269,33 @@ static int choose_source(replic *r, const link *l) {
   return 1;
 }
 
+static void rewind_jump(replic__sync *s) {
+  replic__reader in = {s->jump + FRAME_HEAD, s->jump + s->jump_len, 0};
+  s->jump_left = replic__get_count(&in, 5);
+  s->jump_at = (size_t)(in.at - s->jump);
+  s->jump_last = 0;
+  s->jump_age = 0;
+}
+
+static void keep_jump(replic__sync *s, uint8_t *bytes, size_t len) {
+  sqlite3_free(s->jump);
+  s->jump = bytes;
+  s->jump_len = len;
+  rewind_jump(s);
+}
+
 int replic__on_jump(replic *r, link *l, const uint8_t *bytes, size_t len) {
   replic__sync *s = r->sync;
   replic__reader in = {bytes + FRAME_HEAD, bytes + len, 0};
   size_t n = replic__get_count(&in, 5);
   uint32_t last = 0;
   target t;
-  int below = 0;
+  int below = 0, left = replic__check_budget(r);
   for (; n > 0 && next_target(&in, &last, &t); n--) {
     int64_t mine = replic__vector_sequence(r, t.to.origin);
     position *at = replic__position(l, t.to.origin);
     if (!at) return SQLITE_NOMEM;
-    int rc = replic__check_fork(r, l, &t.to);
+    int rc = replic__check_claim(r, l, at, &t.to, &left);
     if (rc != REPLIC_OK) return rc;
     replic__learn(r, l, at, t.to.sequence);
     replic__doubt(r, l, at, t.to.sequence);
@@ -313,33 +322,49 @@ int replic__on_jump(replic *r, link *l, const uint8_t *bytes, size_t len) {
   uint8_t *copy = sqlite3_malloc64(len);
   if (!copy) return SQLITE_NOMEM;
   memcpy(copy, bytes, len);
-  sqlite3_free(s->jump);
-  s->jump = copy;
-  s->jump_len = len;
+  keep_jump(s, copy, len);
   replic__try_jump(r);
   if (s->jump) want_take(r, l, TAKE_AGAIN);
   return REPLIC_OK;
 }
 
-/* 1: what is applied and staged reaches it, nothing of it is newer, and no origin denies it. */
-static int is_covered(replic *r, const link *l, int *rc) {
-  const replic__sync *s = r->sync;
-  replic__reader in = {s->jump + 2, s->jump + s->jump_len, 0};
-  int64_t newest = 0, age = 0;
-  uint32_t last = 0, source = l->peer;
+/* Each origin in the JUMP once: what it looks for next is the first that was not reached, for what
+ * is applied or staged is not less later; or one that denies it. */
+static int is_reached(replic *r, const link *l, int *rc) {
+  replic__sync *s = r->sync;
   target t;
-  for (size_t n = replic__get_count(&in, 5); n > 0 && next_target(&in, &last, &t); n--) {
+  for (; s->jump_left > 0; s->jump_left--) {
     int64_t staged;
-    age = replic__sum(age, t.to.sequence + t.floor);
-    if (replic__vector_sequence(r, t.to.origin) >= t.to.sequence) continue;
-    if (t.to.sequence > replic__believed(r, l, t.to.origin)) return 0;
-    *rc = staged_up_to(r, source, t.to.origin, &staged);
-    if (*rc != REPLIC_OK || staged < t.to.sequence) return 0;
+    replic__reader in = {s->jump + s->jump_at, s->jump + s->jump_len, 0};
+    uint32_t last = s->jump_last;
+    if (!next_target(&in, &last, &t)) return 0;
+    if (replic__vector_sequence(r, t.to.origin) < t.to.sequence) {
+      if (t.to.sequence > replic__believed(r, l, t.to.origin)) return 0;
+      *rc = staged_up_to(r, l->peer, t.to.origin, &staged);
+      if (*rc != REPLIC_OK || staged < t.to.sequence) return 0;
+    }
+    s->jump_age = replic__sum(s->jump_age, t.to.sequence + t.floor);
+    s->jump_at = (size_t)(in.at - s->jump);
+    s->jump_last = last;
   }
+  return 1;
+}
+
+static int is_newer(replic *r, uint32_t source, int64_t age, int *rc) {
+  int64_t newest = 0;
   char *sql = sqlite3_mprintf("SELECT max(age) FROM main._replic_staged WHERE source = %u", source);
   *rc = sql ? replic__int(r, sql, &newest) : SQLITE_NOMEM;
   sqlite3_free(sql);
-  return *rc == REPLIC_OK && newest <= age;
+  return *rc != REPLIC_OK || newest > age;
+}
+
+/* 1: what is applied and staged reaches it, and nothing of it is newer. Once it seems so it is
+ * looked at from the beginning, as something may have been undone since. */
+static int is_covered(replic *r, const link *l, int *rc) {
+  replic__sync *s = r->sync;
+  if (!is_reached(r, l, rc) || is_newer(r, l->peer, s->jump_age, rc)) return 0;
+  rewind_jump(s);
+  return is_reached(r, l, rc);
 }
 
 /* ---- the jump itself ---- */
@@ -349,8 +374,7 @@ typedef struct jumping {
   link *source;
   target *targets; /* of the origins that are lacking, by origin */
   size_t n;
-  remote_table **tables; /* of the piece at hand */
-  size_t n_tables;
+  table_list tables; /* of the piece at hand */
 } jumping;
 
 static int read_targets(jumping *j) {
@@ -370,13 +394,6 @@ static int read_targets(jumping *j) {
   return REPLIC_OK;
 }
 
-static void free_tables(jumping *j) {
-  for (size_t i = 0; i < j->n_tables; i++) replic__free_remote_table(j->tables[i]);
-  sqlite3_free(j->tables);
-  j->tables = NULL;
-  j->n_tables = 0;
-}
-
 static int corrupt(replic *r) {
   return replic__fail(r, SQLITE_CORRUPT,
                       "_replic_staged holds what is no STAGE frame: delete its rows");
@@ -389,13 +406,11 @@ static int read_definitions(jumping *j, const uint8_t *bytes, size_t len) {
     size_t n = replic__get_count(&in, 1);
     replic__reader one = {in.at, in.at + n, 0};
     in.at += n;
-    remote_table **grown = sqlite3_realloc64(j->tables, (j->n_tables + 1) * sizeof *grown);
-    if (!grown) return SQLITE_NOMEM;
-    j->tables = grown;
     remote_table *t = replic__read_definition(&one);
     if (!t) return one.failed ? corrupt(j->r) : SQLITE_NOMEM;
-    j->tables[j->n_tables++] = t;
-    int rc = replic__resolve(j->r, t);
+    int rc = replic__table_add(&j->tables, t);
+    if (rc != REPLIC_OK) replic__free_remote_table(t);
+    if (rc == REPLIC_OK) rc = replic__resolve(j->r, t);
     if (rc != REPLIC_OK) return rc;
   }
   return in.failed ? corrupt(j->r) : REPLIC_OK;
@@ -406,10 +421,8 @@ static int merge_piece(jumping *j, replic__patches *p, target *goal) {
   int rc = replic__note_epochs(r, *p, goal->to.sequence);
   if (rc != REPLIC_OK) return rc;
   while (replic__next_patch(p) && p->sequence <= goal->to.sequence) {
-    size_t i = 0;
-    while (i < j->n_tables && j->tables[i]->id != p->table_id) i++;
-    if (i == j->n_tables) return corrupt(r);
-    remote_table *t = j->tables[i];
+    remote_table *t = replic__table_by_id(&j->tables, p->table_id);
+    if (!t) return corrupt(r);
     rc = replic__reserve_values(r->sync, t->n_fields);
     if (rc != REPLIC_OK) return rc;
     const uint8_t *fields = p->in.at;
@@ -425,6 +438,18 @@ static int merge_piece(jumping *j, replic__patches *p, target *goal) {
     if (r->counters.patches_duplicate == duplicates) goal->inserted++;
   }
   return p->in.failed ? corrupt(r) : REPLIC_OK;
+}
+
+static target *find_target(const jumping *j, uint32_t origin) {
+  size_t low = 0, high = j->n;
+  while (low < high) {
+    size_t middle = low + (high - low) / 2;
+    if (j->targets[middle].to.origin < origin)
+      low = middle + 1;
+    else
+      high = middle;
+  }
+  return low < j->n && j->targets[low].to.origin == origin ? &j->targets[low] : NULL;
 }
 
 static int merge_pieces(jumping *j) {
@@ -446,13 +471,12 @@ static int merge_pieces(jumping *j) {
       rc = corrupt(r);
       break;
     }
-    size_t at = 0;
-    while (at < j->n && j->targets[at].to.origin != p.origin) at++;
+    target *goal = find_target(j, p.origin);
     rc = REPLIC_OK;
-    if (at == j->n) continue;
+    if (!goal) continue;
     rc = read_definitions(j, definitions.data, definitions.len);
-    if (rc == REPLIC_OK) rc = merge_piece(j, &p, &j->targets[at]);
-    free_tables(j);
+    if (rc == REPLIC_OK) rc = merge_piece(j, &p, goal);
+    replic__tables_free(&j->tables);
   }
   sqlite3_finalize(stmt);
   return rc == SQLITE_DONE ? REPLIC_OK : rc;
@@ -544,7 +568,7 @@ static void jump_from(replic *r, link *l) {
   jumping j = {.r = r, .source = l};
   int rc = jump(&j);
   conclude_jump(r, l, &j, rc);
-  free_tables(&j);
+  replic__tables_free(&j.tables);
   sqlite3_free(j.targets);
 }
 
@@ -621,15 +645,38 @@ static void send_on_from_there(replic *r, link *l) {
     replic__count_again(r, l, at->sent - from);
     at->sent = from;
   }
-  l->schema_sent = 0; /* it may have missed a definition */
+  replic__define_again(r, l);
   l->jump_due = 1;
 }
 
+void replic__take_again(replic *r, link *l) {
+  if (!l->wants_again || !replic__is_heartbeat_past(r, l->again_ms)) return;
+  l->wants_again = 0;
+  l->again_ms = r->now_ms;
+  replic__carry_over(r, l);
+  send_on_from_there(r, l);
+}
+
+/* It has no more than that: what is not in the list, nothing of. */
+static void set_back(link *l, replic__reader list) {
+  uint32_t last = 0;
+  size_t i = 0;
+  for (size_t n = replic__get_count(&list, 2); n > 0; n--) {
+    uint32_t origin = replic__get_origin(&list, &last);
+    int64_t staged = replic__get_sequence(&list);
+    for (; i < l->n_at && l->at[i].origin < origin; i++) l->at[i].staged = 0;
+    if (i == l->n_at || l->at[i].origin > origin) continue;
+    if (l->at[i].staged > staged) l->at[i].staged = staged;
+    i++;
+  }
+  for (; i < l->n_at; i++) l->at[i].staged = 0;
+}
+
 int replic__on_take(replic *r, link *l, replic__reader *in) {
-  uint64_t again = replic__get_varint(in, 1);
+  int wants_again = (int)replic__get_varint(in, 1);
+  const replic__reader list = *in;
   uint32_t last = 0;
   l->taking = 1;
-  for (size_t i = 0; again && i < l->n_at; i++) l->at[i].staged = 0;
   for (size_t n = replic__get_count(in, 2); n > 0 && !in->failed; n--) {
     uint32_t origin = replic__get_origin(in, &last);
     int64_t staged = replic__get_sequence(in);
@@ -637,7 +684,7 @@ int replic__on_take(replic *r, link *l, replic__reader *in) {
     if (!at) return in->failed ? replic__malformed(r, l, "TAKE") : SQLITE_NOMEM;
     if (staged > replic__vector_sequence(r, origin) || staged <= at->staged) continue;
     int64_t from = at->staged > at->acked ? at->staged : at->acked;
-    if (at->staging && !again && at->sent > from && staged > from) {
+    if (at->staging && at->sent > from && staged > from) {
       int64_t unacked =
           staged >= at->sent ? 0 : at->unacked / (at->sent - from) * (at->sent - staged);
       l->unacked -= at->unacked - unacked;
@@ -645,16 +692,18 @@ int replic__on_take(replic *r, link *l, replic__reader *in) {
     }
     at->staged = staged;
   }
-  if (again) replic__carry_over(r, l);
-  if (again) send_on_from_there(r, l);
-  return in->failed || in->at != in->end ? replic__malformed(r, l, "TAKE") : REPLIC_OK;
+  if (in->failed || in->at != in->end) return replic__malformed(r, l, "TAKE");
+  if (wants_again) set_back(l, list);
+  l->wants_again |= wants_again;
+  replic__take_again(r, l);
+  return REPLIC_OK;
 }
 
 /* Everything that the peer lacks is on its way. */
 static int all_sent(const replic *r, link *l) {
-  for (size_t i = 0; i < r->n_vector; i++) {
+  for (size_t i = 0, p = 0; i < r->n_vector; i++) {
     const replic_position *mine = &r->vector[i].committed;
-    const position *at = replic__position(l, mine->origin);
+    const position *at = replic__next_position(l, mine->origin, &p);
     if (!at || (mine->origin != l->peer && at->acked < mine->sequence && at->sent < mine->sequence))
       return 0;
   }

@@ -73,6 +73,7 @@ static int take_defaults(replic *r, const replic_config *config) {
   if (!c->window_bytes) c->window_bytes = 4 * MIB;
   if (!c->slice_bytes) c->slice_bytes = 256 * 1024;
   if (!c->early_bytes) c->early_bytes = 4 * MIB;
+  if (!c->work_units) c->work_units = 100000;
   if (!c->ring_bytes) c->ring_bytes = 4 * MIB;
   r->path = sqlite3_mprintf("%s", config->path ? config->path : "");
   c->path = r->path;
@@ -172,6 +173,7 @@ static const char CREATE_TABLES[] =
     "BLOB NOT NULL, patches BLOB NOT NULL);"
     "CREATE INDEX IF NOT EXISTS main._replic_staged_by ON _replic_staged(source, origin, upTo, "
     "age);"
+    "CREATE INDEX IF NOT EXISTS main._replic_staged_age ON _replic_staged(source, age);"
     "CREATE TABLE IF NOT EXISTS main._replic_forks(origin INTEGER PRIMARY KEY, common INTEGER "
     "NOT NULL, patchedAt INTEGER NOT NULL, parted INTEGER NOT NULL);"
     "CREATE TABLE IF NOT EXISTS main._replic_dropped" DROPPED

@@ -11,46 +11,73 @@ static uint32_t ids_end(const replic__schema *schema) {
   return schema->base_id + (uint32_t)(schema->n_tables + schema->n_foreign);
 }
 
-static void send_schema(replic *r, link *l) {
+static void send_definition(replic *r, link *l, uint32_t id) {
   const replic__schema *schema = r->schema;
-  for (size_t i = 0; i < schema->n_tables; i++) {
-    uint32_t id = schema->base_id + (uint32_t)i;
-    if (id < l->schema_sent) continue;
-    replic__writer w;
-    replic__put_frame(&w, FRAME_SCHEMA);
+  size_t i = id - schema->base_id;
+  replic__writer w;
+  replic__put_frame(&w, FRAME_SCHEMA);
+  if (i < schema->n_tables) {
     replic__put_own_definition(&w, id, schema->tables[i]);
-    replic__send(r, l, replic__finish_frame(&w));
-  }
-  for (size_t i = 0; i < schema->n_foreign; i++) {
-    uint32_t id = schema->base_id + (uint32_t)(schema->n_tables + i);
-    const replic__foreign *foreign = &schema->foreign[i];
-    replic__writer w;
-    if (id < l->schema_sent) continue;
-    replic__put_frame(&w, FRAME_SCHEMA);
+  } else {
+    const replic__foreign *foreign = &schema->foreign[i - schema->n_tables];
     replic__put_varint(&w, id);
     replic__put_bytes(&w, foreign->bytes + 1, foreign->len - 1); /* without its id, 0 */
-    replic__send(r, l, replic__finish_frame(&w));
   }
-  l->schema_sent = ids_end(schema);
+  replic__send(r, l, replic__finish_frame(&w));
+}
+
+static void send_schema(replic *r, link *l) {
+  uint32_t id = l->schema_sent > r->schema->base_id ? l->schema_sent : r->schema->base_id;
+  l->schema_sent = ids_end(r->schema);
+  for (; id < l->schema_sent; id++) send_definition(r, l, id);
+}
+
+/* Where it is in `foreign_by`, or belongs. */
+static size_t find_foreign(const replic__schema *schema, const replic__raw *raw, int *found) {
+  size_t low = 0, high = schema->n_foreign;
+  *found = 0;
+  while (low < high) {
+    size_t middle = low + (high - low) / 2, len = raw->definition_len;
+    const replic__foreign *one = &schema->foreign[schema->foreign_by[middle]];
+    int order =
+        one->len != len ? (one->len < len ? -1 : 1) : memcmp(one->bytes, raw->definition, len);
+    *found |= !order;
+    if (order < 0)
+      low = middle + 1;
+    else
+      high = middle;
+  }
+  return low;
+}
+
+static int reserve_foreign(replic__schema *schema) {
+  if (schema->n_foreign < schema->cap_foreign) return 1;
+  size_t cap = schema->cap_foreign ? 2 * schema->cap_foreign : 16;
+  replic__foreign *grown = sqlite3_realloc64(schema->foreign, cap * sizeof *grown);
+  if (grown) schema->foreign = grown;
+  uint32_t *by = grown ? sqlite3_realloc64(schema->foreign_by, cap * sizeof *by) : NULL;
+  if (!by) return 0;
+  schema->foreign_by = by;
+  schema->cap_foreign = cap;
+  return 1;
 }
 
 /* The id of a table as another peer has it; 0: out of memory. */
 static uint32_t foreign_id(replic__schema *schema, const replic__raw *raw) {
-  size_t i = 0;
-  while (i < schema->n_foreign &&
-         (schema->foreign[i].len != raw->definition_len ||
-          memcmp(schema->foreign[i].bytes, raw->definition, raw->definition_len) != 0))
-    i++;
-  uint32_t id = schema->base_id + (uint32_t)(schema->n_tables + i);
-  if (i < schema->n_foreign) return id;
-  replic__foreign *grown = sqlite3_realloc64(schema->foreign, (i + 1) * sizeof *grown);
-  if (!grown) return 0;
-  schema->foreign = grown;
-  grown[i] = (replic__foreign){sqlite3_malloc64(raw->definition_len), raw->definition_len};
-  if (!grown[i].bytes) return 0;
-  memcpy(grown[i].bytes, raw->definition, raw->definition_len);
-  schema->n_foreign++;
-  return id;
+  int found;
+  size_t at = find_foreign(schema, raw, &found);
+  uint32_t first = schema->base_id + (uint32_t)schema->n_tables;
+  if (found) return first + schema->foreign_by[at];
+  if (!reserve_foreign(schema)) return 0;
+  uint8_t *copy = sqlite3_malloc64(raw->definition_len);
+  if (!copy) return 0;
+  memcpy(copy, raw->definition, raw->definition_len);
+  uint32_t i = (uint32_t)schema->n_foreign;
+  memmove(&schema->foreign_by[at + 1], &schema->foreign_by[at],
+          (i - at) * sizeof *schema->foreign_by);
+  schema->foreign_by[at] = i;
+  schema->foreign[schema->n_foreign++] = (replic__foreign){copy, raw->definition_len};
+  return first + i;
 }
 
 /* ---- frames of patches: from the ring, or encoded from the log ---- */
@@ -99,14 +126,12 @@ static int encode_patch(void *ctx, const replic__patch *p) {
     e->full = 1;
     return SQLITE_DONE;
   }
-  uint32_t i = 0;
   if (p->raw) {
     uint32_t id = foreign_id(schema, p->raw);
     replic__put_raw_patch(&e->w, p, id, e->previous, e->clock, begins);
     if (!id) e->w.failed = 1;
   } else {
-    while (schema->tables[i] != p->table) i++;
-    replic__put_patch(&e->w, p, schema->base_id + i, e->previous, e->clock, begins);
+    replic__put_patch(&e->w, p, schema->base_id + p->table->index, e->previous, e->clock, begins);
   }
   e->previous = p->sequence;
   e->clock = p->patched_at;
@@ -119,6 +144,7 @@ static void note_hole(replic *r, uint32_t origin, int64_t from, int64_t up_to) {
   replic__entry *entry = replic__vector_entry(r, origin);
   if (!entry || up_to <= entry->pruned.floor) return;
   entry->pruned.floor = up_to; /* on disk with the next heartbeat */
+  r->vector_changes++;
   replic__event(r, (replic_event){.kind = REPLIC_EVENT_ERROR, .code = REPLIC_ENOTFOUND},
                 "the log has no patches %u.%lld to %lld any more: they were deleted with { unsafe: "
                 "true }, so peers that lack them will not get what they set",
@@ -256,17 +282,15 @@ static void set_cursor(link *l, position *at, int staging) {
   at->sent = at->acked;
 }
 
-static void flush_origin(replic *r, link *l, replic__entry *entry) {
+static void flush_origin(replic *r, link *l, replic__entry *entry, position *at) {
   const replic_position *mine = &entry->committed;
-  position *at = replic__position(l, mine->origin);
-  if (!at) return;
   mark(r, entry);
   if (at->backlog < 0) at->backlog = mine->sequence;
   if (mine->sequence > at->acked && !at->lag_since_ms) at->lag_since_ms = r->now_ms;
   if (at->acked >= mine->sequence || !(l->taking || may_relay(r, l, entry, at))) return;
   int below = at->acked < entry->pruned.floor;
   l->below |= below;
-  r->sync->is_behind |= below;
+  l->is_behind |= below;
   if (below != at->staging) set_cursor(l, at, below);
   if (below && !l->taking) return;
   int64_t from = below && at->staged > at->acked ? at->staged : at->acked;
@@ -285,24 +309,65 @@ static void flush_origin(replic *r, link *l, replic__entry *entry) {
     at->sent = up_to;
     replic__send(r, l, frame);
   }
-  r->sync->is_behind |= at->sent < mine->sequence;
+  l->is_behind |= at->sent < mine->sequence;
+}
+
+position *replic__next_position(link *l, uint32_t origin, size_t *at) {
+  while (*at < l->n_at && l->at[*at].origin < origin) ++*at;
+  return *at < l->n_at && l->at[*at].origin == origin ? &l->at[*at] : replic__position(l, origin);
+}
+
+static void flush_origins(replic *r, link *l) {
+  size_t p = 0;
+  for (size_t i = 0; i < r->n_vector; i++) {
+    replic__entry *entry = &r->vector[i];
+    position *at =
+        entry->committed.sequence ? replic__next_position(l, entry->committed.origin, &p) : NULL;
+    if (at) flush_origin(r, l, entry, at);
+  }
 }
 
 /* Both sides have all that the other has, and takes, as far as this side knows. */
 static int is_synced(const replic *r, link *l) {
+  size_t p = 0;
   for (size_t i = 0; i < r->n_vector; i++) {
     const replic_position *mine = &r->vector[i].committed;
-    const position *at = replic__position(l, mine->origin);
+    const position *at = replic__next_position(l, mine->origin, &p);
     if (!at || (mine->origin != l->peer && !l->muted && at->acked < mine->sequence)) return 0;
   }
-  for (size_t i = 0; !l->reader && i < l->n_at; i++)
-    if (l->at[i].announced > replic__vector_sequence(r, l->at[i].origin)) return 0;
+  for (size_t i = 0, v = 0; !l->reader && i < l->n_at; i++) {
+    while (v < r->n_vector && r->vector[v].now.origin < l->at[i].origin) v++;
+    int is_mine = v < r->n_vector && r->vector[v].now.origin == l->at[i].origin;
+    if (l->at[i].announced > (is_mine ? r->vector[v].now.sequence : 0)) return 0;
+  }
   return 1;
 }
 
 int replic_is_calm(const replic *r) {
   const replic__sync *s = r->sync;
-  return !s->is_behind && !s->n_early && !s->jump && s->n_links * r->n_vector <= CALM_POSITIONS;
+  return !s->is_behind && !s->n_early && !s->rest.link && !s->jump &&
+         s->n_links * r->n_vector <= CALM_POSITIONS;
+}
+
+/* What a link has to do follows from the vector and from what it has received; in between, time
+ * matters to the heartbeat. So what one link receives is no work for the others. */
+static int is_still(const replic *r, const link *l) {
+  return !l->stirred && l->seen_changes == r->vector_changes && !l->ack_due && !l->take_due &&
+         (l->muted || l->schema_sent == ids_end(r->schema));
+}
+
+static void flush_link(replic *r, link *l) {
+  l->below = l->is_behind = l->stirred = 0;
+  l->seen_changes = r->vector_changes;
+  if (!l->muted && l->schema_sent != ids_end(r->schema)) send_schema(r, l);
+  if (!l->muted && replic__link_active(r, l)) flush_origins(r, l);
+  replic__flush_jump(r, l);
+  if (l->ack_due) replic__send_ack(r, l);
+  int synced = is_synced(r, l);
+  if (synced && !l->synced)
+    replic__event(r, (replic_event){.kind = REPLIC_EVENT_SYNCED, .link = l->id, .peer = l->peer},
+                  NULL);
+  l->synced = synced;
 }
 
 void replic__sync_flush(replic *r) {
@@ -311,17 +376,7 @@ void replic__sync_flush(replic *r) {
   for (size_t k = 0; k < r->sync->n_links; k++) {
     link *l = r->sync->links[k];
     if (!l->ready || l->closing || l->fork_text) continue;
-    l->below = 0;
-    if (!l->muted && l->schema_sent != ids_end(r->schema)) send_schema(r, l);
-    if (!l->muted && replic__link_active(r, l))
-      for (size_t i = 0; i < r->n_vector; i++)
-        if (r->vector[i].committed.sequence) flush_origin(r, l, &r->vector[i]);
-    replic__flush_jump(r, l);
-    if (l->ack_due) replic__send_ack(r, l);
-    int synced = is_synced(r, l);
-    if (synced && !l->synced)
-      replic__event(r, (replic_event){.kind = REPLIC_EVENT_SYNCED, .link = l->id, .peer = l->peer},
-                    NULL);
-    l->synced = synced;
+    if (!is_still(r, l)) flush_link(r, l);
+    r->sync->is_behind |= l->is_behind;
   }
 }

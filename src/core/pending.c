@@ -68,24 +68,57 @@ static int definition_id(replic *r, const replic_frame *definition, int64_t *id)
   return rc;
 }
 
-/* `why`: NULL: what the definition says, or else its values. */
-static void count(replic *r, const remote_table *t, const char *why, int64_t patches) {
-  if (!why) why = t->why ? t->why : "a column here cannot hold the value";
-  for (size_t i = 0; i < r->n_pending; i++)
-    if (!strcmp(r->pending[i].table, t->name) && !strcmp(r->pending[i].why, why)) {
-      r->pending[i].patches += patches;
-      return;
-    }
+static int compare_count(const replic_pending *one, const char *table, const char *why) {
+  int order = strcmp(one->table, table);
+  return order ? order : strcmp(one->why, why);
+}
+
+static size_t find_count(const replic *r, const char *table, const char *why) {
+  size_t low = 0, high = r->n_pending;
+  while (low < high) {
+    size_t middle = low + (high - low) / 2;
+    if (compare_count(&r->pending[middle], table, why) < 0)
+      low = middle + 1;
+    else
+      high = middle;
+  }
+  return low;
+}
+
+/* A figure that is lost for want of memory is no patch. */
+static void add_count(replic *r, size_t at, const char *table, const char *why, int64_t patches) {
   replic_pending *grown = sqlite3_realloc64(r->pending, (r->n_pending + 1) * sizeof *grown);
-  if (!grown) return; /* a figure is lost, not a patch */
+  if (!grown) return;
   r->pending = grown;
-  replic_pending one = {sqlite3_mprintf("%s", t->name), sqlite3_mprintf("%s", why), patches};
+  replic_pending one = {sqlite3_mprintf("%s", table), sqlite3_mprintf("%s", why), patches};
   if (one.table && one.why) {
-    r->pending[r->n_pending++] = one;
+    memmove(&grown[at + 1], &grown[at], (r->n_pending - at) * sizeof one);
+    grown[at] = one;
+    r->n_pending++;
     return;
   }
   sqlite3_free((char *)one.table);
   sqlite3_free((char *)one.why);
+}
+
+/* `why`: NULL: what the definition says, or else its values. Of more tables and reasons than are
+ * shown, what is left is counted under no name. */
+static void count(replic *r, const remote_table *t, const char *why, int64_t patches) {
+  const char *table = t->name;
+  if (!why) why = t->why ? t->why : "a column here cannot hold the value";
+  for (;;) {
+    size_t at = find_count(r, table, why);
+    if (at < r->n_pending && !compare_count(&r->pending[at], table, why)) {
+      r->pending[at].patches += patches;
+      return;
+    }
+    if (r->n_pending < REPLIC_PENDING_SHOWN || !*table) {
+      add_count(r, at, table, why, patches);
+      return;
+    }
+    table = "";
+    why = "of further tables, or for further reasons";
+  }
 }
 
 static void forget_counts(replic *r) {

@@ -68,6 +68,8 @@ typedef struct replic_config {
   size_t window_bytes;    /* 4 MiB: sent and not yet acknowledged, per link */
   size_t slice_bytes;     /* 256 KiB: a PATCHES frame ends at the first group boundary beyond it */
   size_t early_bytes;     /* 4 MiB: frames kept that arrived before their predecessors */
+  int64_t work_units;     /* 100 000: of work on received frames in one call, see replic_has_work; a
+                             patch     that is applied is 32 of them, one that is read 1 */
   size_t ring_bytes; /* 4 MiB: recent frames kept encoded, so that one encoding serves all links */
   int calls_checkpoint; /* 1: the caller sees to checkpoints (replic_checkpointer_run), and no
                            commit waits for one; 0: SQLite makes them in the commits, at
@@ -297,7 +299,9 @@ typedef struct replic_pending {
   const char *table, *why; /* the first reason */
   int64_t patches;
 } replic_pending;
-/* Borrowed until the next call that changes the database. */
+/* Of more tables and reasons the rest is counted in one more, whose table is "". */
+enum { REPLIC_PENDING_SHOWN = 1000 };
+/* Sorted by table and reason. Borrowed until the next call that changes the database. */
 size_t replic_pending_count(const replic *r);
 const replic_pending *replic_pending_at(const replic *r, size_t index);
 
@@ -392,6 +396,12 @@ const replic_position *replic_unacknowledged(replic *r, size_t *n);
  * batch: the result is REPLIC_OK. Or SQLITE_BUSY (replic_is_busy): nothing of it is applied; the
  * caller hands it in again, or drops it, and it is asked for like any frame that is lost. */
 int replic_receive(replic *r, uint32_t link, const uint8_t *bytes, size_t len);
+/* A frame with very many patches is taken in in parts: 1: some are left, which replic_work goes on
+ * with, best in a later batch, so that others need not wait. Who calls replic_receive instead has
+ * it wait for all of them. */
+int replic_has_work(const replic *r);
+/* REPLIC_OK, or SQLITE_BUSY, as of replic_receive: to be called again. */
+int replic_work(replic *r);
 /* Heartbeats, acknowledgements, repair of stalled links. Call it every heartbeat_ms while links are
  * open. */
 int replic_tick(replic *r);

@@ -88,6 +88,7 @@ static void free_table(replic__table *t) {
   replic__sql_free(t);
   sqlite3_free(t->columns);
   sqlite3_free(t->fields);
+  sqlite3_free(t->by_name);
   sqlite3_free(t->take);
   sqlite3_free(t->values);
   sqlite3_free(t->name);
@@ -100,6 +101,7 @@ void replic__schema_free(replic__schema *schema) {
   for (size_t i = 0; i < schema->n_tables; i++) free_table(schema->tables[i]);
   for (size_t i = 0; i < schema->n_foreign; i++) sqlite3_free(schema->foreign[i].bytes);
   sqlite3_free(schema->foreign);
+  sqlite3_free(schema->foreign_by);
   sqlite3_free(schema->tables);
   sqlite3_free(schema);
 }
@@ -170,6 +172,18 @@ static void order_fields(replic__table *t) {
   t->deleted_at = -1;
   for (int i = t->n_keys; i < t->n_fields; i++)
     if (!sqlite3_stricmp(t->fields[i].name, "deletedAt")) t->deleted_at = i;
+}
+
+static int sort_names(replic__table *t) {
+  t->by_name = sqlite3_malloc64((size_t)(t->n_fields + 1) * sizeof *t->by_name);
+  if (!t->by_name) return SQLITE_NOMEM;
+  for (int i = 0; i < t->n_fields; i++) {
+    int j = i;
+    for (; j > 0 && sqlite3_stricmp(t->fields[t->by_name[j - 1]].name, t->fields[i].name) > 0; j--)
+      t->by_name[j] = t->by_name[j - 1];
+    t->by_name[j] = i;
+  }
+  return REPLIC_OK;
 }
 
 /* ---- indexes ---- */
@@ -248,6 +262,8 @@ static int load_table(replic *r, replic__table *t) {
   int rc = read_columns(r, t);
   if (rc != REPLIC_OK) return rc;
   order_fields(t);
+  rc = sort_names(t);
+  if (rc != REPLIC_OK) return rc;
   size_t n = (size_t)t->n_fields;
   t->take = sqlite3_malloc64(2 * n + 2);
   t->values = sqlite3_malloc64((2 * n + 2) * sizeof *t->values);
@@ -270,7 +286,8 @@ static int find_tables(replic *r, replic__schema *schema) {
       "COLLATE NOCASE) "
       "FROM pragma_table_list t JOIN pragma_table_list p ON p.name = t.name || '_patches' COLLATE "
       "NOCASE "
-      "WHERE t.schema = 'main' AND p.schema = 'main' AND t.type <> 'shadow' ORDER BY t.name";
+      "WHERE t.schema = 'main' AND p.schema = 'main' AND t.type <> 'shadow' ORDER BY t.name "
+      "COLLATE NOCASE";
   sqlite3_stmt *stmt = NULL;
   int rc = replic__prepare(r, SQL, &stmt);
   while (rc == REPLIC_OK && (rc = sqlite3_step(stmt)) == SQLITE_ROW) {
@@ -280,6 +297,7 @@ static int find_tables(replic *r, replic__schema *schema) {
     rc = SQLITE_NOMEM;
     if (!t) break;
     memset(t, 0, sizeof *t);
+    t->index = (uint32_t)schema->n_tables;
     schema->tables[schema->n_tables++] = t;
     t->name = column_text(stmt, 0);
     t->patches = column_text(stmt, 1);
@@ -336,8 +354,16 @@ int replic__schema_load(replic *r, replic__schema **out) {
 }
 
 replic__table *replic__schema_find(const replic__schema *schema, const char *name) {
-  for (size_t i = 0; schema && i < schema->n_tables; i++)
-    if (!sqlite3_stricmp(schema->tables[i]->name, name)) return schema->tables[i];
+  size_t low = 0, high = schema ? schema->n_tables : 0;
+  while (low < high) {
+    size_t middle = low + (high - low) / 2;
+    int order = sqlite3_stricmp(schema->tables[middle]->name, name);
+    if (!order) return schema->tables[middle];
+    if (order < 0)
+      low = middle + 1;
+    else
+      high = middle;
+  }
   return NULL;
 }
 

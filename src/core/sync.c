@@ -79,7 +79,7 @@ position *replic__position(link *l, uint32_t origin) {
   }
   memmove(&l->at[low + 1], &l->at[low], (l->n_at - low) * sizeof *l->at);
   l->n_at++;
-  l->at[low] = (position){.origin = origin, .backlog = -1};
+  l->at[low] = (position){.origin = origin, .backlog = -1, .wants = -1};
   return &l->at[low];
 }
 
@@ -100,8 +100,15 @@ int replic__link_active(const replic *r, const link *l) {
 }
 
 int replic__link_direct(const link *l, uint32_t peer) {
-  for (size_t i = 0; i < l->n_direct; i++)
-    if (l->direct[i] == peer) return 1;
+  size_t low = 0, high = l->n_direct;
+  while (low < high) {
+    size_t middle = low + (high - low) / 2;
+    if (l->direct[middle] == peer) return 1;
+    if (l->direct[middle] < peer)
+      low = middle + 1;
+    else
+      high = middle;
+  }
   return 0;
 }
 
@@ -183,8 +190,7 @@ static int64_t lag_of(const replic *r, const link *l, position *most) {
 }
 
 static void free_link(link *l) {
-  for (size_t i = 0; i < l->n_tables; i++) replic__free_remote_table(l->tables[i]);
-  sqlite3_free(l->tables);
+  replic__tables_free(&l->tables);
   sqlite3_free(l->at);
   sqlite3_free(l->direct);
   sqlite3_free(l->held);
@@ -218,17 +224,32 @@ void replic__send(replic *r, link *l, replic_frame *frame) {
                 (int64_t)frame->len, l->id, l->peer);
 }
 
-/* From whom patches of its own come here: who has them too relays them after a grace only. */
-static int is_source(const replic *r, const link *l) {
-  return !l->reader && is_first(r, l);
+/* The linked peers from whom patches of their own come here, as who has them too relays them after
+ * a grace only; each once, in ascending order; made once for all links that are told. Without
+ * memory for it none are told: what they would have had directly is relayed to them as well. */
+static void list_direct(replic *r) {
+  replic__sync *s = r->sync;
+  if (s->direct_listed == s->direct_generation && s->direct) return;
+  uint32_t *grown = sqlite3_realloc64(s->direct, (s->n_links + 1) * sizeof *grown);
+  s->n_direct = 0;
+  if (!grown) return;
+  s->direct = grown;
+  for (size_t i = 0; i < s->n_links; i++) {
+    const link *l = s->links[i];
+    if (!l->ready || l->closing || l->fork_text || l->reader) continue;
+    size_t at = s->n_direct;
+    while (at > 0 && grown[at - 1] >= l->peer) at--;
+    if (at < s->n_direct && grown[at] == l->peer) continue;
+    memmove(&grown[at + 1], &grown[at], (s->n_direct++ - at) * sizeof *grown);
+    grown[at] = l->peer;
+  }
+  s->direct_listed = s->direct_generation;
 }
 
-static void put_direct(const replic *r, replic__writer *w, uint64_t extra) {
-  uint64_t n = 0;
-  for (size_t i = 0; i < r->sync->n_links; i++) n += (uint64_t)is_source(r, r->sync->links[i]);
-  replic__put_varint(w, n + extra);
-  for (size_t i = 0; i < r->sync->n_links; i++)
-    if (is_source(r, r->sync->links[i])) replic__put_varint(w, r->sync->links[i]->peer);
+static void put_direct(replic *r, replic__writer *w, uint64_t extra) {
+  list_direct(r);
+  replic__put_varint(w, r->sync->n_direct + extra);
+  for (size_t i = 0; i < r->sync->n_direct; i++) replic__put_varint(w, r->sync->direct[i]);
 }
 
 static void send_hello(replic *r, link *l, int please_answer) {
@@ -278,14 +299,14 @@ void replic__send_ack(replic *r, link *l) {
   replic__put_frame(&w, FRAME_ACK);
   replic__put_varint(&w, (uint64_t)r->now_ms);
   uint64_t n = 0;
-  for (size_t i = 0; i < r->n_vector; i++) {
+  for (size_t i = 0, p = 0; i < r->n_vector; i++) {
     const replic_position *mine = &r->vector[i].committed;
-    n += (uint64_t)is_untold(r, mine, replic__position(l, mine->origin));
+    n += (uint64_t)is_untold(r, mine, replic__next_position(l, mine->origin, &p));
   }
   replic__put_varint(&w, n);
-  for (size_t i = 0; i < r->n_vector; i++) {
+  for (size_t i = 0, p = 0; i < r->n_vector; i++) {
     const replic_position *mine = &r->vector[i].committed;
-    position *at = replic__position(l, mine->origin);
+    position *at = replic__next_position(l, mine->origin, &p);
     if (!is_untold(r, mine, at)) continue;
     replic__put_varint(&w, mine->origin);
     replic__put_varint(&w, (uint64_t)mine->sequence);
@@ -309,6 +330,10 @@ static link *heard_link(const replic *r, uint32_t peer) {
     if (reaches(l, peer) && !l->unheard && !l->reader) return l;
   }
   return NULL;
+}
+
+void replic__stir(replic *r) {
+  for (size_t i = 0; i < r->sync->n_links; i++) r->sync->links[i]->stirred = 1;
 }
 
 static void trouble(replic *r, const link *l, const link *next, const char *what) {
@@ -364,6 +389,7 @@ void replic__carry_over(replic *r, link *l) {
   }
   memmove(links + 1, links, at * sizeof *links);
   links[0] = l;
+  replic__stir(r);
   l->carried++;
 }
 
@@ -385,6 +411,11 @@ void replic__send_need(replic *r, link *l, position *at) {
   if (at->need_ms && r->now_ms - at->need_ms < r->config.heartbeat_ms && r->now_ms >= at->need_ms)
     return;
   if (r->is_busy) return; /* it could not be stored, and may be waiting already */
+  if (replic__is_heartbeat_past(r, l->needs_ms)) {
+    l->needs_ms = r->now_ms;
+    l->n_needs = 0;
+  }
+  if (l->n_needs++ >= NEEDS_MAX) return;
   at->need_ms = r->now_ms;
   replic__writer w;
   replic__put_frame(&w, FRAME_NEED);
@@ -462,6 +493,7 @@ void replic__refuse(replic *r, link *l, int code, const char *text) {
       "%s", text);
   l->closing = 1;
   r->sync->direct_generation++;
+  replic__stir(r);
 }
 
 int replic__malformed(replic *r, const link *l, const char *frame) {
@@ -470,10 +502,19 @@ int replic__malformed(replic *r, const link *l, const char *frame) {
 
 /* ---- receiving: HELLO, ACK, NEED, SCHEMA, ERROR ---- */
 
+/* Origins come in ascending order: so a list of them is read in linear time. */
+uint32_t replic__get_origin(replic__reader *in, uint32_t *last) {
+  uint32_t origin = replic__get_peer(in);
+  if (origin <= *last) in->failed = 1;
+  return *last = origin;
+}
+
 static int get_direct(replic__reader *in, link *l, size_t n) {
-  uint32_t *direct = sqlite3_malloc64((n + 1) * sizeof *direct);
+  if (n > DIRECT_MAX) in->failed = 1;
+  if (in->failed) return REPLIC_OK;
+  uint32_t *direct = sqlite3_malloc64((n + 1) * sizeof *direct), last = 0;
   if (!direct) return SQLITE_NOMEM;
-  for (size_t i = 0; i < n; i++) direct[i] = replic__get_peer(in);
+  for (size_t i = 0; i < n; i++) direct[i] = replic__get_origin(in, &last);
   sqlite3_free(l->direct);
   l->direct = direct;
   l->n_direct = n;
@@ -514,6 +555,40 @@ int replic__check_fork(replic *r, link *l, const replic_position *theirs) {
              : REPLIC_OK;
 }
 
+#define LOOKUPS_MAX 5000 /* in the log, for one frame or heartbeat: some ten milliseconds */
+#define CLAIMS_MIN 16
+
+int replic__check_budget(const replic *r) {
+  int each = 2 * ((int)replic_table_count(r) + 1), claims = LOOKUPS_MAX / each;
+  return claims < CLAIMS_MIN ? CLAIMS_MIN : claims;
+}
+
+int replic__check_claim(replic *r, link *l, position *at, const replic_position *theirs,
+                        int *left) {
+  int is_looked_up = theirs->sequence < replic__vector_sequence(r, theirs->origin);
+  l->n_claims -= at->claimed > 0;
+  at->claimed = 0;
+  *left -= is_looked_up;
+  if (*left >= 0 || !is_looked_up) return replic__check_fork(r, l, theirs);
+  l->n_claims += theirs->sequence > 0;
+  at->claimed = theirs->sequence;
+  at->claimed_clock = theirs->patched_at;
+  at->claimed_epoch = theirs->epoch;
+  return REPLIC_OK;
+}
+
+/* What a frame had no room for. */
+static void check_claims(replic *r, link *l) {
+  int left = replic__check_budget(r), rc = REPLIC_OK;
+  for (size_t i = 0; l->n_claims && left > 0 && rc == REPLIC_OK && i < l->n_at; i++) {
+    position *at = &l->at[i];
+    if (!at->claimed) continue;
+    const replic_position theirs = {at->origin, at->claimed, at->claimed_clock, at->claimed_epoch};
+    rc = replic__check_claim(r, l, at, &theirs, &left);
+  }
+  replic__conclude(r, l, rc);
+}
+
 void replic__learn(replic *r, link *l, position *at, int64_t applied) {
   if (applied > at->announced) at->announced = applied;
   if (applied <= at->acked) return;
@@ -528,13 +603,6 @@ void replic__learn(replic *r, link *l, position *at, int64_t applied) {
         r, (replic_event){.kind = REPLIC_EVENT_ACKED, .link = l->id, .peer = l->peer, .a = applied},
         NULL);
   at->lag_since_ms = applied < replic__vector_sequence(r, at->origin) ? r->now_ms : 0;
-}
-
-/* Origins come in ascending order: so a list of them is read in linear time. */
-uint32_t replic__get_origin(replic__reader *in, uint32_t *last) {
-  uint32_t origin = replic__get_peer(in);
-  if (origin <= *last) in->failed = 1;
-  return *last = origin;
 }
 
 void replic__get_position(replic__reader *in, uint32_t *last, replic_position *out) {
@@ -591,6 +659,7 @@ static int on_hello(replic *r, link *l, replic__reader *in) {
         l->peer ? l->peer : l->expected, peer);
   l->peer = peer;
   l->instance = instance;
+  int left = replic__check_budget(r);
   for (uint32_t last = 0; n > 0; n--) {
     replic_position theirs;
     replic__get_position(in, &last, &theirs);
@@ -598,7 +667,7 @@ static int on_hello(replic *r, link *l, replic__reader *in) {
     position *at = replic__position(l, theirs.origin);
     if (!at) return SQLITE_NOMEM;
     replic__learn(r, l, at, theirs.sequence); /* of a fork, too: FORK begins at what both have */
-    int rc = own ? REPLIC_OK : replic__check_fork(r, l, &theirs);
+    int rc = own ? REPLIC_OK : replic__check_claim(r, l, at, &theirs, &left);
     if (rc != REPLIC_OK) return rc;
   }
   if (own) {
@@ -614,7 +683,10 @@ static int on_hello(replic *r, link *l, replic__reader *in) {
     return rc ? rc : replic__malformed(r, l, "HELLO");
   l->skew_ms = wall - r->now_ms;
   l->muted = (flags & FLAG_READER) != 0;
-  if (flags & FLAG_ANSWER) send_hello(r, l, 0);
+  if (flags & FLAG_ANSWER && replic__is_heartbeat_past(r, l->hello_ms)) {
+    l->hello_ms = r->now_ms;
+    send_hello(r, l, 0);
+  }
   note_word(r, l);
   if (l->ready) return REPLIC_OK;
   l->ready = 1;
@@ -676,6 +748,29 @@ void replic__count_again(replic *r, link *l, int64_t patches) {
   l->sent_again = replic__sum(l->sent_again, patches);
 }
 
+int replic__is_heartbeat_past(const replic *r, int64_t since_ms) {
+  int64_t passed = r->now_ms - since_ms;
+  return !since_ms || passed < 0 || passed >= r->config.heartbeat_ms / 4 * 3;
+}
+
+void replic__define_again(replic *r, link *l) {
+  if (!replic__is_heartbeat_past(r, l->schema_ms)) return;
+  l->schema_ms = r->now_ms;
+  l->schema_sent = 0;
+}
+
+static void answer_need(replic *r, link *l, position *at, int64_t after) {
+  replic__carry_over(r, l);
+  if (at->sent > after) replic__count_again(r, l, at->sent - after);
+  l->unacked -= at->unacked;
+  at->unacked = 0;
+  at->sent = at->acked = after;
+  at->must_relay = 1; /* without grace */
+  at->answered_ms = r->now_ms;
+  replic__define_again(r, l);
+}
+
+/* It may ask for the same as often as it likes, and gets it once per heartbeat. */
 static int on_need(replic *r, link *l, replic__reader *in) {
   uint32_t origin = replic__get_peer(in);
   int64_t after = replic__get_sequence(in);
@@ -683,14 +778,23 @@ static int on_need(replic *r, link *l, replic__reader *in) {
   if (after >= replic__vector_sequence(r, origin)) return REPLIC_OK; /* someone else has to help */
   position *at = replic__position(l, origin);
   if (!at) return SQLITE_NOMEM;
-  replic__carry_over(r, l);
-  if (at->sent > after) replic__count_again(r, l, at->sent - after);
-  l->unacked -= at->unacked;
-  at->unacked = 0;
-  at->sent = at->acked = after;
-  l->schema_sent = 0; /* it may have missed a definition */
-  at->must_relay = 1; /* without grace */
+  if (replic__is_heartbeat_past(r, at->answered_ms)) {
+    answer_need(r, l, at, after);
+  } else {
+    l->n_wants += at->wants < 0;
+    at->wants = after;
+  }
   return REPLIC_OK;
+}
+
+static void answer_needs(replic *r, link *l) {
+  for (size_t i = 0; l->n_wants && i < l->n_at; i++) {
+    position *at = &l->at[i];
+    if (at->wants < 0 || !replic__is_heartbeat_past(r, at->answered_ms)) continue;
+    answer_need(r, l, at, at->wants);
+    at->wants = -1;
+    l->n_wants--;
+  }
 }
 
 static int error_by_name(const char *name) {
@@ -716,6 +820,7 @@ static int on_error(replic *r, link *l, replic__reader *in) {
                   "the other side reports: %s", text);
     if (!stays) l->closing = 1;
     r->sync->direct_generation += !stays;
+    if (!stays) replic__stir(r);
   }
   sqlite3_free(name);
   sqlite3_free(text);
@@ -800,10 +905,16 @@ int replic_frame_brings(const uint8_t *bytes, size_t len) {
 }
 
 int replic_receive(replic *r, uint32_t id, const uint8_t *bytes, size_t len) {
+  while (len && replic_has_work(r)) {
+    int rc = replic_work(r);
+    if (rc != REPLIC_OK) return rc;
+  }
+  r->sync->units = r->config.work_units;
   link *l = replic__link_find(r, id);
   if (!l || l->closing) return REPLIC_OK;
   l->last_in_ms = r->now_ms;
   if (!len) return REPLIC_OK;
+  l->stirred = 1;
   replic__trace(r, "received frame %d, %lld bytes, link %u, peer %u", len > 1 ? bytes[1] : 0,
                 (int64_t)len, id, l->peer);
   int rc = dispatch(r, l, bytes, len);
@@ -874,9 +985,11 @@ void replic_link_close(replic *r, uint32_t id) {
   s->n_links--;
   for (size_t k = s->n_early; k-- > 0;)
     if (s->early[k].link == id) replic__drop_early(s, k);
+  if (s->rest.link == id) replic__drop_rest(s);
   if (s->jump_link == id) replic__jump_over(s);
   s->direct_generation++;
   free_link(l);
+  replic__stir(r);
 }
 
 /* What heartbeats store; with a later one, where another program has the write lock. */
@@ -896,10 +1009,11 @@ int replic_tick(replic *r) {
   replic__claims_look(r, 1);
   int deaf = s->tick_ms && (silent_ms < 0 || silent_ms > r->config.link_timeout_ms);
   s->tick_ms = r->now_ms;
+  replic__stir(r);
   for (size_t i = 0; i < s->n_links; i++) {
     link *l = s->links[i];
     if (l->closing) continue;
-    if (deaf || r->now_ms < l->last_in_ms) l->last_in_ms = r->now_ms;
+    if (deaf || replic_has_work(r) || r->now_ms < l->last_in_ms) l->last_in_ms = r->now_ms;
     if (l->fork_text) {
       replic__tick_fork(r, l);
     } else if (r->now_ms - l->last_in_ms > r->config.link_timeout_ms) {
@@ -917,6 +1031,9 @@ int replic_tick(replic *r) {
         l->held_ms = r->now_ms;
         send_needs(r, l);
       }
+      answer_needs(r, l);
+      replic__take_again(r, l);
+      check_claims(r, l);
       l->ack_due = 1;
       replic__tick_reader(r, l);
     }
@@ -938,12 +1055,14 @@ void replic__sync_close(replic *r) {
   if (!s) return;
   for (size_t i = 0; i < s->n_links; i++) free_link(s->links[i]);
   while (s->n_early) replic__drop_early(s, 0);
+  replic__drop_rest(s);
   while (s->n_ring) replic__ring_drop(s);
   replic__jump_over(s);
   sqlite3_finalize(s->staged_sql);
   sqlite3_free(s->links);
   sqlite3_free(s->values);
   sqlite3_free(s->dropped);
+  sqlite3_free(s->direct);
   sqlite3_free(s);
   r->sync = NULL;
 }
@@ -975,22 +1094,59 @@ static void append_line(sqlite3_str *out, const char *name, const char *why) {
     }
 }
 
-/* Of each name the latest definition counts. */
-static const char *link_schema(replic *r, link *l) {
-  if (l->schema && l->schema_generation == r->sync->generation && l->schema_tables == l->n_tables)
-    return l->schema;
-  sqlite3_str *out = sqlite3_str_new(NULL);
-  for (size_t i = 0; i < l->n_tables; i++) {
-    size_t later = i + 1;
-    while (later < l->n_tables && sqlite3_stricmp(l->tables[later]->name, l->tables[i]->name) != 0)
-      later++;
-    if (later < l->n_tables || replic__resolve(r, l->tables[i]) != REPLIC_OK) continue;
-    append_line(out, l->tables[i]->name, l->tables[i]->why ? l->tables[i]->why : "");
+/* The latest definition of a name stands first: its sender draws ever greater ids. */
+static int comes_after(const remote_table *a, const remote_table *b) {
+  int order = sqlite3_stricmp(a->name, b->name);
+  return order ? order > 0 : a->id < b->id;
+}
+
+/* The first `n` are a heap from `i` on. */
+static void sift(remote_table **heap, size_t i, size_t n) {
+  for (size_t child; (child = 2 * i + 1) < n; i = child) {
+    if (child + 1 < n && comes_after(heap[child + 1], heap[child])) child++;
+    if (!comes_after(heap[child], heap[i])) return;
+    remote_table *swap = heap[i];
+    heap[i] = heap[child];
+    heap[child] = swap;
   }
+}
+
+static void sort_by_name(remote_table **tables, size_t n) {
+  for (size_t i = n / 2; i-- > 0;) sift(tables, i, n);
+  for (size_t last = n; last-- > 1;) {
+    remote_table *swap = tables[0];
+    tables[0] = tables[last];
+    tables[last] = swap;
+    sift(tables, 0, last);
+  }
+}
+
+/* Of each name the latest definition counts. */
+static char *list_tables(replic *r, const link *l) {
+  size_t n = l->tables.n, shown = 0;
+  remote_table **sorted = sqlite3_malloc64((n + 1) * sizeof(remote_table *));
+  if (!sorted) return NULL;
+  if (n) memcpy(sorted, l->tables.at, n * sizeof(remote_table *));
+  sort_by_name(sorted, n);
+  sqlite3_str *out = sqlite3_str_new(NULL);
+  for (size_t i = 0; i < n && shown < TABLES_SHOWN; i++) {
+    if (i > 0 && !sqlite3_stricmp(sorted[i]->name, sorted[i - 1]->name)) continue;
+    if (replic__resolve(r, sorted[i]) != REPLIC_OK) continue;
+    append_line(out, sorted[i]->name, sorted[i]->why ? sorted[i]->why : "");
+    shown++;
+  }
+  sqlite3_free(sorted);
+  return sqlite3_str_finish(out);
+}
+
+static const char *link_schema(replic *r, link *l) {
+  if (l->schema && l->schema_generation == r->sync->generation &&
+      l->schema_shown == l->schema_changes)
+    return l->schema;
   sqlite3_free(l->schema);
-  l->schema = sqlite3_str_finish(out);
+  l->schema = list_tables(r, l);
   l->schema_generation = r->sync->generation;
-  l->schema_tables = l->n_tables;
+  l->schema_shown = l->schema_changes;
   return l->schema;
 }
 

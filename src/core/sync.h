@@ -14,9 +14,13 @@
 #define CONTROL_MAX (4 << 20) /* bytes of a frame that carries no patches */
 #define MESSAGE_MAX (CONTROL_MAX - FRAME_HEAD - FRAME_SUM)
 #define EARLY_MAX 1024        /* frames kept that arrived before their predecessors */
-#define SCHEMA_MAX (16 << 20) /* bytes of definitions that one link may send */
+#define SCHEMA_MAX (16 << 20) /* bytes of definitions that are kept of one link, */
+#define TABLES_MAX 16384      /* and how many: of more the oldest are forgotten */
+#define NEEDS_MAX 1000        /* origins that are asked for over one link in a heartbeat */
+#define TABLES_SHOWN 1000     /* of them, by replic_link_at */
 #define FIELDS_MAX 32767      /* columns of a table in SQLite */
 #define ORIGINS_MAX 16384     /* that one link may speak of */
+#define DIRECT_MAX 16384      /* peers that one may be linked to */
 
 typedef struct position {
   uint32_t origin;
@@ -31,7 +35,11 @@ typedef struct position {
   int asked;            /* how often it was asked for there */
   int64_t staged;       /* it has staged up to here of what we sent it (jump.c) */
   int staging;          /* `sent` counts frames of STAGE */
-  int held;             /* a code: what follows `acked` there cannot be applied here at present */
+  int64_t answered_ms;  /* when its last NEED was answered; later ones within a heartbeat wait */
+  int64_t wants;        /* what waits: from where it wants them, -1: nothing */
+  int64_t claimed, claimed_clock; /* what it says that it has, and is not compared yet */
+  uint32_t claimed_epoch;
+  int held; /* a code: what follows `acked` there cannot be applied here at present */
   int64_t held_after;
   /* It says more of the origin than that does itself: since when (0: it does not), and what that
    * said then. */
@@ -41,6 +49,7 @@ typedef struct position {
 
 typedef struct remote_table {
   uint32_t id;
+  size_t bytes; /* that it takes, about */
   char *name;
   int n_keys, n_fields;
   char **texts;         /* name and type of each field */
@@ -49,24 +58,40 @@ typedef struct remote_table {
   int *map;             /* its field -> ours; -1: none */
   int n_same;           /* how many of its fields are the same here, by name or rename, and type */
   char *why;            /* what is not the same; NULL: nothing */
+  uint64_t piece;       /* the last piece of a jump that speaks of it (jump.c) */
 } remote_table;
+
+typedef struct table_list {
+  remote_table **at; /* sorted by id */
+  size_t n, cap;
+} table_list;
 
 typedef struct link {
   uint32_t id, expected, peer; /* peer: 0 until its HELLO */
-  int ready, closing, synced, dirty, ack_due;
-  position *at; /* sorted by origin */
+  int ready, closing, synced, ack_due;
+  int stirred;           /* something has come in, or a heartbeat: there may be something to send */
+  int is_behind;         /* as of the last flush: more is to be read for it */
+  uint64_t seen_changes; /* of the vector, as of then */
+  position *at;          /* sorted by origin */
   size_t n_at, cap_at;
-  uint32_t *direct; /* the peers that it is linked to itself */
+  uint32_t *direct; /* the peers that it is linked to itself, in ascending order */
   size_t n_direct;
   uint32_t direct_told; /* generation of our own list that it knows */
   uint32_t schema_sent; /* ids below are defined on its side */
-  remote_table **tables;
-  size_t n_tables;
+  table_list tables;
+  uint64_t schema_changes; /* definitions that came in */
+  uint64_t n_forgotten;    /* definitions, as there were too many */
   int64_t unacked, last_in_ms, skew_ms, held_ms;
-  size_t schema_bytes, n_held; /* n_held: positions that are held */
-  char *schema;                /* for replic_link_at: as of that generation, and so many tables */
+  int64_t hello_ms, schema_ms, again_ms; /* when it last got, as it asked for it: HELLO, all
+                                            definitions, pieces of a jump once more */
+  int wants_again;                       /* of these the last, within a heartbeat */
+  size_t schema_bytes, n_held;           /* n_held: positions that are held */
+  size_t n_wants, n_claims;              /* positions with such */
+  int64_t needs_ms;                      /* since then so many origins were asked for */
+  int n_needs;
+  char *schema; /* for replic_link_at: as of that generation, and so many definitions */
   uint32_t schema_generation;
-  size_t schema_tables;
+  uint64_t schema_shown;
   int64_t bytes_in, bytes_out, frames_in, frames_out, sent_again;
   char *held;
   uint32_t instance, rival; /* of the process at the other end; the link of a second one */
@@ -107,6 +132,27 @@ typedef struct early {
   uint8_t *bytes;
 } early;
 
+typedef struct replic__verdict {
+  int64_t up_to; /* can be applied */
+  int code;      /* why not the rest; REPLIC_OK: all of it */
+  char *text;    /* owned */
+  int undefined; /* a table id that was never defined: the definition is lost or late */
+  int doubted;   /* the origin itself, linked here, has not issued the rest */
+} replic__verdict;
+
+/* A frame of patches that is being taken in (incoming.c). */
+typedef struct replic__rest {
+  uint32_t link; /* 0: there is none */
+  uint8_t *owned;
+  const uint8_t *bytes;
+  size_t len;
+  int is_read;              /* to its end: then it is applied */
+  replic__patches start, p; /* p: up to where it was read, or applied */
+  int64_t whole;            /* the end of the last whole group before that */
+  int64_t known;            /* what was applied when it came */
+  replic__verdict verdict;
+} replic__rest;
+
 typedef struct ring_entry {
   uint32_t origin;
   int64_t after, up_to;
@@ -119,12 +165,18 @@ struct replic__sync {
   size_t n_links;
   early early[EARLY_MAX];
   size_t n_early, early_bytes;
+  int is_early_due;          /* some of them could be applied now */
+  replic__rest rest;         /* what is left of a frame */
+  int64_t units;             /* of work that may still be done in this call */
   int is_behind;             /* some link, as of the last flush: more is to be read for it */
   ring_entry ring[RING_MAX]; /* [ring_from, ring_from + n_ring) modulo RING_MAX */
   size_t ring_from, n_ring, ring_bytes;
   uint32_t generation;        /* of the schema */
   uint32_t direct_generation; /* of the list of linked peers */
-  replic_value *values;       /* scratch for one remote patch */
+  uint32_t *direct;           /* that list, as of */
+  uint32_t direct_listed;
+  size_t n_direct;
+  replic_value *values; /* scratch for one remote patch */
   int cap_values;
   int64_t tick_ms;    /* the last replic_tick */
   uint32_t jump_link; /* over which a jump is under way; 0: none */
@@ -133,11 +185,16 @@ struct replic__sync {
   int jump_passed;    /* how often another source was taken since the last jump */
   uint8_t *jump;      /* its latest JUMP, which is not covered yet */
   size_t jump_len;
+  size_t jump_at,
+      jump_left;      /* the first of its positions that is not reached, and how many are left; */
+  uint32_t jump_last; /* the origin before that */
+  int64_t jump_age;   /* of those before */
   int64_t jump_failed_ms; /* what came over this link could not be merged, under this schema */
   uint32_t jump_failed_generation, jump_failed_link;
   replic_position *dropped; /* patches of histories that were given up here (fork.c) */
   size_t n_dropped;
   int dropped_changed; /* on disk: read again after the commit */
+  uint64_t pieces;     /* of jumps that were looked at */
   int tells_acks;
   int staged;    /* there are rows in _replic_staged, or there were */
   int has_notes; /* the same of _replic_forks */
@@ -168,7 +225,10 @@ int64_t replic__believed(const replic *r, const link *l, uint32_t origin);
 void replic__doubt(replic *r, link *l, position *at, int64_t claimed);
 /* Finds or adds. NULL: out of memory, or more origins than a link may speak of. */
 position *replic__position(link *l, uint32_t origin);
+/* The same, of ascending origins: *at is where to look on, at first 0. */
+position *replic__next_position(link *l, uint32_t origin, size_t *at);
 void replic__learn(replic *r, link *l, position *at, int64_t applied);
+void replic__stir(replic *r); /* all links */
 /* Takes over the caller's reference; NULL, or without memory: lost, and repaired like any loss. */
 void replic__send(replic *r, link *l, replic_frame *frame);
 void replic__send_ack(replic *r, link *l);
@@ -190,6 +250,13 @@ void replic__refuse(replic *r, link *l, int code, const char *text);
 int replic__check_fork(replic *r, link *l, const replic_position *theirs);
 int replic__malformed(replic *r, const link *l, const char *frame);
 int replic__forked(replic *r, link *l, uint32_t origin, int64_t sequence, const char *how);
+/* Compares what the peer says that it has of one origin, or notes it for a later heartbeat where
+ * `*left`, the look-ups that may still be made, is used up. */
+int replic__check_claim(replic *r, link *l, position *at, const replic_position *theirs, int *left);
+int replic__check_budget(const replic *r); /* of one frame */
+/* Has a heartbeat passed since then? Almost: who asks once per heartbeat is not always as late. */
+int replic__is_heartbeat_past(const replic *r, int64_t since_ms);
+void replic__define_again(replic *r, link *l); /* a definition may have been lost */
 /* Of a list in ascending order: anything else fails the reader. */
 uint32_t replic__get_origin(replic__reader *in, uint32_t *last);
 void replic__get_position(replic__reader *in, uint32_t *last, replic_position *position);
@@ -212,8 +279,11 @@ int replic__on_patches(replic *r, link *l, const uint8_t *bytes, size_t len);
 /* What a frame's failure means: the peer is refused, or the frame is lost and asked for again. */
 void replic__conclude(replic *r, link *l, int rc);
 void replic__apply_early(replic *r); /* frames that waited for what was just applied */
+void replic__drop_rest(replic__sync *s);
 void replic__drop_early(replic__sync *s, size_t i);
-remote_table *replic__remote_table(const link *l, uint32_t id);
+remote_table *replic__table_by_id(const table_list *list, uint32_t id); /* NULL: there is none */
+int replic__table_add(table_list *list, remote_table *t); /* owns t, unless it fails */
+void replic__tables_free(table_list *list);
 int replic__reserve_values(replic__sync *s, int n);
 /* Does it say of the last patch applied here that it is another one? */
 int replic__parts(replic *r, const replic__patches *p);
@@ -275,6 +345,7 @@ int replic__on_take(replic *r, link *l, replic__reader *in);
 int replic__check_staged(replic *r, link *l, position *at, int64_t sent);
 /* After something was applied or staged: is the latest JUMP covered now? */
 void replic__try_jump(replic *r);
+void replic__take_again(replic *r, link *l); /* once per heartbeat, where it was asked for */
 void replic__flush_jump(replic *r, link *l); /* sends JUMP and TAKE where they are due */
 int replic__tick_jump(replic *r);
 void replic__jump_over(replic__sync *s); /* forgets the latest JUMP and its link */

@@ -116,6 +116,8 @@ int replic__vector_store(replic *r) {
 void replic__vector_settle(replic *r) {
   for (size_t i = 0; i < r->n_vector; i++) {
     replic__entry *entry = &r->vector[i];
+    int pruned = is_pruned_anew(entry);
+    r->vector_changes += (uint64_t)(pruned || entry->now.sequence != entry->committed.sequence);
     entry->pruned_committed = entry->pruned;
     if (entry->now.sequence == entry->committed.sequence) continue;
     entry->committed = entry->now;

@@ -13,7 +13,7 @@
  *
  *   HELLO 1    flags (1: please answer with a HELLO), peerId, instance, wall clock in ms,
  *              count, count * (origin, sequence, _patchedAt, epoch),
- *              count, count * directly linked peerId
+ *              count, count * directly linked peerId, ascending as the origins
  *   PATCHES 2  origin, after, upTo, _patchedAt of the patch `after` (0: pruned, or after is 0),
  *              its epoch, count, count * (distance, epoch): the epochs that begin after it, at how
  *              many sequences from the one before (at first, from `after`),

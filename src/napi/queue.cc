@@ -11,9 +11,10 @@
 #include "write_jobs.h"
 
 // A batch ends with the call that reaches one of these: more calls would save little. Received
-// frames have a bound of their own: local writes share their batch, and shall not wait for all that
-// a fast peer has sent.
+// frames have bounds of their own: local writes share their batch, and shall not wait for all that
+// a fast peer has sent, or for what takes it least and this side most.
 static const size_t BATCH_CALLS = 512, BATCH_BYTES = 8 << 20, BATCH_FRAME_BYTES = 256 << 10;
+static const auto BATCH_FRAME_TIME = std::chrono::milliseconds(20);
 static const size_t SETTLED_AT_ONCE = 128; // promises in a turn of the event loop
 // What the main thread runs itself: a tenth of a millisecond or so.
 static const size_t LITTLE_CALLS = 4, LITTLE_BYTES = 4 << 10;
@@ -161,6 +162,7 @@ void Batch::after_jobs(bool was_open) {
   state->tally.read(state->core);
   wal_bytes = replic_wal_bytes(state->core);
   gone = replic_gone(state->core);
+  has_work = replic_has_work(state->core);
 }
 
 // Changes that follow each other: in one savepoint, and if one of them fails, once more up to that
@@ -195,15 +197,37 @@ void Batch::run_transaction() {
   run_begun(begun);
 }
 
+// Whether frames behind this one wait for another batch.
+bool Batch::is_over(const WriteJob *job, std::chrono::steady_clock::time_point begun) const {
+  if (job->brings() && replic_has_work(state->core)) return true;
+  return std::chrono::steady_clock::now() - begun > BATCH_FRAME_TIME;
+}
+
+void Batch::put_off(const WriteJob *last) {
+  JobList<WriteJob> all;
+  std::lock_guard<std::mutex> lock(state->mutex); // the main thread may look for one to stop
+  while (WriteJob *job = jobs.pop()) all.push(job);
+  bool is_later = false;
+  while (WriteJob *job = all.pop()) {
+    (is_later ? later : jobs).push(job);
+    is_later = is_later || job == last;
+  }
+}
+
 void Batch::run_begun(std::chrono::steady_clock::time_point begun) {
   replic_tell_acks(state->core, state->tell_acks);
+  std::chrono::steady_clock::time_point first_frame{};
   for (WriteJob *job = jobs.first(); job && !state->dying;) {
     if (job->is_change() && job->next && job->next->is_change()) {
       job = run_together(job);
-    } else {
-      job->run(*this);
-      job = job->next;
+      continue;
     }
+    bool is_frame = !job->deferred;
+    if (is_frame && first_frame.time_since_epoch().count() == 0)
+      first_frame = std::chrono::steady_clock::now();
+    job->run(*this);
+    if (is_frame && job->next && is_over(job, first_frame)) put_off(job);
+    job = job->next;
   }
   if (state->dying) {
     replic_rollback(state->core);
@@ -228,12 +252,24 @@ void Batch::free_list(Batch *list) {
   }
 }
 
+// What is left of a frame comes first, then those behind it.
+void Batch::keep_frames() {
+  for (WriteJob *job = back_frames.first(); job; job = job->next)
+    has_work = has_work && !job->is_work();
+  state->held.prepend(later);
+  WorkJob *work = has_work ? new (std::nothrow) WorkJob : nullptr;
+  if (!work) return;
+  later.push(work);
+  state->held.prepend(later);
+}
+
 void Batch::finish(napi_env env) {
   state->batch = nullptr;
   state->figures = state->tally;
   if (gone && !state->gone) state->note_gone(gone);
   state->checkpoints.after_batch(*state, wal_bytes);
   bool goes_back = back.first();
+  keep_frames();
   state->lock.after_batch(*state, *this);
   if (goes_back) state->refuse_stopped();
   state->pump();
@@ -256,6 +292,7 @@ void Batch::discard() {
   jobs.clear();
   back.clear();
   back_frames.clear();
+  later.clear();
   free_list(spent);
   spent = nullptr;
   report.free_outbox();
@@ -428,6 +465,9 @@ void State::fill(Batch *next, WriteJob *first) {
   }
   if (is_due) take(writes, next->jobs, BATCH_BYTES);
   if (phase != Phase::open) return;
+  auto is_tick = [](const WriteJob &job) { return job.is_tick(); };
+  if (held.first() && held.first()->is_work())
+    if (WriteJob *tick = frames.take(is_tick)) next->jobs.push(tick); // it is not to wait for all
   if (is_due) take(held, next->jobs, BATCH_FRAME_BYTES);
   if (!is_due || !held.first()) take(frames, next->jobs, BATCH_FRAME_BYTES);
 }

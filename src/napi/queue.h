@@ -100,6 +100,12 @@ struct WriteJob : Job {
   virtual bool brings() const {
     return false;
   }
+  virtual bool is_work() const { // WorkJob
+    return false;
+  }
+  virtual bool is_tick() const { // TickJob
+    return false;
+  }
   virtual void run(Batch &batch) = 0;
   // Main thread, before the promise is settled: what the outcome means for the connection.
   virtual void done(State &) {}
@@ -119,6 +125,8 @@ struct Batch : Work {
   bool met_lock = false;               // it was found to have it
   int64_t gives_up_before = 0;         // calls that have waited since then fail
   JobList<WriteJob> back, back_frames; // what goes back into the queues
+  JobList<WriteJob> later;             // frames that another batch has time for
+  bool has_work = false;               // replic_has_work
   int rest_ms = -1;                    // Checkpoints::take_rest
   const char *gone = nullptr;          // replic_gone
   int64_t wal_bytes = 0;
@@ -140,6 +148,9 @@ private:
   void run_begun(std::chrono::steady_clock::time_point begun);
   void after_jobs(bool was_open);
   void put_back(); // write_lock.cc
+  bool is_over(const WriteJob *job, std::chrono::steady_clock::time_point begun) const;
+  void put_off(const WriteJob *last);
+  void keep_frames();
   void redo_lost();
   WriteJob *run_together(WriteJob *first);
   void fail_all(int code, const char *text);
@@ -175,7 +186,8 @@ struct State {
   napi_ref on_batch = nullptr; // until all is closed
   JobList<WriteJob> writes;    // calls
   JobList<WriteJob> frames; // what links bring: received frames, their coming and going, heartbeats
-  JobList<WriteJob> held;   // frames that came before those, and wait for the write lock
+  JobList<WriteJob> held;   // frames that came before those: they wait for the write lock, or a
+                            // batch had no time for them
   JobList<WriteJob> steps;  // calls of the migration under way
   bool migrating = false;   // from the start of its first job to the end of its last: step_jobs.h
   JobList<WriteJob> over;   // their promises are to be settled, in this order

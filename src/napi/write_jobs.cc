@@ -373,6 +373,11 @@ void ReceiveJob::run(Batch &batch) {
   check(batch, replic_receive(batch.state->core, link_, bytes_, len_));
 }
 
+void WorkJob::run(Batch &batch) {
+  batch.report.drained = true;
+  check(batch, replic_work(batch.state->core));
+}
+
 void MessageJob::run(Batch &batch) {
   int code = replic_link_message(batch.state->core, link_, bytes_, len_);
   if (code != REPLIC_ENOTFOUND) check(batch, code); // else the link is gone: lost on its way

@@ -219,11 +219,24 @@ struct ReceiveJob : BytesJob {
   }
   void run(Batch &batch) override;
 };
+// What is left of a frame that is taken in in parts.
+struct WorkJob : LinkJob {
+  bool brings() const override {
+    return true;
+  }
+  bool is_work() const override {
+    return true;
+  }
+  void run(Batch &batch) override;
+};
 struct MessageJob : BytesJob {
   explicit MessageJob(uint32_t link) : BytesJob(link) {}
   void run(Batch &batch) override;
 };
 struct TickJob : LinkJob {
+  bool is_tick() const override {
+    return true;
+  }
   void run(Batch &batch) override;
   void done(State &state) override;
 };

@@ -736,6 +736,11 @@ void peer_receive(peer *p, uint32_t link, const void *bytes, size_t len) {
   peer_begin(p);
   CHECK_OK(p->r, replic_receive(p->r, link, bytes, len));
   CHECK_OK(p->r, peer_commit(p));
+  while (replic_has_work(p->r)) {
+    peer_begin(p);
+    CHECK_OK(p->r, replic_work(p->r));
+    CHECK_OK(p->r, peer_commit(p));
+  }
 }
 
 void wire_deliver(cluster *c, int w, int to_side, size_t i) {

@@ -464,6 +464,15 @@ static void receive(sim *s, sim_peer *p, sim_packet *packet) {
   if (!has_failed(p)) CHECK_OK(p->r, rc);
 }
 
+/* What is left of a frame, in a batch of its own. */
+static void work(sim *s, sim_peer *p) {
+  sim_begin(p);
+  int rc = replic_work(p->r);
+  if (!has_failed(p)) CHECK_OK(p->r, rc);
+  if (s->hooks.in_batch) s->hooks.in_batch(p);
+  sim_commit(p);
+}
+
 /* What arrives at one time may be one batch. */
 static void arrive(sim *s, sim_packet *packet) {
   if (!is_taken(s, packet)) return;
@@ -477,6 +486,7 @@ static void arrive(sim *s, sim_packet *packet) {
   }
   if (s->hooks.in_batch) s->hooks.in_batch(p);
   sim_commit(p);
+  while (p->r && replic_has_work(p->r) && rng_chance(&s->g, 80)) work(s, p);
 }
 
 static void tick_peer(sim *s, const sim_event *event) {

@@ -474,6 +474,7 @@ static sim_peer *add_peer(world *w) {
   p->config.window_bytes = WINDOWS[rng_below(&s->g, COUNT(WINDOWS))];
   p->config.early_bytes = EARLY[rng_below(&s->g, COUNT(EARLY))];
   p->config.ring_bytes = RINGS[rng_below(&s->g, COUNT(RINGS))];
+  p->config.work_units = s->n_peers % 2 ? 70 : 0; /* a frame in parts, by itself or not at all */
   p->config.trace = s->trace && env_number("TRACE", 0) > 1;
   p->config.calls_checkpoint = s->next_id % 2;
   if (rng_chance(&s->g, 15)) p->config.peer_id = s->next_id; /* an application that gives its own */

@@ -308,6 +308,7 @@ static void heal(world *w) {
 static void limits_for(world *w, peer *p) {
   static const size_t SLICES[] = {1, 40, 200, 0}, WINDOWS[] = {1, 100, 1000, 0},
                       EARLY[] = {1, 200, 2000, 0}, RINGS[] = {1, 300, 0};
+  p->config.work_units = p->index % 2 ? 70 : 0;
   p->config.slice_bytes = SLICES[rng_below(&w->g, COUNT(SLICES))];
   p->config.window_bytes = WINDOWS[rng_below(&w->g, COUNT(WINDOWS))];
   p->config.early_bytes = EARLY[rng_below(&w->g, COUNT(EARLY))];

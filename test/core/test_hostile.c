@@ -1,0 +1,373 @@
+/* test_hostile.c - a linked peer that sends whatever costs most. What is counted is work: answers,
+ * bytes sent, statements, what is kept; never time. (How long local writes wait meanwhile is in
+ * bench/hostile.js.) */
+#include <string.h>
+
+#include "core.h"
+#include "frames.h"
+
+#define CLOCK                                                                                      \
+  "_patchedAt INTEGER NOT NULL, _sequenceId INTEGER NOT NULL, _peerId INTEGER NOT NULL, "
+#define T                                                                                          \
+  "CREATE TABLE t(id INTEGER PRIMARY KEY, v TEXT); CREATE TABLE t_patches(" CLOCK                  \
+  "id INTEGER, v TEXT);"
+
+enum { HOSTILE = 900 };
+
+static int hostile(cluster *c) {
+  int w = wire_open_test(c, 0);
+  play(c, w, hello_frame(HOSTILE, c->now_ms, NULL, 0));
+  take_frames(c, w, 0);
+  return w;
+}
+
+static replic_link_info info_of(const peer *p) {
+  replic_link_info info = {0};
+  CHECK(replic_link_at(p->r, 0, &info));
+  return info;
+}
+
+static bytes *need(uint32_t origin, int64_t after) {
+  bytes *b = frame_new(NEED);
+  add_varint(b, origin);
+  add_varint(b, (uint64_t)after);
+  return b;
+}
+
+/* How many frames of `type` come back for `n` of `frame`, one each 10 ms, without a heartbeat. */
+static size_t answers(cluster *c, int w, const bytes *frame, int n, int type) {
+  size_t count = 0;
+  for (int i = 0; i < n; i++) {
+    c->now_ms += 10;
+    play(c, w, frame);
+    count += take_frames(c, w, type);
+  }
+  return count;
+}
+
+static void what_is_asked_for_comes_once_per_heartbeat(void) {
+  cluster *c = cluster_start(1, T);
+  peer *p = &c->peers[0];
+  upsert(p, "t", ROW({"id", v_int(1)}, {"v", v_text("some value")}));
+  int w = hostile(c);
+  CHECK_INT(answers(c, w, need(101, 0), 50, PATCHES), 1);
+  CHECK_INT(answers(c, w, need(101, 0), 1, SCHEMA), 0);
+  cluster_beat(c, 1); /* the last of them waited for that */
+  CHECK_INT(take_frames(c, w, PATCHES), 1);
+  CHECK_INT(answers(c, w, need(101, 0), 50, PATCHES), 0);
+}
+
+static void all_definitions_come_once_per_heartbeat(void) {
+  cluster *c = cluster_start(1, T);
+  peer *p = &c->peers[0];
+  const char *const FIELDS[] = {"id", "INTEGER", "v", "TEXT"};
+  int w = hostile(c);
+  play(c, w, schema_frame(1, "t", 1, 2, FIELDS));
+  for (uint32_t origin = 1000; origin < 1040; origin++) {
+    const replic_value values[] = {v_int(origin), v_text("x")};
+    bytes *b = patches_frame(origin, 0, 1);
+    add_patch(b, 1, true, 10, 1, 1, 2, values);
+    play(c, w, b);
+  }
+  CHECK_INT(replic_vector_count(p->r), 40);
+  cluster_beat(c, 1);
+  take_frames(c, w, 0);
+  size_t n = 0;
+  for (uint32_t origin = 1000; origin < 1040; origin++) {
+    play(c, w, need(origin, 0)); /* each for the first time */
+    n += take_frames(c, w, SCHEMA);
+  }
+  CHECK_INT(n, 1);
+}
+
+/* A peer may claim to have sent patches of very many origins. */
+static void needs_are_bounded(void) {
+  cluster *c = cluster_start(1, T);
+  int w = hostile(c);
+  bytes *ack = ack_frame(c->now_ms);
+  add_positions(ack, NULL, 0);
+  add_varint(ack, 5000);
+  for (uint64_t k = 0; k < 5000; k++) {
+    add_varint(ack, 1000 + k);
+    add_varint(ack, 7);
+  }
+  add_positions(ack, NULL, 0);
+  add_varint(ack, 0);
+  CHECK_INT(answers(c, w, ack, 10, NEED), 1000);
+  c->now_ms += 1000;
+  CHECK_INT(answers(c, w, ack, 1, NEED), 1000);
+}
+
+static void a_hello_is_answered_once_per_heartbeat(void) {
+  cluster *c = cluster_start(1, T);
+  int w = hostile(c);
+  bytes *asks = hello_frame(HOSTILE, c->now_ms, NULL, 0);
+  asks->data[2] = 1;
+  CHECK_INT(answers(c, w, asks, 50, HELLO), 1);
+}
+
+static void a_list_of_peers_is_bounded_and_in_order(void) {
+  static const struct {
+    uint64_t n, step;
+    bool open;
+  } LISTS[] = {{16384, 1, true}, {16385, 1, false}, {2, 0, false}};
+  for (size_t i = 0; i < sizeof LISTS / sizeof *LISTS; i++) {
+    cluster *c = cluster_start(1, T);
+    int w = hostile(c);
+    bytes *ack = ack_frame(c->now_ms);
+    for (int k = 0; k < 3; k++) add_positions(ack, NULL, 0);
+    add_varint(ack, LISTS[i].n + 1);
+    for (uint64_t k = 0; k < LISTS[i].n; k++) add_varint(ack, 1000 + k * LISTS[i].step);
+    play(c, w, ack);
+    CHECK_INT(c->wires[w].open[0], LISTS[i].open);
+  }
+}
+
+static void probes_of_a_fork_are_bounded(void) {
+  cluster *c = cluster_start(1, T);
+  peer *p = &c->peers[0];
+  replic_position probes[91];
+  upsert(p, "t", ROW({"id", v_int(1)}, {"v", v_text("some value")}));
+  for (int i = 0; i < 91; i++) probes[i] = (replic_position){.sequence = i + 1, .patched_at = 5};
+  int w = hostile(c);
+  play(c, w, fork_frame(101, 100, probes, 91));
+  CHECK_INT(event_last(p, REPLIC_EVENT_LINK_CLOSE)->code, REPLIC_EPROTOCOL);
+}
+
+/* Of what is defined and not used the oldest gives way: whoever migrates for years keeps its link.
+ */
+static void definitions_give_way_to_later_ones(void) {
+  cluster *c = cluster_start(1, T);
+  peer *p = &c->peers[0];
+  const char *const FIELDS[] = {"id", "INTEGER", "v", "TEXT"};
+  int w = hostile(c);
+  for (uint32_t id = 1; id <= 17000; id++) play(c, w, schema_frame(id, "t", 1, 2, FIELDS));
+  const replic_value values[] = {v_int(1), v_text("x")};
+  bytes *b = patches_frame(HOSTILE, 0, 1);
+  add_patch(b, 1, true, 10, 17000, 1, 2, values);
+  play(c, w, b);
+  CHECK_INT(peer_at(p, HOSTILE), 1);
+  b = patches_on(HOSTILE, 1, 10, 2);
+  add_patch(b, 1, true, 10, 1, 1, 2, values); /* the one that gave way */
+  play(c, w, b);
+  CHECK_INT(peer_at(p, HOSTILE), 1);
+  CHECK(c->wires[w].open[0]);
+  CHECK(strlen(info_of(p).schema) < 10);
+}
+
+static size_t lines_of(const char *text) {
+  size_t n = 0;
+  for (; *text; text++) n += *text == '\n';
+  return n;
+}
+
+static void what_is_told_of_definitions_is_bounded(void) {
+  cluster *c = cluster_start(1, T);
+  peer *p = &c->peers[0];
+  const char *const FIELDS[] = {"id", "INTEGER", "v", "TEXT"};
+  int w = hostile(c);
+  for (uint32_t id = 1; id <= 3000; id++) {
+    const replic_value values[] = {v_int(id), v_text("x")};
+    char name[20];
+    sqlite3_snprintf(sizeof name, name, "u%04u", 3001 - id);
+    play(c, w, schema_frame(id, name, 1, 2, FIELDS));
+    bytes *b = patches_on(HOSTILE, id - 1, id > 1 ? 10 : 0, id);
+    add_patch(b, 1, true, id > 1 ? 0 : 10, id, 1, 2, values);
+    play(c, w, b);
+  }
+  CHECK_INT(peer_at(p, HOSTILE), 3000);
+  CHECK_INT((int64_t)lines_of(info_of(p).schema), 1000);
+  CHECK(strncmp(info_of(p).schema, "u0001\t", 6) == 0); /* by name */
+  int64_t patches = 0;
+  for (size_t i = 0; i < replic_pending_count(p->r); i++)
+    patches += replic_pending_at(p->r, i)->patches;
+  CHECK_INT(patches, 3000);                  /* all are counted, */
+  CHECK(replic_pending_count(p->r) <= 1001); /* and not all named */
+}
+
+static int count_statement(unsigned type, void *ctx, void *stmt, void *sql) {
+  (void)type, (void)stmt, (void)sql;
+  ++*(int64_t *)ctx;
+  return 0;
+}
+
+/* A definition may have all the columns that SQLite knows, none of which is known here. */
+static void fields_are_not_asked_for_one_by_one(void) {
+  cluster *c = cluster_start(1, T);
+  peer *p = &c->peers[0];
+  int w = hostile(c);
+  bytes *b = frame_new(SCHEMA);
+  add_varint(b, 1);
+  add_text(b, "t");
+  add_varint(b, 1);
+  add_varint(b, 20000);
+  add_text(b, "id");
+  add_text(b, "INTEGER");
+  for (int i = 1; i < 20000; i++) {
+    char name[12];
+    sqlite3_snprintf(sizeof name, name, "f%d", i);
+    add_text(b, name);
+    add_u8(b, 0);
+  }
+  int64_t statements = 0;
+  sqlite3_trace_v2(p->r->db, SQLITE_TRACE_STMT, count_statement, &statements);
+  play(c, w, b);
+  CHECK_TEXT(info_of(p).schema, "t\ttable t has no column f1 here\n");
+  CHECK(statements > 0 && statements < 10);
+}
+
+/* Patches 1 … n of HOSTILE, each a group of its own. */
+static bytes *many(int64_t n) {
+  bytes *b = patches_frame(HOSTILE, 0, n);
+  for (int64_t i = 1; i <= n; i++) {
+    const replic_value values[] = {v_int(i), v_text("x")};
+    add_patch(b, 1, true, i == 1 ? 10 : 0, 1, 1, 2, values);
+  }
+  return b;
+}
+
+static int64_t receive(peer *p, cluster *c, int w, const bytes *b) {
+  const bytes *frame = whole(b->data, b->len);
+  peer_begin(p);
+  CHECK_OK(p->r, replic_receive(p->r, c->wires[w].number, frame->data, frame->len));
+  CHECK_OK(p->r, peer_commit(p));
+  return peer_at(p, HOSTILE);
+}
+
+static int64_t work(peer *p) {
+  peer_begin(p);
+  CHECK_OK(p->r, replic_work(p->r));
+  CHECK_OK(p->r, peer_commit(p));
+  return peer_at(p, HOSTILE);
+}
+
+static int with_t(cluster *c) {
+  const char *const FIELDS[] = {"id", "INTEGER", "v", "TEXT"};
+  int w = hostile(c);
+  play(c, w, schema_frame(1, "t", 1, 2, FIELDS));
+  return w;
+}
+
+static void a_large_frame_is_taken_in_in_parts(void) {
+  cluster *c = cluster_start(1, T);
+  peer *p = &c->peers[0];
+  int w = with_t(c), parts = 0;
+  int64_t at = receive(p, c, w, many(20000)), before;
+  CHECK(at > 0 && at < 5000);
+  for (; replic_has_work(p->r); parts++) {
+    upsert(p, "t", ROW({"id", v_int(1)}, {"v", v_text("mine")})); /* in between */
+    before = at;
+    at = work(p);
+    CHECK(at > before && at - before < 5000);
+  }
+  CHECK_INT(at, 20000);
+  CHECK(parts >= 4);
+  CHECK_INT(sql_int(peer_sql(p), "SELECT count(*) FROM t"), 20000);
+  CHECK_TEXT(sql_text(peer_sql(p), "SELECT v FROM t WHERE id = 1"), "mine");
+}
+
+static void whoever_knows_no_parts_has_it_whole(void) {
+  cluster *c = cluster_start(1, T);
+  peer *p = &c->peers[0];
+  int w = with_t(c);
+  CHECK(receive(p, c, w, many(20000)) < 5000);
+  receive(p, c, w, need(101, 0)); /* any frame */
+  CHECK_INT(peer_at(p, HOSTILE), 20000);
+}
+
+static void a_part_whose_commit_fails_is_asked_for(void) {
+  cluster *c = cluster_start(1, T);
+  peer *p = &c->peers[0];
+  int w = with_t(c);
+  int64_t at = receive(p, c, w, many(20000));
+  peer_begin(p);
+  CHECK_OK(p->r, replic_work(p->r));
+  replic_rollback(p->r);
+  CHECK(replic_has_work(p->r));
+  take_frames(c, w, 0);
+  CHECK_INT(work(p), at);
+  CHECK(!replic_has_work(p->r));
+  CHECK_INT(take_frames(c, w, NEED), 1);
+  CHECK(c->wires[w].open[0]);
+  receive(p, c, w, many(20000));
+  while (replic_has_work(p->r)) work(p);
+  CHECK_INT(peer_at(p, HOSTILE), 20000);
+}
+
+static void a_link_that_ends_takes_the_rest_with_it(void) {
+  cluster *c = cluster_start(1, T);
+  peer *p = &c->peers[0];
+  int w = with_t(c);
+  int64_t at = receive(p, c, w, many(20000));
+  peer_begin(p);
+  replic_link_close(p->r, c->wires[w].number);
+  CHECK_OK(p->r, peer_commit(p));
+  CHECK(!replic_has_work(p->r));
+  CHECK_INT(peer_at(p, HOSTILE), at);
+}
+
+/* It is read to its end before anything of it is applied, however many parts that takes. */
+static void a_large_frame_that_is_malformed_changes_nothing(void) {
+  cluster *c = cluster_start(1, T);
+  peer *p = &c->peers[0];
+  p->r->config.work_units = 1000;
+  int w = with_t(c);
+  bytes *b = many(20000);
+  b->data[b->len - 3] = 7; /* no type of a value */
+  CHECK_INT(receive(p, c, w, b), 0);
+  CHECK(replic_has_work(p->r));
+  while (replic_has_work(p->r)) CHECK_INT(work(p), 0);
+  CHECK_INT(event_last(p, REPLIC_EVENT_LINK_CLOSE)->code, REPLIC_EPROTOCOL);
+}
+
+static void a_table_defined_anew_in_between(void) {
+  cluster *c = cluster_start(1, T);
+  peer *p = &c->peers[0];
+  int w = with_t(c);
+  receive(p, c, w, many(20000));
+  CHECK_OK(p->r, try_migrate(p, 2, "ALTER TABLE t ADD COLUMN x; ALTER TABLE t_patches ADD x", ""));
+  while (replic_has_work(p->r)) work(p);
+  CHECK_INT(peer_at(p, HOSTILE), 20000);
+  CHECK_INT(sql_int(peer_sql(p), "SELECT count(*) FROM t"), 20000);
+}
+
+static void early_frames_are_taken_in_in_parts(void) {
+  cluster *c = cluster_start(1, T);
+  peer *p = &c->peers[0];
+  int w = with_t(c);
+  for (int64_t n = 20; n-- > 0;) {
+    bytes *b =
+        n ? patches_on(HOSTILE, n * 1000, 10, n * 1000 + 1000) : patches_frame(HOSTILE, 0, 1000);
+    for (int64_t i = 1; i <= 1000; i++) {
+      const replic_value values[] = {v_int(n * 1000 + i), v_text("x")};
+      add_patch(b, 1, true, i == 1 && !n ? 10 : 0, 1, 1, 2, values);
+    }
+    receive(p, c, w, b);
+  }
+  CHECK(peer_at(p, HOSTILE) > 0 && peer_at(p, HOSTILE) < 6000);
+  while (replic_has_work(p->r)) {
+    int64_t before = peer_at(p, HOSTILE);
+    CHECK(work(p) - before < 6000);
+  }
+  CHECK_INT(peer_at(p, HOSTILE), 20000);
+}
+
+int main(int argc, char **argv) {
+  static const test TESTS[] = {TEST(what_is_asked_for_comes_once_per_heartbeat),
+                               TEST(all_definitions_come_once_per_heartbeat),
+                               TEST(needs_are_bounded),
+                               TEST(a_hello_is_answered_once_per_heartbeat),
+                               TEST(a_list_of_peers_is_bounded_and_in_order),
+                               TEST(probes_of_a_fork_are_bounded),
+                               TEST(definitions_give_way_to_later_ones),
+                               TEST(what_is_told_of_definitions_is_bounded),
+                               TEST(fields_are_not_asked_for_one_by_one),
+                               TEST(a_large_frame_is_taken_in_in_parts),
+                               TEST(whoever_knows_no_parts_has_it_whole),
+                               TEST(a_part_whose_commit_fails_is_asked_for),
+                               TEST(a_link_that_ends_takes_the_rest_with_it),
+                               TEST(a_large_frame_that_is_malformed_changes_nothing),
+                               TEST(a_table_defined_anew_in_between),
+                               TEST(early_frames_are_taken_in_in_parts)};
+  return run_tests(argc, argv, TESTS, COUNT(TESTS));
+}
