@@ -9,7 +9,7 @@
 // process cannot read what was sent long before.
 
 import { decrypt, encrypt, rekey, TAG_BYTES } from './noise.js'
-import { ReplayWindow } from './transport/udp/replay.js'
+import { ReplayWindow } from './replay.js'
 
 const VERSION = 1
 export const SEALED = 36

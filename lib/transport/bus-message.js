@@ -3,7 +3,7 @@
 // Every message names its sender and the sender's instance, sixteen random bytes drawn when it joined.
 // One that goes to a single peer names that peer's instance too: whoever gets a message with its own
 // instance in it knows that the sender is alive now, and, where the message is sealed, that it is no
-// recording from before. Numbers that grow keep recordings out from then on (Window).
+// recording from before. Numbers that grow keep recordings out from then on (ReplayWindow).
 //
 // Sealed means: all that the bus need not know, which is the body, is encrypted, and a tag protects it
 // and what stands before it. One publication serves many, so the key is the sender's: made of the secret,
@@ -11,7 +11,6 @@
 
 import { hkdfSync } from 'node:crypto'
 import { decrypt, encrypt, TAG_BYTES } from '../noise.js'
-import { Bits } from './bits.js'
 
 export const HERE = 1 // who hears this and does not know the sender answers
 export const WELCOME = 2 // the answer
@@ -31,7 +30,8 @@ const PART_BYTES = 12 // number of the frame, its length, where this part begins
 const LABEL = 'replic-sqlite bus'
 const KEY_BYTES = 32
 const MAX_NUMBER = 2 ** 48 - 1
-const WINDOW = 4096 // numbers: messages that are overtaken by more than so many are lost
+/** Numbers: messages that are overtaken by more than so many are lost. */
+export const WINDOW = 4096
 const MAX_PARTIAL = 16 // incomplete frames of one sender
 const PIECE_COST = 200 // bytes, about, that a piece takes beside its own
 const LEAST_PIECE = 1024 // bytes, but for a frame's last: what a sender of ours puts into a message is more
@@ -151,30 +151,6 @@ const readList = (view) =>
 
 /** What is in a sealed message; undefined where it was sealed with another key, or changed. */
 export const unsealed = ({ number, open, body }, key) => decrypt(key, number, open, body)
-
-/**
- * Which numbers of one sender have been seen: each passes once, in almost any order. None below the first one does, as
- * that is from before.
- */
-export class Window {
-  #seen = new Bits(WINDOW)
-  #first
-  #highest = -1
-
-  /** Whether the number is new; from then on it is not. */
-  pass(number) {
-    this.#first ??= number
-    if (number < this.#first || number <= this.#highest - WINDOW) return false
-    if (number > this.#highest) {
-      const from = Math.max(this.#highest + 1, number - WINDOW + 1)
-      for (let n = from; n <= number; n++) this.#seen.clear(n % WINDOW)
-      this.#highest = number
-    }
-    if (this.#seen.has(number % WINDOW)) return false
-    this.#seen.set(number % WINDOW)
-    return true
-  }
-}
 
 /**
  * Puts the parts of one sender's frames together. Memory follows what has arrived. Beyond a

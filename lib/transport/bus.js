@@ -12,6 +12,7 @@ import { randomBytes } from 'node:crypto'
 import { EventEmitter } from 'node:events'
 import { describe, ReplicError, usage } from '../errors.js'
 import { callback, integer, milliseconds, readOptions, subject } from '../options.js'
+import { ReplayWindow } from '../replay.js'
 import { linksOf } from '../replica.js'
 import * as format from './bus-message.js'
 
@@ -378,7 +379,7 @@ class Bus {
 
 /** What is known of a remote peer. */
 class Peer {
-  #windows = new Map() // instance, in hex -> Window; the current one is the last
+  #windows = new Map() // instance, in hex -> ReplayWindow; the current one is the last
   #former = new Set() // instances that had a window
   #current // Buffer
   #keys = new Map() // secret -> what the current instance seals with
@@ -411,13 +412,13 @@ class Peer {
   pass(instance, number) {
     const key = instance.toString('hex')
     if (this.#former.has(key)) return false
-    const window = this.#windows.get(key) ?? new format.Window()
+    const window = this.#windows.get(key) ?? new ReplayWindow(format.WINDOW, number)
     this.#windows.set(key, window)
     if (this.#windows.size > MAX_INSTANCES) {
       const current = this.#current?.toString('hex')
       this.#forget([...this.#windows.keys()].find((each) => each !== current && each !== key))
     }
-    return window.pass(number)
+    return window.take(number)
   }
 
   // Without its window all recordings of it would be new.

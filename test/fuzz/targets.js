@@ -6,14 +6,15 @@ import { Decoder } from '../../lib/cli/frames.js'
 import { errorFrame, Handshake, peerIdOfHello, readError } from '../../lib/handshake.js'
 import { Links } from '../../lib/link.js'
 import { DEFAULTS, MAX_PEER_ID } from '../../lib/options.js'
+import { ReplayWindow } from '../../lib/replay.js'
 import { mergeEntries, Tokens } from '../../lib/token.js'
-import { Parts, readMessage, senderKey, unsealed, Window } from '../../lib/transport/bus-message.js'
+import { BROWSERS_DEFAULTS, Browsers } from '../../lib/transport/browsers.js'
+import { Parts, readMessage, senderKey, unsealed, WINDOW } from '../../lib/transport/bus-message.js'
 import { Session as HttpSession } from '../../lib/transport/http-frames.js'
 import { Server as HttpServer } from '../../lib/transport/http-server.js'
 import { FrameSocket as TcpSocket } from '../../lib/transport/tcp-frames.js'
 import * as datagram from '../../lib/transport/udp/datagram.js'
 import { Cookies, Initiator } from '../../lib/transport/udp/handshake.js'
-import { ReplayWindow } from '../../lib/transport/udp/replay.js'
 import { Session as UdpSession } from '../../lib/transport/udp/session.js'
 import { FrameSocket as WebSocketFrames } from '../../lib/transport/websocket-frames.js'
 import { Verifier } from '../../lib/verify.js'
@@ -122,7 +123,7 @@ function udpSessions(random) {
 }
 
 function busMessages(random) {
-  const [parts, window] = [new Parts(100_000), new Window()]
+  const [parts, window] = [new Parts(100_000), new ReplayWindow(WINDOW)]
   return () => {
     const bytes = mutated(random, MESSAGES)
     const message = readMessage(bytes)
@@ -130,7 +131,7 @@ function busMessages(random) {
     const sender = { ...message, prefix: PREFIX }
     if (message.isSealed && !unsealed(message, senderKey(KEY, sender))) return
     check(isCount(message.number), `number ${message.number}`)
-    window.pass(message.number)
+    window.take(message.number)
     const frame = parts.take(message.body)
     check(!frame || frame.length <= 100_000, 'a frame is too large')
     check(parts.keptBytes <= 125_000, `${parts.keptBytes} bytes are kept`)
@@ -162,10 +163,12 @@ function httpBodies(random) {
 /** Requests, whose answers are promises: what they reject with is no answer at all. */
 function httpRequests(random) {
   const add = (session) => session.on('error', isOurs) && { end: () => {} }
-  const links = { options: LIMITS, add }
-  const server = new HttpServer(links, 1)
+  const links = { options: LIMITS, add, turnedAway: (_, error) => isOurs(error) }
+  const server = new HttpServer(links, 1, new Browsers(BROWSERS_DEFAULTS, () => false))
   const ids = []
   const values = {
+    origin: [undefined, 'null', 'https://evil.example', ''],
+    host: ['127.0.0.1:80', undefined, 'evil.example', '[::1]:1', '[', '', ':'],
     'content-type': ['application/vnd.replic-sqlite', 'text/html', ';', ''],
     'content-length': ['0', '4', '-1', '1e9', 'x', '99999999999999999999'],
     'transfer-encoding': [undefined, 'chunked'],

@@ -3,10 +3,10 @@
 
 import { EventEmitter } from 'node:events'
 import { performance } from 'node:perf_hooks'
+import { ReplayWindow } from '../../replay.js'
 import * as datagram from './datagram.js'
 import { ACK, ACK_BYTES, DATA, DATA_BYTES, END, FIN } from './datagram.js'
 import { MAX_SEGMENTS, Receiver } from './receiver.js'
-import { ReplayWindow } from './replay.js'
 import { Sender } from './sender.js'
 
 const FLIGHT_BYTES = 4 * 1024 * 1024 // on their way, at most
