@@ -114,6 +114,20 @@ function ledger(port) {
   }
 }
 
+it('a server that others reach does not start without its secret', async () => {
+  const cwd = install('deployment')
+  const env = { ...process.env, REPLIC_HOST: '0.0.0.0', REPLIC_PORT: '0', HTTP_PORT: '0' }
+  delete env.REPLIC_SECRET
+  const { status, stderr } = spawnSync(execPath, ['server.mjs'], {
+    cwd,
+    env,
+    encoding: 'utf8',
+    timeout: 20_000,
+  })
+  expect(status).toBe(1)
+  expect(stderr).toContain('REPLIC_SECRET is not set')
+})
+
 describe('a restart loses no note that was answered', () => {
   async function prepare(change) {
     const cwd = install('deployment', change)

@@ -373,7 +373,8 @@ it('is deployed by the Dockerfile of docs/deployment.md, run as a script', async
   const start = async () => {
     const [command, ...args] = image.command
     const program = join(image.env.PATH, command)
-    const options = { cwd: image.folder, env: { ...image.env, ...ports } }
+    const given = { REPLIC_SECRET: 'at least sixteen bytes', ...ports }
+    const options = { cwd: image.folder, env: { ...image.env, ...given } }
     const container = startProcess(program, args, options)
     for (let line = ''; line !== 'ready'; line = await container.line()) {
       if (line === null) expect.fail((await container.ended).stderr)
