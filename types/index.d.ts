@@ -320,8 +320,11 @@ export interface ForgetOptions {
 
 /** What forget() has forgotten: how many rows of each kind. */
 export interface Forgotten {
+  /** Forks that were noted, and histories that were given up. */
   forks: number
+  /** Patches that were pending. */
   pending: number
+  /** Pieces of a catch-up. */
   staged: number
 }
 
