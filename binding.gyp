@@ -61,6 +61,7 @@
         'src/core/open.c',
         'src/core/optimize.c',
         'src/core/outgoing.c',
+        'src/core/pace.c',
         'src/core/params.c',
         'src/core/patches.c',
         'src/core/peek.c',

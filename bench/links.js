@@ -16,6 +16,7 @@ import { withFile } from './harness.js'
 import { openReplic } from './replic.js'
 
 const BYTES_PER_ROW = 250 // about, on a line
+const GROUP_ROWS = 20
 const FAST = { retryMinMs: 10, retryMaxMs: 100 }
 
 /** Calls `use(open)`; open(peerId) makes a replica, which is closed afterwards, as are `use`'s proxies. */
@@ -69,7 +70,11 @@ const behind = (kbit, bytes, isBacklogFirst) =>
     await link(busy, hub)
     await link(quiet, hub)
     await link(far, hub, { kbit })
-    await hub.waitFor(await busy.load('item', makeRows(bytes / BYTES_PER_ROW)))
+    const rows = makeRows(bytes / BYTES_PER_ROW) // in small groups: one is a frame, and never divided
+    for (let at = 0; at < rows.length; at += GROUP_ROWS) {
+      await busy.upsert('item', rows.slice(at, at + GROUP_ROWS))
+    }
+    await hub.waitFor(busy.token())
     const began = performance.now()
     await far.waitFor(await quiet.upsert('item', { id: 0, name: 'small' }), 600_000)
     return (performance.now() - began) / 1000

@@ -132,7 +132,7 @@ export interface OpenOptions {
   linkTimeoutMs?: number | undefined
   /** Largest group (all changes of one call, encoded). Default 64 MiB. */
   maxFrameBytes?: number | undefined
-  /** Bytes sent and not yet acknowledged, per link. Default 4 MiB. */
+  /** Bytes sent and not yet acknowledged, per link, at most: less where the line is slow. Default 4 MiB. */
   windowBytes?: number | undefined
   /** Size from which on a frame of patches ends. Default 256 KiB. */
   sliceBytes?: number | undefined

@@ -161,9 +161,11 @@ static int examine(replic *r, link *l, replic__rest *t, int *done) {
     if (p->sequence > believed) {
       v->doubted = 1;
       if (v->code == REPLIC_OK) v->up_to = t->whole;
-    } else if (p->clock > limit)
+    } else if (p->clock > limit) {
+      if (v->code == REPLIC_OK) v->until_ms = p->clock - r->config.max_clock_skew_ms;
       stop_at(v, t->whole, REPLIC_ECLOCKSKEW,
               replic__skew_text(r, p->origin, p->sequence, p->clock));
+    }
   }
   return p->in.failed ? replic__malformed(r, l, "PATCHES") : REPLIC_OK;
 }
@@ -278,7 +280,7 @@ static void conclude_patches(replic *r, link *l, position *at, const replic__res
     r->counters.frames_dropped_early++;
     replic__send_need(r, l, at);
   } else if (v->code != REPLIC_OK) {
-    replic__hold(r, l, at, v->code, v->up_to, v->text ? v->text : "");
+    replic__hold(r, l, at, v->code, v->up_to, v->until_ms, v->text ? v->text : "");
   } else if (v->up_to > t->known) {
     replic__release(l, at);
     replic__trace(r, "applied %u.%lld, link %u", t->p.origin, v->up_to, l->id);
@@ -375,7 +377,7 @@ static int on_patches(replic *r, link *l, replic__rest *t) {
   if (p->up_to > known) l->synced = 0;
   l->ack_due = 1;
   if (r->gone) {
-    replic__hold(r, l, at, REPLIC_EGONE, known, r->gone);
+    replic__hold(r, l, at, REPLIC_EGONE, known, 0, r->gone);
     return REPLIC_OK;
   }
   if (p->after > known) {

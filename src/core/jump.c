@@ -212,7 +212,8 @@ int replic__on_stage(replic *r, link *l, const uint8_t *bytes, size_t len) {
     if (p.after > known || undefined) {
       if (undefined || !at->held) want_take(r, l, TAKE_AGAIN);
     } else if (skewed) {
-      replic__hold(r, l, at, REPLIC_ECLOCKSKEW, replic__vector_sequence(r, p.origin), skewed);
+      replic__hold(r, l, at, REPLIC_ECLOCKSKEW, replic__vector_sequence(r, p.origin), OF_A_JUMP,
+                   skewed);
     } else if (p.up_to > known && p.origin != r->peer_id) {
       rc = stage(r, l, &p, bytes + FRAME_HEAD, len - FRAME_HEAD, &used, n);
       if (rc == REPLIC_OK) note_progress(r, l, len);
@@ -304,7 +305,7 @@ int replic__on_jump(replic *r, link *l, const uint8_t *bytes, size_t len) {
     below |= mine < t.floor;
     if (t.to.patched_at > r->now_ms + r->config.max_clock_skew_ms) {
       char *text = replic__skew_text(r, t.to.origin, t.to.sequence, t.to.patched_at);
-      replic__hold(r, l, at, REPLIC_ECLOCKSKEW, mine, text ? text : "");
+      replic__hold(r, l, at, REPLIC_ECLOCKSKEW, mine, OF_A_JUMP, text ? text : "");
       sqlite3_free(text);
       below = 0;
       break;
@@ -558,7 +559,7 @@ static void conclude_jump(replic *r, link *l, const jumping *j, int rc) {
     return;
   }
   if (at && (rc < 0 || replic__lies_in_data(rc)))
-    replic__hold(r, l, at, REPLIC_ESCHEMA, replic__vector_sequence(r, at->origin),
+    replic__hold(r, l, at, REPLIC_ESCHEMA, replic__vector_sequence(r, at->origin), OF_A_JUMP,
                  replic_error_text(r));
   else
     replic__conclude(r, l, rc < 0 ? SQLITE_ERROR : rc);

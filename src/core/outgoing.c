@@ -4,6 +4,7 @@
 
 #include "sync.h"
 
+#define ONE_MORE 65536      /* bytes: a slice ends behind the group that fills it */
 #define CALM_POSITIONS 1000 /* that a flush looks at: some ten microseconds */
 
 /* Ids below are those of our tables, and of tables as others have them. */
@@ -87,9 +88,9 @@ typedef struct encoder {
   uint32_t origin;
   replic__writer w;
   int64_t after, after_clock; /* of the patch before the frame's first; 0 where it is pruned */
-  int64_t previous, clock, n;
-  int full;          /* stopped before a group, because the slice is large enough */
-  int has_holes;     /* STAGE: sequences may be missing */
+  int64_t previous, clock, n, slice; /* slice: the bytes that are enough */
+  int full;                          /* stopped before a group, because the slice is large enough */
+  int has_holes;                     /* STAGE: sequences may be missing */
   int64_t hole_ends; /* stopped before a hole in the log, whose last sequence is this */
   uint32_t after_epoch;
   replic__writer epochs; /* that begin after `after` */
@@ -122,7 +123,7 @@ static int encode_patch(void *ctx, const replic__patch *p) {
     e->hole_ends = p->sequence - 1;
     return SQLITE_DONE;
   }
-  if (begins && e->n && e->w.frame && e->w.frame->len >= e->r->config.slice_bytes) {
+  if (begins && e->n && e->w.frame && (int64_t)e->w.frame->len >= e->slice) {
     e->full = 1;
     return SQLITE_DONE;
   }
@@ -165,9 +166,11 @@ static int put_epochs(replic__writer *head, encoder *e, int64_t up_to) {
 
 /* The frame's upTo stands before its patches, but is known only after them: it is written last.
  * NULL: there is nothing to send, or it cannot be read. */
-static replic_frame *encode(replic *r, int type, uint32_t origin, int64_t after, int64_t *up_to) {
+static replic_frame *encode(replic *r, int type, uint32_t origin, int64_t after, int64_t slice,
+                            int64_t *up_to) {
   encoder e = {.r = r,
                .origin = origin,
+               .slice = slice,
                .after = after,
                .previous = after,
                .has_holes = type == FRAME_STAGE};
@@ -198,10 +201,6 @@ static replic_frame *encode(replic *r, int type, uint32_t origin, int64_t after,
   return replic__finish_frame(&head);
 }
 
-replic_frame *replic__stage_frame(replic *r, uint32_t origin, int64_t after, int64_t *up_to) {
-  return encode(r, FRAME_STAGE, origin, after, up_to);
-}
-
 void replic__ring_drop(replic__sync *s) {
   ring_entry *oldest = &s->ring[s->ring_from];
   s->ring_bytes -= oldest->frame->len;
@@ -210,19 +209,24 @@ void replic__ring_drop(replic__sync *s) {
   s->n_ring--;
 }
 
-/* The patches of `origin` after `after`, at most up to *up_to, which becomes the frame's own. The
- * caller gets a reference. */
-static replic_frame *patches_frame(replic *r, uint32_t origin, int64_t after, int64_t *up_to) {
+/* The patches of `origin` after `after`, about `slice` bytes, at most up to *up_to, which becomes
+ * the frame's own. The caller gets a reference. */
+static replic_frame *patches_frame(replic *r, uint32_t origin, int64_t after, int64_t slice,
+                                   int64_t *up_to) {
   replic__sync *s = r->sync;
   for (size_t i = s->n_ring; i-- > 0;) { /* the newest first: live links all ask for that */
     ring_entry *entry = &s->ring[(s->ring_from + i) % RING_MAX];
     if (entry->origin != origin || entry->after != after) continue;
+    if ((int64_t)entry->frame->len > slice + slice / 4 + ONE_MORE) continue; /* for a faster link */
     *up_to = entry->up_to;
     entry->frame->refs++;
     return entry->frame;
   }
-  replic_frame *frame = encode(r, FRAME_PATCHES, origin, after, up_to);
+  int64_t wanted = *up_to;
+  replic_frame *frame = encode(r, FRAME_PATCHES, origin, after, slice, up_to);
   if (!frame || frame->len > r->config.ring_bytes) return frame;
+  if (*up_to < wanted && slice < (int64_t)r->config.slice_bytes)
+    return frame; /* cut for this link */
   while (s->n_ring == RING_MAX || s->ring_bytes + frame->len > r->config.ring_bytes)
     replic__ring_drop(s);
   s->ring[(s->ring_from + s->n_ring++) % RING_MAX] = (ring_entry){origin, after, *up_to, frame};
@@ -282,48 +286,103 @@ static void set_cursor(link *l, position *at, int staging) {
   at->sent = at->acked;
 }
 
-static void flush_origin(replic *r, link *l, replic__entry *entry, position *at) {
-  const replic_position *mine = &entry->committed;
-  mark(r, entry);
-  if (at->backlog < 0) at->backlog = mine->sequence;
-  if (mine->sequence > at->acked && !at->lag_since_ms) at->lag_since_ms = r->now_ms;
-  if (at->acked >= mine->sequence || !(l->taking || may_relay(r, l, entry, at))) return;
-  int below = at->acked < entry->pruned.floor;
-  l->below |= below;
-  l->is_behind |= below;
-  if (below != at->staging) set_cursor(l, at, below);
-  if (below && !l->taking) return;
-  int64_t from = below && at->staged > at->acked ? at->staged : at->acked;
-  if (at->sent < from) at->sent = from;
-  while (at->sent < mine->sequence && l->unacked < (int64_t)r->config.window_bytes) {
-    int64_t up_to = mine->sequence;
-    replic_frame *frame = below ? replic__stage_frame(r, mine->origin, at->sent, &up_to)
-                                : patches_frame(r, mine->origin, at->sent, &up_to);
-    if (!frame) break;
-    if (l->schema_sent != ids_end(r->schema)) send_schema(r, l);
-    l->jump_due |= below;
-    at->unacked += (int64_t)frame->len;
-    l->unacked += (int64_t)frame->len;
-    if (mine->origin != r->peer_id)
-      r->counters.patches_relayed += count_patches(frame, at->sent, up_to);
-    at->sent = up_to;
-    replic__send(r, l, frame);
-  }
-  l->is_behind |= at->sent < mine->sequence;
-}
-
 position *replic__next_position(link *l, uint32_t origin, size_t *at) {
   while (*at < l->n_at && l->at[*at].origin < origin) ++*at;
   return *at < l->n_at && l->at[*at].origin == origin ? &l->at[*at] : replic__position(l, origin);
 }
 
-static void flush_origins(replic *r, link *l) {
+/* Whether there is something to send, and from where. */
+static int is_due(replic *r, link *l, replic__entry *entry, position *at) {
+  const replic_position *mine = &entry->committed;
+  mark(r, entry);
+  if (at->backlog < 0) at->backlog = mine->sequence;
+  if (mine->sequence > at->acked && !at->lag_since_ms) at->lag_since_ms = r->now_ms;
+  if (at->acked >= mine->sequence || !(l->taking || may_relay(r, l, entry, at))) return 0;
+  int below = at->acked < entry->pruned.floor;
+  l->below |= below;
+  l->is_behind |= below;
+  if (below != at->staging) set_cursor(l, at, below);
+  if ((below && !l->taking) || (at->stopped && !at->probe)) return 0;
+  int64_t from = below && at->staged > at->acked ? at->staged : at->acked;
+  if (at->sent < from) at->sent = from;
+  return at->sent < mine->sequence;
+}
+
+/* Of what the other side holds, to see whether it still does: it is no part of the window. */
+static int send_probe(replic *r, link *l, const replic__due *due) {
+  position *at = due->at;
+  int64_t up_to = due->entry->committed.sequence;
+  at->probe = 0;
+  replic_frame *frame =
+      encode(r, at->staging ? FRAME_STAGE : FRAME_PATCHES, at->origin, at->sent, 1, &up_to);
+  if (!frame) return 0;
+  if (l->schema_sent != ids_end(r->schema)) send_schema(r, l);
+  l->jump_due |= at->staging;
+  replic__send(r, l, frame);
+  return 0;
+}
+
+/* The next frame of an origin. 0: it cannot be read, or there is no more. */
+static int send_next(replic *r, link *l, const replic__due *due) {
+  position *at = due->at;
+  int64_t up_to = due->entry->committed.sequence, slice = replic__slice(r, l);
+  if (at->sent >= up_to || (at->stopped && !at->probe)) return 0;
+  if (at->stopped) return send_probe(r, l, due);
+  replic_frame *frame = at->staging ? encode(r, FRAME_STAGE, at->origin, at->sent, slice, &up_to)
+                                    : patches_frame(r, at->origin, at->sent, slice, &up_to);
+  if (!frame) return 0;
+  if (l->schema_sent != ids_end(r->schema)) send_schema(r, l);
+  l->jump_due |= at->staging;
+  at->unacked += (int64_t)frame->len;
+  l->unacked += (int64_t)frame->len;
+  if (at->origin != r->peer_id)
+    r->counters.patches_relayed += count_patches(frame, at->sent, up_to);
+  at->sent = up_to;
+  replic__pace_sent(r, l, at);
+  replic__send(r, l, frame);
+  return 1;
+}
+
+/* The origins of which there is something to send: r->sync->due. */
+static void find_due(replic *r, link *l) {
+  replic__sync *s = r->sync;
   size_t p = 0;
+  s->n_due = 0;
   for (size_t i = 0; i < r->n_vector; i++) {
     replic__entry *entry = &r->vector[i];
     position *at =
-        entry->committed.sequence ? replic__next_position(l, entry->committed.origin, &p) : NULL;
-    if (at) flush_origin(r, l, entry, at);
+        entry->committed.sequence ? replic__next_position(l, entry->now.origin, &p) : NULL;
+    if (!at || !is_due(r, l, entry, at)) continue;
+    if (s->n_due == s->cap_due) {
+      size_t cap = s->cap_due ? 2 * s->cap_due : 16;
+      replic__due *grown = sqlite3_realloc64(s->due, cap * sizeof *grown);
+      l->is_behind |= !grown;
+      if (!grown) return;
+      s->due = grown;
+      s->cap_due = cap;
+    }
+    s->due[s->n_due++] = (replic__due){entry, NULL};
+  }
+  for (size_t i = 0; i < s->n_due; i++) /* none is added to the link any more */
+    s->due[i].at = replic__position(l, s->due[i].entry->now.origin);
+}
+
+/* By turns, a frame of each: so what is little is not behind what is much. */
+static void flush_origins(replic *r, link *l) {
+  replic__sync *s = r->sync;
+  find_due(r, l);
+  size_t first = 0, idle = 0, n = s->n_due;
+  while (first < n && s->due[first].at->origin < l->turn) first++;
+  for (size_t k = first; idle < n && replic__has_room(r, l); k++) {
+    const replic__due *due = &s->due[k % n];
+    idle = send_next(r, l, due) ? 0 : idle + 1;
+    l->turn = due->at->origin + 1;
+  }
+  for (size_t i = 0; i < n; i++) {
+    const position *at = s->due[i].at;
+    if (at->sent >= s->due[i].entry->committed.sequence || at->stopped) continue;
+    l->is_behind = 1;
+    replic__pace_full(l);
   }
 }
 

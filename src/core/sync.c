@@ -426,11 +426,13 @@ void replic__send_need(replic *r, link *l, position *at) {
 
 /* Asks for all that it is known to have and we lack. */
 static void send_needs(replic *r, link *l) {
-  for (size_t i = 0; i < l->n_at; i++)
-    if (l->at[i].announced > replic__vector_sequence(r, l->at[i].origin)) {
-      l->at[i].need_ms = 0;
-      replic__send_need(r, l, &l->at[i]);
-    }
+  for (size_t i = 0; i < l->n_at; i++) {
+    position *at = &l->at[i];
+    if (at->announced <= replic__vector_sequence(r, at->origin)) continue;
+    if (at->held && r->now_ms < at->held_until) continue;
+    at->need_ms = 0;
+    replic__send_need(r, l, at);
+  }
 }
 
 /* The peer has told in so many heartbeats that it has what is lacking here, and that nothing of it
@@ -450,25 +452,35 @@ static void look_for_idleness(replic *r, link *l, int is_idle) {
   send_needs(r, l);
 }
 
-void replic__send_error(replic *r, link *l, int code, const char *text) {
+/* Of patches of `origin` that are held: from where on. 0: of none. */
+static void send_error(replic *r, link *l, int code, const char *text, uint32_t origin,
+                       int64_t after) {
   replic__writer w;
   replic__put_frame(&w, FRAME_ERROR);
   replic__put_text(&w, replic_code_name(code));
   replic__put_text(&w, text);
+  if (origin) replic__put_varint(&w, origin);
+  if (origin) replic__put_varint(&w, (uint64_t)after);
   replic__send(r, l, replic__finish_frame(&w));
+}
+
+void replic__send_error(replic *r, link *l, int code, const char *text) {
+  send_error(r, l, code, text, 0, 0);
 }
 
 /* ---- receiving: refusals ---- */
 
 /* What cannot be applied now is asked for again later; both sides are told once. */
-void replic__hold(replic *r, link *l, position *at, int code, int64_t after, const char *text) {
+void replic__hold(replic *r, link *l, position *at, int code, int64_t after, int64_t until_ms,
+                  const char *text) {
   l->held_ms = r->now_ms;
+  at->held_until = until_ms == OF_A_JUMP ? 0 : until_ms;
   if (at->held == code && at->held_after == after) return;
   l->n_held += !at->held;
   r->counters.skew_refusals += code == REPLIC_ECLOCKSKEW;
   at->held = code;
   at->held_after = after;
-  replic__send_error(r, l, code, text);
+  send_error(r, l, code, text, until_ms == OF_A_JUMP ? 0 : at->origin, after);
   replic__event(
       r,
       (replic_event){.kind = REPLIC_EVENT_LINK_ERROR, .link = l->id, .peer = l->peer, .code = code},
@@ -592,12 +604,13 @@ static void check_claims(replic *r, link *l) {
 void replic__learn(replic *r, link *l, position *at, int64_t applied) {
   if (applied > at->announced) at->announced = applied;
   if (applied <= at->acked) return;
+  replic__pace_acked(r, l, at, applied);
   int64_t unacked =
       applied >= at->sent ? 0 : at->unacked / (at->sent - at->acked) * (at->sent - applied);
   l->unacked -= at->unacked - unacked;
   at->unacked = unacked;
   at->acked = applied;
-  at->must_relay = 0;
+  at->must_relay = at->stopped = at->probe = 0;
   if (r->sync->tells_acks && at->origin == r->peer_id)
     replic__event(
         r, (replic_event){.kind = REPLIC_EVENT_ACKED, .link = l->id, .peer = l->peer, .a = applied},
@@ -766,6 +779,7 @@ static void answer_need(replic *r, link *l, position *at, int64_t after) {
   at->unacked = 0;
   at->sent = at->acked = after;
   at->must_relay = 1; /* without grace */
+  at->probe = at->stopped;
   at->answered_ms = r->now_ms;
   replic__define_again(r, l);
 }
@@ -807,6 +821,20 @@ static int leaves_link(int code) {
   return code == REPLIC_ECLOCKSKEW || code == REPLIC_ESCHEMA || code == REPLIC_EREADONLY;
 }
 
+/* What the other side holds is not on its way: the window is for the rest. */
+static void stop_sending(replic *r, link *l, replic__reader *in) {
+  uint32_t origin = replic__get_peer(in);
+  int64_t after = replic__get_sequence(in);
+  if (in->failed || after >= replic__vector_sequence(r, origin)) return;
+  position *at = replic__position(l, origin);
+  if (!at) return;
+  l->unacked -= at->unacked;
+  at->unacked = 0;
+  at->sent = at->acked = after;
+  at->stopped = 1;
+  at->probe = 0;
+}
+
 static int on_error(replic *r, link *l, replic__reader *in) {
   char *name = replic__copy_text(in), *text = replic__copy_text(in);
   int complete = name && text && !in->failed;
@@ -821,6 +849,7 @@ static int on_error(replic *r, link *l, replic__reader *in) {
     if (!stays) l->closing = 1;
     r->sync->direct_generation += !stays;
     if (!stays) replic__stir(r);
+    if (stays && in->at != in->end) stop_sending(r, l, in);
   }
   sqlite3_free(name);
   sqlite3_free(text);
@@ -1061,6 +1090,7 @@ void replic__sync_close(replic *r) {
   sqlite3_finalize(s->staged_sql);
   sqlite3_free(s->links);
   sqlite3_free(s->values);
+  sqlite3_free(s->due);
   sqlite3_free(s->dropped);
   sqlite3_free(s->direct);
   sqlite3_free(s);

@@ -41,11 +41,24 @@ typedef struct position {
   uint32_t claimed_epoch;
   int held; /* a code: what follows `acked` there cannot be applied here at present */
   int64_t held_after;
+  int64_t held_until; /* the time from which on it may be applied; 0: not known */
+  int stopped;        /* the other side holds what follows `acked`: it gets it when it asks, */
+  int probe;          /* one group each time */
   /* It says more of the origin than that does itself: since when (0: it does not), and what that
    * said then. */
   int64_t doubted_ms, doubted_at;
   int doubt_told;
 } position;
+
+/* How long a frame takes, and so how much may be on its way: pace.c. */
+typedef struct replic__pace {
+  int64_t window;                /* bytes; 0: not known yet */
+  uint32_t origin;               /* the frame that is timed: up to this sequence of that origin; */
+  int64_t sequence, sent_ms;     /* sequence 0: none is */
+  int was_full;                  /* since then the window was */
+  int64_t least_ms, least_at_ms; /* the shortest time, and when that was measured; 0: never */
+  int is_measuring;              /* it is measured again */
+} replic__pace;
 
 typedef struct remote_table {
   uint32_t id;
@@ -82,6 +95,8 @@ typedef struct link {
   uint64_t schema_changes; /* definitions that came in */
   uint64_t n_forgotten;    /* definitions, as there were too many */
   int64_t unacked, last_in_ms, skew_ms, held_ms;
+  replic__pace pace;
+  uint32_t turn;                         /* the first origin of the next flush */
   int64_t hello_ms, schema_ms, again_ms; /* when it last got, as it asked for it: HELLO, all
                                             definitions, pieces of a jump once more */
   int wants_again;                       /* of these the last, within a heartbeat */
@@ -133,11 +148,12 @@ typedef struct early {
 } early;
 
 typedef struct replic__verdict {
-  int64_t up_to; /* can be applied */
-  int code;      /* why not the rest; REPLIC_OK: all of it */
-  char *text;    /* owned */
-  int undefined; /* a table id that was never defined: the definition is lost or late */
-  int doubted;   /* the origin itself, linked here, has not issued the rest */
+  int64_t up_to;    /* can be applied */
+  int code;         /* why not the rest; REPLIC_OK: all of it */
+  char *text;       /* owned */
+  int64_t until_ms; /* the time from which on the rest can be; 0: not known */
+  int undefined;    /* a table id that was never defined: the definition is lost or late */
+  int doubted;      /* the origin itself, linked here, has not issued the rest */
 } replic__verdict;
 
 /* A frame of patches that is being taken in (incoming.c). */
@@ -158,6 +174,12 @@ typedef struct ring_entry {
   int64_t after, up_to;
   replic_frame *frame;
 } ring_entry;
+
+/* Something is to be sent of an origin over the link that is being flushed. */
+typedef struct replic__due {
+  replic__entry *entry;
+  position *at;
+} replic__due;
 
 struct replic__sync {
   link **links; /* of several to one peer the first that is ready carries: the oldest, or one that
@@ -196,6 +218,8 @@ struct replic__sync {
   int dropped_changed; /* on disk: read again after the commit */
   uint64_t pieces;     /* of jumps that were looked at */
   int tells_acks;
+  replic__due *due;
+  size_t n_due, cap_due;
   int staged;    /* there are rows in _replic_staged, or there were */
   int has_notes; /* the same of _replic_forks */
   sqlite3_stmt *staged_sql;
@@ -227,6 +251,15 @@ void replic__doubt(replic *r, link *l, position *at, int64_t claimed);
 position *replic__position(link *l, uint32_t origin);
 /* The same, of ascending origins: *at is where to look on, at first 0. */
 position *replic__next_position(link *l, uint32_t origin, size_t *at);
+/* Whether one more frame may be on its way over the link, and after how many bytes it is to end. */
+int replic__has_room(const replic *r, const link *l);
+int64_t replic__slice(const replic *r, const link *l);
+/* A frame up to at->sent has been sent. */
+void replic__pace_sent(const replic *r, link *l, const position *at);
+/* There is more to send than the window takes. */
+void replic__pace_full(link *l);
+/* The other side has acknowledged patches up to `applied`. */
+void replic__pace_acked(const replic *r, link *l, const position *at, int64_t applied);
 void replic__learn(replic *r, link *l, position *at, int64_t applied);
 void replic__stir(replic *r); /* all links */
 /* Takes over the caller's reference; NULL, or without memory: lost, and repaired like any loss. */
@@ -241,7 +274,11 @@ void replic__carry_over(replic *r, link *l);
 void replic__send_error(replic *r, link *l, int code, const char *text);
 void replic__count_again(replic *r, link *l, int64_t patches); /* sent once more */
 /* What cannot be applied now is asked for again later; both sides are told once. */
-void replic__hold(replic *r, link *l, position *at, int code, int64_t after, const char *text);
+/* What follows `after` cannot be applied before `until_ms`, 0: nobody knows when. The other side is
+ * told to send no more of it than it is asked for; of a jump it is asked for all. */
+enum { OF_A_JUMP = -1 };
+void replic__hold(replic *r, link *l, position *at, int code, int64_t after, int64_t until_ms,
+                  const char *text);
 void replic__release(link *l, position *at);
 /* Ends the link and tells both sides why. */
 void replic__refuse(replic *r, link *l, int code, const char *text);
@@ -318,7 +355,6 @@ int replic__apply_patch(replic *r, remote_table *t, const replic__patches *p,
 
 void replic__ring_drop(replic__sync *s); /* the oldest frame */
 /* A STAGE frame: as PATCHES, of a pruned log. */
-replic_frame *replic__stage_frame(replic *r, uint32_t origin, int64_t after, int64_t *up_to);
 
 /* ---- fork.c ---- */
 

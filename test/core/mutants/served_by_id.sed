@@ -1,0 +1,3 @@
+# Each origin is sent to its end before the next one.
+# found by test_links a_small_write_does_not_wait
+s/idle < n && replic__has_room\(r, l\); k\+\+\)/idle < n \&\& replic__has_room(r, l); k += idle > 0)/

@@ -1,0 +1,185 @@
+/* test_links.c - when things arrive: lines of a bandwidth and a latency, in virtual time. */
+#include <string.h>
+
+#include "frames.h"
+
+#define T                                                                                          \
+  "CREATE TABLE t(id INTEGER PRIMARY KEY, v BLOB); CREATE TABLE t_patches(_patchedAt INTEGER NOT " \
+  "NULL, _sequenceId INTEGER NOT NULL, _peerId INTEGER NOT NULL, id INTEGER, v BLOB);"
+#define MAX_LINES 16
+#define ROW_BYTES 1000
+#define UNBOUND INT64_MAX
+
+/* One direction of a wire. A frame has left after its bytes, and arrives a latency later. */
+typedef struct line {
+  int64_t bytes_per_ms, latency_ms, free_ms; /* free_ms: when all that was put on it has left */
+  int64_t due_ms[4096];                      /* of the frames on their way, oldest first */
+  size_t n_due, bytes;                       /* bytes: that have ever been put on it */
+} line;
+
+typedef struct net {
+  cluster *c;
+  line lines[MAX_LINES][2];
+} net;
+
+static net *net_start(int n_peers) {
+  net *it = test_alloc(sizeof *it);
+  memset(it, 0, sizeof *it);
+  it->c = cluster_start(n_peers, T);
+  return it;
+}
+
+static int join(net *it, int a, int b, int64_t bytes_per_ms, int64_t latency_ms) {
+  int w = wire_open(it->c, a, b);
+  CHECK(w < MAX_LINES);
+  for (int side = 0; side < 2; side++)
+    it->lines[w][side] = (line){.bytes_per_ms = bytes_per_ms, .latency_ms = latency_ms};
+  return w;
+}
+
+/* What was sent since the last time goes onto its line. */
+static void put_on_lines(net *it) {
+  for (int w = 0; w < it->c->n_wires; w++) {
+    for (int side = 0; side < 2; side++) {
+      packet_queue *queue = &it->c->wires[w].to[side];
+      line *l = &it->lines[w][side];
+      for (; l->n_due < queue->n; l->n_due++) {
+        size_t len = queue->packets[l->n_due].len;
+        if (l->free_ms < it->c->now_ms) l->free_ms = it->c->now_ms;
+        if (l->bytes_per_ms != UNBOUND) l->free_ms += (int64_t)len / l->bytes_per_ms;
+        CHECK(l->n_due < COUNT(l->due_ms));
+        l->due_ms[l->n_due] = l->free_ms + l->latency_ms;
+        l->bytes += len;
+      }
+    }
+  }
+}
+
+static bool deliver_due(net *it) {
+  bool moved = false;
+  put_on_lines(it);
+  for (int w = 0; w < it->c->n_wires; w++) {
+    for (int side = 0; side < 2; side++) {
+      line *l = &it->lines[w][side];
+      while (l->n_due > 0 && l->due_ms[0] <= it->c->now_ms) {
+        memmove(l->due_ms, l->due_ms + 1, --l->n_due * sizeof *l->due_ms);
+        wire_deliver(it->c, w, side, 0);
+        moved = true;
+      }
+    }
+  }
+  return moved;
+}
+
+/* A part of a frame has come in: that the transport tells, at each heartbeat. */
+static void tell_progress(net *it) {
+  for (int w = 0; w < it->c->n_wires; w++) {
+    const wire *x = &it->c->wires[w];
+    for (int side = 0; side < 2; side++)
+      if (it->lines[w][side].n_due > 0 && x->open[side])
+        peer_receive(&it->c->peers[x->peers[side]], x->number, "", 0);
+  }
+}
+
+static void run_ms(net *it, int64_t ms) {
+  for (; ms > 0; ms--) {
+    while (deliver_due(it)) {
+    }
+    if (++it->c->now_ms % 1000) continue;
+    tell_progress(it);
+    for (int i = 0; i < it->c->n_peers; i++) tick(&it->c->peers[i]);
+  }
+}
+
+static void put(peer *p, int64_t id, size_t len) {
+  uint8_t *bytes = test_alloc(len);
+  memset(bytes, 'x', len);
+  upsert(p, "t", ROW({"id", v_int(id)}, {"v", v_blob(bytes, len)}));
+}
+
+/* n rows of ROW_BYTES, each of which may travel by itself. */
+static void put_backlog(cluster *c, peer *p, int n) {
+  for (int i = 0; i < n; i++, c->now_ms++) put(p, 1000 * p->index + i, ROW_BYTES);
+}
+
+/* Milliseconds until the first row of `from` is at `at`. */
+static int64_t ms_until(net *it, const peer *at, uint32_t from, int64_t sequence, int64_t most) {
+  int64_t began = it->c->now_ms;
+  while (peer_at(at, from) < sequence) {
+    CHECK(it->c->now_ms - began < most);
+    run_ms(it, 1);
+  }
+  return it->c->now_ms - began;
+}
+
+/* 0 and 3 write, 1 is the hub, 2 is at the end of the slow line. */
+static int64_t behind_a_backlog(int busy, int quiet, int64_t bytes_per_ms, int rows) {
+  net *it = net_start(4);
+  cluster *c = it->c;
+  join(it, busy, 1, UNBOUND, 0);
+  join(it, quiet, 1, UNBOUND, 0);
+  join(it, 1, 2, bytes_per_ms, 5);
+  run_ms(it, 3000);
+  put_backlog(c, &c->peers[busy], rows);
+  run_ms(it, 3000);
+  put(&c->peers[quiet], 1, 10);
+  int64_t ms = ms_until(it, &c->peers[2], c->peers[quiet].id, 1, 120000);
+  test_note("%lld ms", (long long)ms);
+  return ms;
+}
+
+static void a_small_write_does_not_wait_for_a_backlog(void) {
+  CHECK(behind_a_backlog(0, 3, 1000, 9000) <= 1000);
+  CHECK(behind_a_backlog(3, 0, 1000, 9000) <= 1000);
+  CHECK(behind_a_backlog(0, 3, 8, 200) <= 3000);
+  CHECK(behind_a_backlog(3, 0, 8, 200) <= 3000);
+}
+
+/* How much longer a backlog takes than its bytes would. */
+static int64_t percent_of_ideal(int64_t bytes_per_ms, int64_t latency_ms, int rows) {
+  net *it = net_start(2);
+  cluster *c = it->c;
+  put_backlog(c, &c->peers[0], rows);
+  int w = join(it, 1, 0, bytes_per_ms, latency_ms);
+  line *l = &it->lines[w][0];
+  int64_t ms = ms_until(it, &c->peers[1], 101, rows, 600000);
+  return ms * 100 / ((int64_t)l->bytes / bytes_per_ms);
+}
+
+static void a_backlog_fills_the_line(void) {
+  CHECK(percent_of_ideal(1000, 1, 9000) <= 105);
+  CHECK(percent_of_ideal(1000, 100, 9000) <= 125);
+  CHECK(percent_of_ideal(100, 400, 3000) <= 130);
+  CHECK(percent_of_ideal(8, 50, 300) <= 110);
+}
+
+/* C - A - D: A has written 8 MB while its clock was an hour ahead. What C writes is at D at once,
+ * and little is sent of what D holds. */
+static void a_hold_stops_nobody_else(void) {
+  net *it = net_start(3);
+  cluster *c = it->c;
+  peer *a = &c->peers[0];
+  a->clock_step_ms = 3600000;
+  for (int i = 0; i < 80; i++) put(a, i, 100000);
+  join(it, 1, 0, 10000, 5);
+  int w = join(it, 2, 0, 10000, 5);
+  run_ms(it, 5000);
+  a->clock_step_ms = 0;
+  put(&c->peers[1], 5000, 10);
+  CHECK(ms_until(it, &c->peers[2], 102, 1, 10000) <= 40);
+  size_t before = it->lines[w][0].bytes;
+  run_ms(it, 60000);
+  CHECK(it->lines[w][0].bytes - before <= 64 << 10);
+  run_ms(it, 3600000 - 55000);
+  run_ms(it, 60000);
+  CHECK_INT(peer_at(&c->peers[2], 101), 80);
+}
+
+int main(int argc, char **argv) {
+  static const test TESTS[] = {
+      TEST(a_small_write_does_not_wait_for_a_backlog),
+      TEST(a_backlog_fills_the_line),
+      TEST(a_hold_stops_nobody_else),
+  };
+  return run_tests(argc, argv, TESTS, COUNT(TESTS));
+}
