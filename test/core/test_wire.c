@@ -261,7 +261,9 @@ static void epochs_are_handed_on(void) {
     CHECK_TEXT(next_frame(c, w), SCHEMA_T);
     CHECK_TEXT(next_frame(c, w), "01 02 67 00 03 00 00 02 01 ac 02 01 09 01 e8 07 01 32 08 02 00 "
                                  "01 32 08 02 00 01 32 08 02");
+    c->now_ms += 1000; /* one NEED is answered in a heartbeat */
     play(c, w, hex("01 04 67 01"));
+    c->now_ms -= 1000;
     CHECK_TEXT(next_frame(c, w), SCHEMA_T);
     CHECK_TEXT(next_frame(c, w),
                "01 02 67 01 03 e8 07 ac 02 01 01 09 01 00 01 32 08 02 00 01 32 08 02");
