@@ -186,7 +186,7 @@ static int differs(remote_table *t, char *why) {
 static int find_fields(resolving *s) {
   remote_table *t = s->t;
   int missing = 0;
-  s->is_taken = sqlite3_malloc64((size_t)s->ours->n_fields);
+  s->is_taken = sqlite3_malloc64((sqlite3_uint64)s->ours->n_fields);
   if (!s->is_taken) return SQLITE_NOMEM;
   memset(s->is_taken, 0, (size_t)s->ours->n_fields);
   for (int i = 0; i < t->n_fields; i++) {
