@@ -3,8 +3,8 @@
 //
 //   INTRODUCE 37   version 1, type, peerId (4 bytes, big-endian), sum
 //
-// is sent by the side that dials, where it has no secret and asks authorize() itself: both would wait for the
-// other's HELLO else. It is sent again at every heartbeat until that side says HELLO.
+// is sent by a side that has no secret and asks authorize(): where both do, they would wait for each other's HELLO
+// else. It is sent again at every heartbeat until that side says HELLO.
 
 import { ReplicError } from './errors.js'
 import { otherVersion, peerIdOfHello } from './handshake.js'
@@ -15,7 +15,7 @@ const VERSION = 1
 const HELLO = 1
 const INTRODUCE = 37
 
-/** The frame that says who dials. */
+/** The frame that says who sends it. */
 export function introduction(peerId) {
   const frame = Buffer.from([VERSION, INTRODUCE, 0, 0, 0, 0])
   frame.writeUInt32BE(peerId, 2)

@@ -561,9 +561,10 @@ class Link {
     this.#handshake.begin()
   }
 
-  // Where both sides ask authorize() first, one has to say who it is. Who listens tells a stranger nothing.
+  // Where both sides ask authorize() first, one has to say who it is; and on a bus one that lacks the other's greeting
+  // has to hear of it again.
   #introduce() {
-    if (!this.isAccepted) this.#put(introduction(this.#links.peerId))
+    this.#put(introduction(this.#links.peerId))
   }
 
   // The core hears of the link, and says HELLO.

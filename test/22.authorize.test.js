@@ -51,7 +51,7 @@ function asking() {
 }
 
 describe('before authorize() has said yes', () => {
-  it('who has dialed says who it is, at every heartbeat, and nothing else', async () => {
+  it('a side says who it is, at every heartbeat, and nothing else', async () => {
     const asked = asking()
     const { core, sent, link, told, stop } = held(asked.authorize)
     link.beat()
@@ -67,14 +67,14 @@ describe('before authorize() has said yes', () => {
     stop()
   })
 
-  it('who listens says nothing, and asks about who introduces itself', async () => {
+  it('it is asked about who introduces itself', async () => {
     const asked = asking()
     const { core, sent, link, told, stop } = held(asked.authorize, { isAccepted: true })
     link.beat()
     told(introduce(12))
     told(introduce(12))
     link.beat()
-    expect(sent).toEqual([])
+    expect(sent).toEqual([introduce(11), introduce(11), introduce(11)])
     expect(asked.peerIds).toEqual([12])
     asked.answer({ write: false })
     await until(() => core.opened.length > 0)
@@ -100,7 +100,7 @@ describe('before authorize() has said yes', () => {
     told(hello(5))
     told(frame)
     expect(link.error).toMatchObject({ code })
-    expect(typesOf(sent)).toEqual([ERROR])
+    expect(typesOf(sent)).toEqual([INTRODUCE, ERROR])
     asked.answer(true)
     await new Promise((resolve) => setImmediate(resolve))
     expect(core).toEqual({ opened: [], taken: [] })
