@@ -21,6 +21,7 @@ export const codes = Object.freeze([
   'REPLIC_OUT_OF_RANGE',
   'REPLIC_PEER',
   'REPLIC_PROTOCOL',
+  'REPLIC_QUOTA',
   'REPLIC_READ_ONLY',
   'REPLIC_RESTORED',
   'REPLIC_SCHEMA',

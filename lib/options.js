@@ -22,6 +22,9 @@ export const DEFAULTS = Object.freeze({
   maxClockSkewMs: 60_000, // patches from further in the future wait
   maxPatchRetentionMs: 25 * HOUR, // after that a patch that wins no cell any more is removed
   maxPendingRetentionMs: 30 * 24 * HOUR, // after that what a step up has taken away here is removed
+  maxOrigins: 100_000, // that are known; patches of further ones are held
+  maxPendingBytes: 1024 * MiB, // of patches that this schema cannot hold; further ones are held
+  maxStagedBytes: 16 * 1024 * MiB, // of what is fetched of a pruned log; further pieces are held
   heartbeatMs: 1_000,
   linkTimeoutMs: 10_000, // a link that is silent for longer is closed
   maxFrameBytes: 64 * MiB, // largest group
@@ -118,6 +121,9 @@ const CHECKS = {
     accepts: (value) => retention.accepts(value) && value > 0,
     wants: `an integer from 1 to ${MAX_CLOCK}, or Infinity`,
   },
+  maxOrigins: integer(1, MAX_PEER_ID),
+  maxPendingBytes: integer(1, MAX_CLOCK),
+  maxStagedBytes: integer(1, MAX_CLOCK),
   heartbeatMs: milliseconds(1),
   linkTimeoutMs: milliseconds(1),
   maxFrameBytes: bytes(64),

@@ -261,7 +261,7 @@ describe('docs/protocol.md', () => {
     expect(patches).toContain(`maxFrameBytes\` + ${mib('FRAME_SLACK')}`)
     expect(control).toBe(mib('CONTROL_MAX'))
     expect(origins).toBe(number('ORIGINS_MAX'))
-    expect(definitions).toContain(`${mib('SCHEMA_MAX')},`)
+    expect(definitions).toContain(`${number('TABLES_MAX')}, and ${mib('SCHEMA_MAX')},`)
     expect(fields).toContain(`${number('FIELDS_MAX')},`)
     expect(early).toContain(`${number('EARLY_MAX')} `)
     expect(prose).toContain(`${mib('FRAME_SLACK')} are there`)

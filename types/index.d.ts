@@ -39,6 +39,7 @@ export type ReplicCode =
   | 'REPLIC_OUT_OF_RANGE'
   | 'REPLIC_PEER'
   | 'REPLIC_PROTOCOL'
+  | 'REPLIC_QUOTA'
   | 'REPLIC_READ_ONLY'
   | 'REPLIC_RESTORED'
   | 'REPLIC_SCHEMA'
@@ -126,6 +127,21 @@ export interface OpenOptions {
    * hours, at least `maxPatchRetentionMs`; Infinity: never. What only a newer version knows is never forgotten.
    */
   maxPendingRetentionMs?: number | undefined
+  /**
+   * How many origins may be known here: peers that ever wrote, linked or not. Patches of one more are held
+   * (REPLIC_QUOTA), and everything else goes on. Default 100,000.
+   */
+  maxOrigins?: number | undefined
+  /**
+   * Bytes of other peers' patches that this schema cannot hold, kept until it can. Patches beyond are held
+   * (REPLIC_QUOTA), and taken once there is room. Default 1,024 MiB.
+   */
+  maxPendingBytes?: number | undefined
+  /**
+   * Bytes of what peers bring of logs that retention has pruned, kept until it is complete. Pieces beyond are held
+   * (REPLIC_QUOTA). It must hold the whole database of another peer once. Default 16,384 MiB.
+   */
+  maxStagedBytes?: number | undefined
   /** Interval of heartbeats on open links. Default 1,000 ms. */
   heartbeatMs?: number | undefined
   /** A link that is silent for longer is closed; so is one without HELLO. Default 10,000 ms. */

@@ -287,6 +287,7 @@ typedef struct replic__savepoint {
   int whole; /* the transaction began with it, so there is none of SQLite's */
   replic__clock clock;
   replic_counters counters;
+  int64_t pending_bytes;
 } replic__savepoint;
 
 #define REPLIC__N_PENDING_SQL 6
@@ -336,6 +337,7 @@ struct replic {
   int has_pending;         /* rows in _replic_pending; also where that cannot be read */
   int counted;             /* `pending` has changed in this batch */
   int recount;             /* and something of the batch was undone: it may say too much */
+  int64_t pending_bytes;   /* in _replic_pending */
   int forgotten;           /* some were, and are counted still */
   replic_pending *pending; /* per table and reason, for the caller */
   size_t n_pending;

@@ -98,6 +98,7 @@ int replic__savepoint_open(replic *r, uint32_t origin, replic__savepoint *save) 
   }
   save->clock = r->clock;
   save->counters = r->counters;
+  save->pending_bytes = r->pending_bytes;
   int rc = REPLIC_OK;
   save->whole = !r->open_tx || r->is_first;
   if (!r->open_tx)
@@ -167,6 +168,7 @@ int replic__savepoint_end(replic *r, replic__savepoint *save, int rc) {
   r->error = NULL;
   r->clock = save->clock;
   r->counters = save->counters;
+  r->pending_bytes = save->pending_bytes;
   if (undo(r, save) != REPLIC_OK) r->lost = 1;
   sqlite3_free(r->error);
   r->error = text;

@@ -22,6 +22,7 @@
   X(REPLIC_ERANGE, "REPLIC_OUT_OF_RANGE", "a value does not fit")                                  \
   X(REPLIC_EPEER, "REPLIC_PEER", "the other side is not the expected peer")                        \
   X(REPLIC_EPROTOCOL, "REPLIC_PROTOCOL", "a frame is corrupt or not understood")                   \
+  X(REPLIC_EQUOTA, "REPLIC_QUOTA", "a peer brings more than a quota permits")                      \
   X(REPLIC_EREADONLY, "REPLIC_READ_ONLY", "a peer that may only read has written")                 \
   X(REPLIC_ERESTORED, "REPLIC_RESTORED", "the file is older than what its peer has issued")        \
   X(REPLIC_ESCHEMA, "REPLIC_SCHEMA", "a table cannot be replicated as it is declared")             \

@@ -267,18 +267,40 @@ static int apply(replic *r, link *l, replic__rest *t, int *done) {
     if (rc == REPLIC_OK) continue;
     if (rc == REPLIC_ENOTFOUND || !(rc < 0 || replic__lies_in_data(rc))) return rc;
     v->code = REPLIC_OK;
-    stop_at(v, t->whole, REPLIC_ESCHEMA,
+    stop_at(v, t->whole, rc == REPLIC_EQUOTA ? rc : REPLIC_ESCHEMA,
             sqlite3_mprintf("a patch of %u after %lld cannot be applied at peer %u: %s",
                             t->p.origin, t->whole, r->peer_id, replic_error_text(r)));
   }
   return REPLIC_OK;
 }
 
+static void hold_quota(replic *r, link *l, position *at, char *text) {
+  replic__hold(r, l, at, REPLIC_EQUOTA, replic__vector_sequence(r, at->origin), 0,
+               text ? text : "");
+  sqlite3_free(text);
+}
+
+static void hold_undefined(replic *r, link *l, position *at) {
+  hold_quota(
+      r, l, at,
+      sqlite3_mprintf("patches of %u speak of a table that peer %u has defined too long ago: "
+                      "of one link %d definitions are kept at peer %u",
+                      at->origin, l->peer, TABLES_MAX, r->peer_id));
+}
+
+static int is_origin_too_many(const replic *r, int64_t known) {
+  return !known && (int64_t)r->n_vector >= r->config.max_origins &&
+         (int64_t)replic_vector_count(r) >= r->config.max_origins;
+}
+
 static void conclude_patches(replic *r, link *l, position *at, const replic__rest *t) {
   const replic__verdict *v = &t->verdict;
   if (v->undefined) {
     r->counters.frames_dropped_early++;
-    replic__send_need(r, l, at);
+    if (l->n_forgotten)
+      hold_undefined(r, l, at);
+    else
+      replic__send_need(r, l, at);
   } else if (v->code != REPLIC_OK) {
     replic__hold(r, l, at, v->code, v->up_to, v->until_ms, v->text ? v->text : "");
   } else if (v->up_to > t->known) {
@@ -378,6 +400,14 @@ static int on_patches(replic *r, link *l, replic__rest *t) {
   l->ack_due = 1;
   if (r->gone) {
     replic__hold(r, l, at, REPLIC_EGONE, known, 0, r->gone);
+    return REPLIC_OK;
+  }
+  if (is_origin_too_many(r, known)) {
+    hold_quota(
+        r, l, at,
+        sqlite3_mprintf("peer %u brings patches of %u, and %lld origins are known at peer %u: "
+                        "maxOrigins permits no more; raise it, or see who makes so many",
+                        l->peer, at->origin, r->config.max_origins, r->peer_id));
     return REPLIC_OK;
   }
   if (p->after > known) {

@@ -192,6 +192,26 @@ static void note_progress(replic *r, const link *l, size_t len) {
   s->jump_ms = r->now_ms;
 }
 
+/* Counted when pieces have been taken away, else summed up: too much rather than too little. */
+static int exceeds_staged(replic *r, size_t len) {
+  replic__sync *s = r->sync;
+  if (s->staged_bytes + (int64_t)len > r->config.max_staged_bytes)
+    replic__int(r, "SELECT coalesce(sum(length(patches)), 0) FROM main._replic_staged",
+                &s->staged_bytes);
+  s->staged_bytes += (int64_t)len;
+  return s->staged_bytes > r->config.max_staged_bytes;
+}
+
+static void hold_staged(replic *r, link *l, position *at) {
+  char *text = sqlite3_mprintf("peer %u offers a jump, and %lld bytes of such are kept at peer %u: "
+                               "maxStagedBytes permits no "
+                               "more; raise it, or let db.forget({ staged: true }) make room",
+                               l->peer, r->config.max_staged_bytes, r->peer_id);
+  replic__hold(r, l, at, REPLIC_EQUOTA, replic__vector_sequence(r, at->origin), OF_A_JUMP,
+               text ? text : "");
+  sqlite3_free(text);
+}
+
 int replic__on_stage(replic *r, link *l, const uint8_t *bytes, size_t len) {
   replic__reader in = {bytes + FRAME_HEAD, bytes + len, 0};
   replic__patches p;
@@ -214,10 +234,13 @@ int replic__on_stage(replic *r, link *l, const uint8_t *bytes, size_t len) {
     } else if (skewed) {
       replic__hold(r, l, at, REPLIC_ECLOCKSKEW, replic__vector_sequence(r, p.origin), OF_A_JUMP,
                    skewed);
+    } else if (p.up_to > known && p.origin != r->peer_id && exceeds_staged(r, len)) {
+      hold_staged(r, l, at);
     } else if (p.up_to > known && p.origin != r->peer_id) {
       rc = stage(r, l, &p, bytes + FRAME_HEAD, len - FRAME_HEAD, &used, n);
       if (rc == REPLIC_OK) note_progress(r, l, len);
-      if (rc == REPLIC_OK && at->held == REPLIC_ECLOCKSKEW) replic__release(l, at);
+      if (rc == REPLIC_OK && (at->held == REPLIC_ECLOCKSKEW || at->held == REPLIC_EQUOTA))
+        replic__release(l, at);
     }
   }
   sqlite3_free(skewed);
@@ -559,8 +582,8 @@ static void conclude_jump(replic *r, link *l, const jumping *j, int rc) {
     return;
   }
   if (at && (rc < 0 || replic__lies_in_data(rc)))
-    replic__hold(r, l, at, REPLIC_ESCHEMA, replic__vector_sequence(r, at->origin), OF_A_JUMP,
-                 replic_error_text(r));
+    replic__hold(r, l, at, rc == REPLIC_EQUOTA ? rc : REPLIC_ESCHEMA,
+                 replic__vector_sequence(r, at->origin), OF_A_JUMP, replic_error_text(r));
   else
     replic__conclude(r, l, rc < 0 ? SQLITE_ERROR : rc);
 }
@@ -726,6 +749,9 @@ int replic__jump_load(replic *r) {
   int64_t n;
   int rc = replic__int(r, "SELECT count(*) FROM main._replic_staged", &n);
   r->sync->staged = n > 0;
+  if (rc == REPLIC_OK && n > 0)
+    rc = replic__int(r, "SELECT sum(length(patches)) FROM main._replic_staged",
+                     &r->sync->staged_bytes);
   return rc;
 }
 

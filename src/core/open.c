@@ -66,6 +66,9 @@ static int take_defaults(replic *r, const replic_config *config) {
   *c = *config;
   if (!c->max_clock_skew_ms) c->max_clock_skew_ms = 60000;
   if (!c->max_pending_retention_ms) c->max_pending_retention_ms = THIRTY_DAYS_MS;
+  if (!c->max_origins) c->max_origins = 100000;
+  if (!c->max_pending_bytes) c->max_pending_bytes = 1024LL * MIB;
+  if (!c->max_staged_bytes) c->max_staged_bytes = 16 * 1024LL * MIB;
   if (!c->heartbeat_ms) c->heartbeat_ms = 1000;
   if (!c->link_timeout_ms) c->link_timeout_ms = 10000;
   if (!c->cache_kib) c->cache_kib = 16 * 1024;

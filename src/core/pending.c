@@ -33,7 +33,8 @@ static int get_sql(replic *r, int which, sqlite3_stmt **out) {
                "p.sequence > ?2 AND p.sequence <= ?3 ORDER BY p.sequence",
       [KEEP] = "INSERT OR IGNORE INTO main._replic_pending(origin, sequence, patchedAt, "
                "definition, patch) VALUES(?1, ?2, ?3, ?4, ?5)",
-      [FORGET] = "DELETE FROM main._replic_pending WHERE origin = ?1 AND sequence = ?2",
+      [FORGET] = "DELETE FROM main._replic_pending WHERE origin = ?1 AND sequence = ?2 RETURNING "
+                 "length(patch)",
       [FIND_DEFINITION] = "SELECT id FROM main._replic_definitions WHERE definition = ?1",
       [KEEP_DEFINITION] = "INSERT INTO main._replic_definitions(definition) VALUES(?1)",
       [OLDEST] = "SELECT p.origin, p.sequence FROM main._replic_past q CROSS JOIN "
@@ -160,6 +161,7 @@ static int keep(replic *r, const replic_frame *definition, const replic__patch *
   if (rc == REPLIC_OK) rc = replic__step(r, stmt);
   *kept = rc == REPLIC_OK && sqlite3_changes64(r->db) > 0;
   r->has_pending |= *kept;
+  if (*kept) r->pending_bytes += (int64_t)len;
   r->counted |= *kept;
   return rc;
 }
@@ -279,6 +281,16 @@ static int keep_refused(replic *r, const remote_table *t, const replic__patch *p
   return rc;
 }
 
+/* What a peer brings; what a change of the schema here takes away is always kept. */
+static int check_quota(replic *r, const remote_table *t, size_t len) {
+  if (r->pending_bytes + (int64_t)len <= r->config.max_pending_bytes) return REPLIC_OK;
+  return replic__fail(r, REPLIC_EQUOTA,
+                      "%lld bytes of patches are pending, and of %s more would be (%s): "
+                      "maxPendingBytes is %lld; raise it, or migrate to what the others have",
+                      r->pending_bytes, t->name, t->why ? t->why : "a value does not fit",
+                      r->config.max_pending_bytes);
+}
+
 int replic__apply_patch(replic *r, remote_table *t, const replic__patches *p,
                         const uint8_t *fields) {
   int rc = REPLIC_OK, kept = 1;
@@ -286,7 +298,9 @@ int replic__apply_patch(replic *r, remote_table *t, const replic__patches *p,
   int whole = t->table && replic__map_values(r, t);
   const replic_position at = {.origin = p->origin, .sequence = p->sequence, .patched_at = p->clock};
   replic__clock_seen(&r->clock, &at, r->peer_id);
-  if (!whole) rc = insert(r, t, &patch, fields, (size_t)(p->in.at - fields), NULL, &kept);
+  if (!whole) rc = check_quota(r, t, (size_t)(p->in.at - fields));
+  if (!whole && rc == REPLIC_OK)
+    rc = insert(r, t, &patch, fields, (size_t)(p->in.at - fields), NULL, &kept);
   if (rc != REPLIC_OK) return rc;
   if (!t->table) {
     r->counters.patches_duplicate += !kept;
@@ -295,6 +309,8 @@ int replic__apply_patch(replic *r, remote_table *t, const replic__patches *p,
   patch.values = t->table->values;
   rc = replic__merge(r, &patch, 0);
   if (!replic__lies_in_data(rc)) return rc;
+  int fits = check_quota(r, t, (size_t)(p->in.at - fields));
+  if (fits != REPLIC_OK) return fits;
   rc = keep_refused(r, t, &patch, fields, (size_t)(p->in.at - fields), &kept);
   r->counters.patches_duplicate += whole && rc == REPLIC_OK && !kept;
   return rc;
@@ -327,7 +343,8 @@ int replic__pending_forget(replic *r, uint32_t origin, int64_t sequence) {
   if (rc != REPLIC_OK) return rc;
   sqlite3_bind_int64(stmt, 1, origin);
   sqlite3_bind_int64(stmt, 2, sequence);
-  return replic__step(r, stmt);
+  if (sqlite3_step(stmt) == SQLITE_ROW) r->pending_bytes -= sqlite3_column_int64(stmt, 0);
+  return replic__fail_db(r, sqlite3_reset(stmt));
 }
 
 /* What the log has of it is all from now on, and may be pruned like any other. */
@@ -441,7 +458,9 @@ static int see_whether_any(replic *r) {
   int64_t any;
   int rc = replic__int(r, "SELECT EXISTS (SELECT 1 FROM main._replic_pending)", &any);
   r->has_pending = rc != REPLIC_OK || any;
-  return rc;
+  r->pending_bytes = 0;
+  if (rc != REPLIC_OK || !any) return rc;
+  return replic__int(r, "SELECT sum(length(patch)) FROM main._replic_pending", &r->pending_bytes);
 }
 
 /* Counts what is pending and, if `apply`, merges before what can be held now. */

@@ -62,15 +62,19 @@ typedef struct replic_config {
   uint32_t first_table_id;   /* 1 to 2^31: by which number links know the first table; 0: one that
                                 follows from new_peer_id, and so is another in each opening */
   int64_t max_pending_retention_ms; /* 30 days: see replic_compact */
-  int64_t heartbeat_ms;             /* 1 000: interval at which the caller calls replic_tick */
-  int64_t link_timeout_ms;          /* 10 000: a link that is silent for longer is closed */
-  size_t max_frame_bytes; /* 64 MiB: largest group; a received frame may be 2 MiB larger */
-  size_t window_bytes;    /* 4 MiB: sent and not yet acknowledged, per link */
-  size_t slice_bytes;     /* 256 KiB: a PATCHES frame ends at the first group boundary beyond it */
-  size_t early_bytes;     /* 4 MiB: frames kept that arrived before their predecessors */
-  int64_t work_units;     /* 100 000: of work on received frames in one call, see replic_has_work; a
-                             patch     that is applied is 32 of them, one that is read 1 */
-  size_t ring_bytes; /* 4 MiB: recent frames kept encoded, so that one encoding serves all links */
+  /* What peers may bring; what is beyond is held, with REPLIC_EQUOTA: */
+  int64_t max_origins;       /* 100 000: that are known here */
+  int64_t max_pending_bytes; /* 1 GiB: of patches that this schema cannot hold */
+  int64_t max_staged_bytes;  /* 16 GiB: of jumps under way */
+  int64_t heartbeat_ms;      /* 1 000: interval at which the caller calls replic_tick */
+  int64_t link_timeout_ms;   /* 10 000: a link that is silent for longer is closed */
+  size_t max_frame_bytes;    /* 64 MiB: largest group; a received frame may be 2 MiB larger */
+  size_t window_bytes;       /* 4 MiB: sent and not yet acknowledged, per link */
+  size_t slice_bytes; /* 256 KiB: a PATCHES frame ends at the first group boundary beyond it */
+  size_t early_bytes; /* 4 MiB: frames kept that arrived before their predecessors */
+  int64_t work_units; /* 100 000: of work on received frames in one call, see replic_has_work; a
+                         patch     that is applied is 32 of them, one that is read 1 */
+  size_t ring_bytes;  /* 4 MiB: recent frames kept encoded, so that one encoding serves all links */
   int calls_checkpoint; /* 1: the caller sees to checkpoints (replic_checkpointer_run), and no
                            commit waits for one; 0: SQLite makes them in the commits, at
                            REPLIC_WAL_LONG */

@@ -818,7 +818,8 @@ static int error_by_name(const char *name) {
 }
 
 static int leaves_link(int code) {
-  return code == REPLIC_ECLOCKSKEW || code == REPLIC_ESCHEMA || code == REPLIC_EREADONLY;
+  return code == REPLIC_ECLOCKSKEW || code == REPLIC_ESCHEMA || code == REPLIC_EREADONLY ||
+         code == REPLIC_EQUOTA;
 }
 
 /* What the other side holds is not on its way: the window is for the rest. */

@@ -220,8 +220,9 @@ struct replic__sync {
   int tells_acks;
   replic__due *due;
   size_t n_due, cap_due;
-  int staged;    /* there are rows in _replic_staged, or there were */
-  int has_notes; /* the same of _replic_forks */
+  int64_t staged_bytes; /* in _replic_staged, or there were */
+  int staged;           /* there are rows in _replic_staged, or there were */
+  int has_notes;        /* the same of _replic_forks */
   sqlite3_stmt *staged_sql;
 };
 

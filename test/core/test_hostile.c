@@ -352,6 +352,109 @@ static void early_frames_are_taken_in_in_parts(void) {
   CHECK_INT(peer_at(p, HOSTILE), 20000);
 }
 
+/* ---- quotas: what is beyond is held, and everything else goes on ---- */
+
+static cluster *with_quotas(const replic_config *quotas) {
+  cluster *c = cluster_new();
+  peer *p = cluster_add(c);
+  p->config.max_origins = quotas->max_origins;
+  p->config.max_pending_bytes = quotas->max_pending_bytes;
+  p->config.max_staged_bytes = quotas->max_staged_bytes;
+  peer_start(p);
+  CHECK_OK(p->r, try_migrate(p, 1, T, ""));
+  return c;
+}
+
+static bytes *one_of(uint32_t origin, int64_t after, uint32_t table, const char *v) {
+  const replic_value values[] = {v_int(after + 1), v_text(v)};
+  bytes *b = patches_on(origin, after, after ? 10 : 0, after + 1);
+  add_patch(b, 1, true, after ? 0 : 10, table, 1, 2, values);
+  return b;
+}
+
+static void check_held(cluster *c, int w) {
+  CHECK_INT(event_last(&c->peers[0], REPLIC_EVENT_LINK_ERROR)->code, REPLIC_EQUOTA);
+  CHECK(info_of(&c->peers[0]).held != NULL);
+  CHECK(c->wires[w].open[0]);
+  CHECK_INT(take_frames(c, w, ERROR), 1);
+}
+
+static void origins_beyond_the_quota_are_held(void) {
+  cluster *c = with_quotas(&(replic_config){.max_origins = 3});
+  peer *p = &c->peers[0];
+  int w = with_t(c);
+  upsert(p, "t", ROW({"id", v_int(9)}, {"v", v_text("x")}));
+  play(c, w, one_of(1000, 0, 1, "x"));
+  play(c, w, one_of(1001, 0, 1, "x"));
+  take_frames(c, w, 0);
+  play(c, w, one_of(1002, 0, 1, "x"));
+  CHECK_INT(peer_at(p, 1002), 0);
+  check_held(c, w);
+  play(c, w, one_of(1001, 1, 1, "y")); /* others go on */
+  CHECK_INT(peer_at(p, 1001), 2);
+  p->r->config.max_origins = 4;
+  cluster_beat(c, 6);
+  CHECK(take_frames(c, w, NEED) > 0); /* it is asked for again */
+  play(c, w, one_of(1002, 0, 1, "x"));
+  CHECK_INT(peer_at(p, 1002), 1);
+  CHECK(info_of(p).held == NULL);
+}
+
+static void pending_beyond_the_quota_is_held(void) {
+  cluster *c = with_quotas(&(replic_config){.max_pending_bytes = 50});
+  peer *p = &c->peers[0];
+  const char *const FIELDS[] = {"id", "INTEGER", "v", "TEXT"};
+  int w = with_t(c);
+  play(c, w, schema_frame(2, "u", 1, 2, FIELDS));
+  play(c, w, one_of(HOSTILE, 0, 2, "twenty bytes of text"));
+  play(c, w, one_of(HOSTILE, 1, 2, "twenty bytes of text"));
+  CHECK_INT(peer_at(p, HOSTILE), 2);
+  take_frames(c, w, 0);
+  play(c, w, one_of(HOSTILE, 2, 2, "twenty bytes of text"));
+  CHECK_INT(peer_at(p, HOSTILE), 2);
+  check_held(c, w);
+  play(c, w, one_of(1001, 0, 1, "x"));
+  CHECK_INT(peer_at(p, 1001), 1);
+  peer_stop(p);
+  peer_start(p); /* what is there is counted */
+  w = with_t(c);
+  play(c, w, schema_frame(2, "u", 1, 2, FIELDS));
+  play(c, w, one_of(HOSTILE, 2, 2, "twenty bytes of text"));
+  CHECK_INT(peer_at(p, HOSTILE), 2);
+  CHECK_OK(p->r, try_migrate(
+                     p, 2,
+                     "CREATE TABLE u(id INTEGER PRIMARY KEY, v TEXT); CREATE TABLE u_patches(" CLOCK
+                     "id INTEGER, v TEXT);",
+                     ""));
+  play(c, w, one_of(HOSTILE, 2, 2, "twenty bytes of text"));
+  CHECK_INT(peer_at(p, HOSTILE), 3);
+  CHECK_INT(sql_int(peer_sql(p), "SELECT count(*) FROM u"), 3);
+}
+
+static bytes *piece_of(uint32_t origin, int64_t up_to) {
+  const replic_value values[] = {v_int(up_to), v_text("twenty bytes of text")};
+  bytes *b = stage_frame(up_to, origin, 0, up_to, 1);
+  add_patch(b, up_to, true, 10, 1, 1, 2, values);
+  return b;
+}
+
+static void pieces_beyond_the_quota_are_held(void) {
+  cluster *c = with_quotas(&(replic_config){.max_staged_bytes = 100});
+  peer *p = &c->peers[0];
+  int w = with_t(c);
+  play(c, w, piece_of(1000, 5));
+  play(c, w, piece_of(1001, 5));
+  CHECK_INT(sql_int(peer_sql(p), "SELECT count(*) FROM _replic_staged"), 2);
+  take_frames(c, w, 0);
+  play(c, w, piece_of(1002, 5));
+  CHECK_INT(sql_int(peer_sql(p), "SELECT count(*) FROM _replic_staged"), 2);
+  check_held(c, w);
+  p->r->config.max_staged_bytes = 1000;
+  play(c, w, piece_of(1002, 5));
+  CHECK_INT(sql_int(peer_sql(p), "SELECT count(*) FROM _replic_staged"), 3);
+  CHECK(info_of(p).held == NULL);
+}
+
 int main(int argc, char **argv) {
   static const test TESTS[] = {TEST(what_is_asked_for_comes_once_per_heartbeat),
                                TEST(all_definitions_come_once_per_heartbeat),
@@ -368,6 +471,9 @@ int main(int argc, char **argv) {
                                TEST(a_link_that_ends_takes_the_rest_with_it),
                                TEST(a_large_frame_that_is_malformed_changes_nothing),
                                TEST(a_table_defined_anew_in_between),
-                               TEST(early_frames_are_taken_in_in_parts)};
+                               TEST(early_frames_are_taken_in_in_parts),
+                               TEST(origins_beyond_the_quota_are_held),
+                               TEST(pending_beyond_the_quota_is_held),
+                               TEST(pieces_beyond_the_quota_are_held)};
   return run_tests(argc, argv, TESTS, COUNT(TESTS));
 }
