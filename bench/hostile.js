@@ -11,6 +11,7 @@ import { once } from 'node:events'
 import { connect as netConnect } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
+import { withSum } from '../lib/sum.js'
 import { listen } from '../lib/transport/tcp.js'
 import { FrameSocket } from '../lib/transport/tcp-frames.js'
 import { makeRows } from './data.js'
@@ -66,12 +67,16 @@ class Frame {
     return this
   }
 
-  text(value) {
+  bytes(value) {
     const bytes = Buffer.from(value)
-    this.varint(bytes.length).#reserve(bytes.length)
+    this.#reserve(bytes.length)
     bytes.copy(this.#bytes, this.#length)
     this.#length += bytes.length
     return this
+  }
+
+  text(value) {
+    return this.varint(Buffer.byteLength(value)).bytes(value)
   }
 
   int(value) {
@@ -79,7 +84,7 @@ class Frame {
   }
 
   take() {
-    return this.#bytes.subarray(0, this.#length)
+    return withSum(this.#bytes.subarray(0, this.#length))
   }
 }
 
@@ -221,6 +226,12 @@ const KINDS = {
     }),
   ERROR: () => each(() => new Frame(ERROR).text('REPLIC_SCHEMA').text('later').take()),
   MESSAGE: () => each(() => new Frame(MESSAGE).text('{"question":1}').take()),
+  'questions of verify()': () =>
+    each((id) => {
+      const question = { id, n: 0, ask: 'compare', vector: 'a'.repeat(64), sum: 0 }
+      return new Frame(MESSAGE).bytes(JSON.stringify(question)).take()
+    }),
+  'MESSAGEs of 4 MiB': () => each(() => new Frame(MESSAGE).text('x'.repeat(4 * MiB - 20)).take()),
 }
 
 // ---- the other process ----
