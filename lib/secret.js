@@ -16,8 +16,12 @@ const made = new Map() // digest of a secret -> promise of its key: a process ha
 /** The key of a secret: a promise of 32 bytes, the same for a text and for its bytes in UTF-8. */
 export function keyOf(secret) {
   const digest = createHash('sha256').update(secret).digest('base64')
-  if (!made.has(digest)) made.set(digest, stretch(secret, SALT, KEY_BYTES, COST))
-  return made.get(digest)
+  const known = made.get(digest)
+  if (known) return known
+  const key = stretch(secret, SALT, KEY_BYTES, COST)
+  made.set(digest, key)
+  key.catch(() => made.delete(digest)) // no memory for it, say: the next one tries again
+  return key
 }
 
 /** The keys of the option `secret`: none, one, or a list of which the first is used to dial. */
