@@ -66,11 +66,12 @@ const spent = () => {
 }
 let worst = 0
 let last = spent()
+let isOver = false
 const turn = () => {
   const now = spent()
   worst = Math.max(worst, now - last)
   last = now
-  setImmediate(turn)
+  if (!isOver) setImmediate(turn)
 }
 if (process.env.TURNS) turn()
 
@@ -101,6 +102,7 @@ for await (const line of createInterface({ input: process.stdin })) {
   for (const hex of asked.bus ?? []) publish('replic.12', Buffer.from(hex, 'hex'))
   console.log(JSON.stringify(asked.bus ? null : await figures()))
 }
+isOver = true
 await db.close()
 http.closeAllConnections()
 http.close()
