@@ -408,6 +408,8 @@ int replic__stuck_mark(replic *r);
 /* After a commit or rollback: what memory says of _replic_stuck. `recount`: n_stuck, too. */
 void replic__stuck_note(replic *r, int recount);
 /* The row of that key cannot be stored; `why` is what SQLite said. The log has the key. */
+/* SQLite has refused the row of that key, with `code`, and the error says why: there is no row. */
+int replic__set_aside(replic *r, replic__table *t, const replic_value *key, int code);
 int replic__stuck_add(replic *r, replic__table *t, const replic_value *key, int code,
                       const char *why);
 int replic__stuck_remove(replic *r, replic__table *t, const replic_value *key); /* if it is */

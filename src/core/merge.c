@@ -128,8 +128,7 @@ static int delete_row(replic *r, replic__table *t, const replic_value *key) {
   return replic__lies_in_data(rc) ? REPLIC_OK : rc;
 }
 
-/* Where SQLite has refused the row of that key, with `code`. */
-static int set_aside(replic *r, replic__table *t, const replic_value *key, int code) {
+int replic__set_aside(replic *r, replic__table *t, const replic_value *key, int code) {
   char *why = sqlite3_mprintf("%s", replic_error_text(r));
   int rc = why ? delete_row(r, t, key) : SQLITE_NOMEM;
   if (rc == REPLIC_OK) rc = replic__stuck_add(r, t, key, code, why);
@@ -180,7 +179,7 @@ static int put_fold(replic *r, const replic__patch *p, int local, int absent) {
   if (rc == REPLIC_OK) return t->has_stuck ? replic__stuck_remove(r, t, p->values) : rc;
   if (!replic__lies_in_data(rc)) return rc;
   if (local) return t->has_stuck ? fail_stuck(r, t, rc) : rc;
-  return set_aside(r, t, p->values, rc);
+  return replic__set_aside(r, t, p->values, rc);
 }
 
 static int put_row(replic *r, const replic__patch *p, const unsigned char *take, int local) {
@@ -191,7 +190,7 @@ static int put_row(replic *r, const replic__patch *p, const unsigned char *take,
     if (!may_update(rc)) return rc;
   }
   rc = update_row(r, t, p->values, take, local, &done);
-  if (!local && replic__lies_in_data(rc)) return set_aside(r, t, p->values, rc);
+  if (!local && replic__lies_in_data(rc)) return replic__set_aside(r, t, p->values, rc);
   return rc != REPLIC_OK || done ? rc : put_fold(r, p, local, 1);
 }
 

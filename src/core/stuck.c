@@ -200,25 +200,72 @@ static int computed_columns(replic *r, const replic__table *t, char **out) {
   return rc;
 }
 
+static void append_keys(sqlite3_str *sql, const replic__table *t, const char *format,
+                        const char *between) {
+  for (int i = 0; i < t->n_keys; i++) {
+    if (i) sqlite3_str_appendall(sql, between);
+    sqlite3_str_appendf(sql, format, t->fields[i].name);
+  }
+}
+
+/* Ends `text`. */
+static int prepare_built(replic *r, sqlite3_str *text, sqlite3_stmt **stmt) {
+  char *sql = sqlite3_str_finish(text);
+  int rc = sql ? replic__prepare(r, sql, stmt) : SQLITE_NOMEM;
+  sqlite3_free(sql);
+  return rc;
+}
+
+/* The row of the key that t->values hold: a code that lies in data where it cannot be computed. */
+static int compute_row(replic *r, const replic__table *t, sqlite3_stmt *computed) {
+  int rc = REPLIC_OK;
+  for (int i = 0; rc == REPLIC_OK && i < t->n_keys; i++)
+    rc = replic__fail_db(r, replic__bind(computed, i + 1, &t->values[i]));
+  return rc == REPLIC_OK ? replic__step(r, computed) : rc;
+}
+
+/* What the log says may be no less than what is there: of a row that has its DEFAULTs, say. */
+static int look_at_row(replic *r, replic__table *t, sqlite3_stmt *computed) {
+  replic__patch key = {.table = t, .values = t->values};
+  int rc = compute_row(r, t, computed);
+  if (!replic__lies_in_data(rc)) return rc;
+  rc = replic__merge_again(r, &key);
+  if (rc == REPLIC_OK) rc = compute_row(r, t, computed);
+  return replic__lies_in_data(rc) ? replic__set_aside(r, t, t->values, rc) : rc;
+}
+
+static int look_at_each(replic *r, replic__table *t, const char *columns) {
+  sqlite3_stmt *keys = NULL, *computed = NULL;
+  sqlite3_str *one = sqlite3_str_new(NULL), *all = sqlite3_str_new(NULL);
+  sqlite3_str_appendf(one, "SELECT %s FROM main.\"%w\" WHERE ", columns, t->name);
+  append_keys(one, t, "\"%w\" = ?", " AND ");
+  sqlite3_str_appendall(all, "SELECT ");
+  append_keys(all, t, "\"%w\"", ", ");
+  sqlite3_str_appendf(all, " FROM main.\"%w\"", t->name);
+  int rc = prepare_built(r, one, &computed), prepared = prepare_built(r, all, &keys);
+  if (rc == REPLIC_OK) rc = prepared;
+  while (rc == REPLIC_OK && (rc = sqlite3_step(keys)) == SQLITE_ROW) {
+    for (int i = 0; i < t->n_keys; i++) replic__column(keys, i, &t->values[i]);
+    rc = look_at_row(r, t, computed);
+  }
+  if (rc != SQLITE_DONE) rc = replic__fail_db(r, rc);
+  sqlite3_finalize(keys);
+  sqlite3_finalize(computed);
+  return rc == SQLITE_DONE ? REPLIC_OK : rc;
+}
+
 /* SQLite adds a generated column without computing it for the rows that are there: those for which
  * it raises are none that the log could make now. */
 static int look_at_rows(replic *r, replic__table *t) {
-  char *columns, *sql;
+  char *columns;
   int64_t any;
   int rc = computed_columns(r, t, &columns);
   if (rc != REPLIC_OK || !columns) return rc;
-  sql = sqlite3_mprintf("SELECT %s FROM main.\"%w\"", columns, t->name);
-  sqlite3_free(columns);
+  char *sql = sqlite3_mprintf("SELECT %s FROM main.\"%w\"", columns, t->name);
   rc = sql ? replic__int(r, sql, &any) : SQLITE_NOMEM;
   sqlite3_free(sql);
-  if (rc == REPLIC_OK || !replic__lies_in_data(rc)) return rc;
-  sqlite3_str *keys = sqlite3_str_new(NULL);
-  for (int i = 0; i < t->n_keys; i++)
-    sqlite3_str_appendf(keys, "%s\"%w\"", i ? ", " : "SELECT ", t->fields[i].name);
-  sqlite3_str_appendf(keys, " FROM main.\"%w\"", t->name);
-  sql = sqlite3_str_finish(keys);
-  rc = merge_keys(r, t, sql);
-  sqlite3_free(sql);
+  if (replic__lies_in_data(rc)) rc = look_at_each(r, t, columns);
+  sqlite3_free(columns);
   return rc;
 }
 

@@ -304,6 +304,25 @@ static void a_generated_column_that_is_added_refuses_rows_that_are_there(void) {
   check_none_is_stuck(p);
 }
 
+/* The log says nothing of it but that it is there, and its DEFAULTs raise. */
+static void a_row_of_nothing_but_its_key(void) {
+  cluster *c = cluster_start(1, PLAIN);
+  peer *p = &c->peers[0];
+  upsert(p, "t", ROW({"id", v_text("k")}));
+  CHECK_INT(try_migrate(p, 2,
+                        "ALTER TABLE t ADD COLUMN c REAL DEFAULT 'x';"
+                        "ALTER TABLE t_patches ADD COLUMN c REAL;"
+                        "ALTER TABLE t ADD COLUMN g AS (CASE typeof(c) WHEN 'text' THEN json(c) "
+                        "ELSE 1 END)",
+                        ""),
+            REPLIC_OK);
+  CHECK_TEXT(rows_of(p), "");
+  check_stuck(p, "k", "malformed JSON");
+  upsert(p, "t", ROW({"id", v_text("k")}, {"c", v_real(1.5)}));
+  CHECK_TEXT(rows_of(p), "k:-");
+  check_none_is_stuck(p);
+}
+
 static void ddl_that_is_undone_lets_nothing_in(void) {
   scene x = scene_of(&KINDS[0]);
   put(x.p, "bad", "not json");
@@ -570,6 +589,7 @@ int main(int argc, char **argv) {
       TEST(a_write_of_its_own_fails),
       TEST(a_migration_lets_it_in),
       TEST(a_generated_column_that_is_added_refuses_rows_that_are_there),
+      TEST(a_row_of_nothing_but_its_key),
       TEST(ddl_that_is_undone_lets_nothing_in),
       TEST(opened_with_another_schema),
       TEST(a_table_that_is_gone_has_none),
