@@ -817,6 +817,7 @@ static void add(schemas *w) {
   p->mind = test_alloc(sizeof(mind));
   p->config.slice_bytes = SLICES[rng_below(g, COUNT(SLICES))];
   p->config.window_bytes = WINDOWS[rng_below(g, COUNT(WINDOWS))];
+  p->config.work_units = s->n_peers % 2 ? 70 : 0; /* a frame in parts, by itself or not at all */
   p->config.trace = s->trace && env_number("TRACE", 0) > 1;
   start(w, p);
   for (int n = 1 + (int)rng_below(g, N_VERSIONS); n > 0; n--) migrate(w, p, true, false);
