@@ -188,7 +188,8 @@ static int merge_part(replic *r, link *l, replic__rest *t, int64_t known, int64_
     if (p->begins_group && r->sync->units <= 0) break;
     last = p->sequence;
     remote_table *m = replic__table_by_id(&l->tables, p->table_id);
-    rc = m ? replic__resolve(r, m) : is_lost(r);
+    if (!m) return is_lost(r);
+    rc = replic__resolve(r, m);
     if (rc == REPLIC_OK) rc = replic__reserve_values(r->sync, m->n_fields);
     if (rc != REPLIC_OK) return rc;
     const uint8_t *fields = p->in.at;

@@ -84,6 +84,7 @@ typedef struct link {
   int ready, closing, synced, ack_due;
   int stirred;           /* something has come in, or a heartbeat: there may be something to send */
   int is_behind;         /* as of the last flush: more is to be read for it */
+  uint32_t turn;         /* the first origin of the next flush */
   uint64_t seen_changes; /* of the vector, as of then */
   position *at;          /* sorted by origin */
   size_t n_at, cap_at;
@@ -96,7 +97,6 @@ typedef struct link {
   uint64_t n_forgotten;    /* definitions, as there were too many */
   int64_t unacked, last_in_ms, skew_ms, held_ms;
   replic__pace pace;
-  uint32_t turn;                         /* the first origin of the next flush */
   int64_t hello_ms, schema_ms, again_ms; /* when it last got, as it asked for it: HELLO, all
                                             definitions, pieces of a jump once more */
   int wants_again;                       /* of these the last, within a heartbeat */
@@ -104,8 +104,8 @@ typedef struct link {
   size_t n_wants, n_claims;              /* positions with such */
   int64_t needs_ms;                      /* since then so many origins were asked for */
   int n_needs;
-  char *schema; /* for replic_link_at: as of that generation, and so many definitions */
   uint32_t schema_generation;
+  char *schema; /* for replic_link_at: as of that generation, and so many definitions */
   uint64_t schema_shown;
   int64_t bytes_in, bytes_out, frames_in, frames_out, sent_again;
   char *held;
@@ -123,10 +123,10 @@ typedef struct link {
   char *fork_text; /* why the link will be refused, once both know where the histories part */
   int64_t fork_ms;
   /* jump.c, as the source: */
+  int64_t jump_ms;
   int below;    /* the peer lacks what our log has pruned; found anew in each flush */
   int taking;   /* it has asked for the pieces */
   int jump_due; /* pieces were sent after the last JUMP */
-  int64_t jump_ms;
   /* jump.c, as the one that jumps: */
   int take_due; /* 1: tell what is staged; 2: and have it sent on from there */
   int64_t take_ms;
@@ -188,24 +188,24 @@ struct replic__sync {
   early early[EARLY_MAX];
   size_t n_early, early_bytes;
   int is_early_due;          /* some of them could be applied now */
+  int is_behind;             /* some link, as of the last flush: more is to be read for it */
   replic__rest rest;         /* what is left of a frame */
   int64_t units;             /* of work that may still be done in this call */
-  int is_behind;             /* some link, as of the last flush: more is to be read for it */
   ring_entry ring[RING_MAX]; /* [ring_from, ring_from + n_ring) modulo RING_MAX */
   size_t ring_from, n_ring, ring_bytes;
   uint32_t generation;        /* of the schema */
   uint32_t direct_generation; /* of the list of linked peers */
   uint32_t *direct;           /* that list, as of */
-  uint32_t direct_listed;
   size_t n_direct;
-  replic_value *values; /* scratch for one remote patch */
+  uint32_t direct_listed;
   int cap_values;
-  int64_t tick_ms;    /* the last replic_tick */
-  uint32_t jump_link; /* over which a jump is under way; 0: none */
-  int64_t jump_ms;    /* since then it has staged */
-  size_t jump_bytes;  /* so many bytes, which are less than a slice */
-  int jump_passed;    /* how often another source was taken since the last jump */
-  uint8_t *jump;      /* its latest JUMP, which is not covered yet */
+  replic_value *values; /* scratch for one remote patch */
+  int64_t tick_ms;      /* the last replic_tick */
+  uint32_t jump_link;   /* over which a jump is under way; 0: none */
+  int jump_passed;      /* how often another source was taken since the last jump */
+  int64_t jump_ms;      /* since then it has staged */
+  size_t jump_bytes;    /* so many bytes, which are less than a slice */
+  uint8_t *jump;        /* its latest JUMP, which is not covered yet */
   size_t jump_len;
   size_t jump_at,
       jump_left;      /* the first of its positions that is not reached, and how many are left; */
@@ -216,8 +216,8 @@ struct replic__sync {
   replic_position *dropped; /* patches of histories that were given up here (fork.c) */
   size_t n_dropped;
   int dropped_changed; /* on disk: read again after the commit */
-  uint64_t pieces;     /* of jumps that were looked at */
   int tells_acks;
+  uint64_t pieces; /* of jumps that were looked at */
   replic__due *due;
   size_t n_due, cap_due;
   int64_t staged_bytes; /* in _replic_staged, or there were */

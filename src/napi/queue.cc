@@ -2,7 +2,6 @@
 
 #include <chrono>
 #include <new>
-#include <thread>
 
 #include <sqlite3.h>
 
@@ -235,7 +234,7 @@ void Batch::run_begun(std::chrono::steady_clock::time_point begun) {
   }
   int code = replic_commit(state->core);
   if (code != REPLIC_OK) return fail_all(code, replic_error_text(state->core));
-  if (replic_must_wait(state->core)) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  if (replic_must_wait(state->core)) sqlite3_sleep(1);
   std::chrono::duration<double> took = std::chrono::steady_clock::now() - begun;
   state->tally.add_batch(state->core, jobs.calls(), took.count());
 }
