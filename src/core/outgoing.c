@@ -302,7 +302,7 @@ static int is_due(replic *r, link *l, replic__entry *entry, position *at) {
   l->below |= below;
   l->is_behind |= below;
   if (below != at->staging) set_cursor(l, at, below);
-  if ((below && !l->taking) || (at->stopped && !at->probe)) return 0;
+  if (below ? !l->taking : at->stopped && !at->probe) return 0;
   int64_t from = below && at->staged > at->acked ? at->staged : at->acked;
   if (at->sent < from) at->sent = from;
   return at->sent < mine->sequence;
@@ -313,11 +313,9 @@ static int send_probe(replic *r, link *l, const replic__due *due) {
   position *at = due->at;
   int64_t up_to = due->entry->committed.sequence;
   at->probe = 0;
-  replic_frame *frame =
-      encode(r, at->staging ? FRAME_STAGE : FRAME_PATCHES, at->origin, at->sent, 1, &up_to);
+  replic_frame *frame = encode(r, FRAME_PATCHES, at->origin, at->sent, 1, &up_to);
   if (!frame) return 0;
   if (l->schema_sent != ids_end(r->schema)) send_schema(r, l);
-  l->jump_due |= at->staging;
   replic__send(r, l, frame);
   return 0;
 }
@@ -326,8 +324,9 @@ static int send_probe(replic *r, link *l, const replic__due *due) {
 static int send_next(replic *r, link *l, const replic__due *due) {
   position *at = due->at;
   int64_t up_to = due->entry->committed.sequence, slice = replic__slice(r, l);
-  if (at->sent >= up_to || (at->stopped && !at->probe)) return 0;
-  if (at->stopped) return send_probe(r, l, due);
+  int stopped = at->stopped && !at->staging;
+  if (at->sent >= up_to || (stopped && !at->probe)) return 0;
+  if (stopped) return send_probe(r, l, due);
   replic_frame *frame = at->staging ? encode(r, FRAME_STAGE, at->origin, at->sent, slice, &up_to)
                                     : patches_frame(r, at->origin, at->sent, slice, &up_to);
   if (!frame) return 0;
@@ -357,7 +356,7 @@ static void find_due(replic *r, link *l) {
       size_t cap = s->cap_due ? 2 * s->cap_due : 16;
       replic__due *grown = sqlite3_realloc64(s->due, cap * sizeof *grown);
       l->is_behind |= !grown;
-      if (!grown) return;
+      if (!grown) break;
       s->due = grown;
       s->cap_due = cap;
     }
@@ -380,7 +379,7 @@ static void flush_origins(replic *r, link *l) {
   }
   for (size_t i = 0; i < n; i++) {
     const position *at = s->due[i].at;
-    if (at->sent >= s->due[i].entry->committed.sequence || at->stopped) continue;
+    if (at->sent >= s->due[i].entry->committed.sequence || (at->stopped && !at->staging)) continue;
     l->is_behind = 1;
     replic__pace_full(l);
   }

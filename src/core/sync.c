@@ -272,7 +272,9 @@ static void send_hello(replic *r, link *l, int please_answer) {
   replic__send(r, l, replic__finish_frame(&w));
 }
 
+/* What the other side holds counts, though nothing of it is: so it tells when it has it. */
 static int is_on_its_way(const position *at, int staging) {
+  if (!staging && !at->staging && at->stopped) return 1;
   return at->staging == staging && at->sent > at->acked && (!staging || at->sent > at->staged);
 }
 
@@ -828,7 +830,7 @@ static void stop_sending(replic *r, link *l, replic__reader *in) {
   int64_t after = replic__get_sequence(in);
   if (in->failed || after >= replic__vector_sequence(r, origin)) return;
   position *at = replic__position(l, origin);
-  if (!at) return;
+  if (!at || after < at->acked) return; /* it has come another way meanwhile */
   l->unacked -= at->unacked;
   at->unacked = 0;
   at->sent = at->acked = after;

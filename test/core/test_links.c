@@ -175,11 +175,34 @@ static void a_hold_stops_nobody_else(void) {
   CHECK_INT(peer_at(&c->peers[2], 101), 80);
 }
 
+/* What is held at D was superseded at A meanwhile, and pruned there: it comes by a jump, in time.
+ */
+static void what_is_held_may_be_pruned(void) {
+  net *it = net_start(2);
+  cluster *c = it->c;
+  peer *a = &c->peers[0], *d = &c->peers[1];
+  put(a, 1, 10);
+  join(it, 1, 0, 1000, 5);
+  run_ms(it, 2000);
+  CHECK_INT(peer_at(d, 101), 1);
+  a->clock_step_ms = 3600000;
+  for (int i = 0; i < 50; i++, c->now_ms++) put(a, i % 2, 10);
+  run_ms(it, 3000);
+  CHECK_INT(peer_at(d, 101), 1);
+  CHECK(peer_compact(a, peer_now(a) + 1000, 1000).removed >= 48);
+  a->clock_step_ms = 0;
+  c->now_ms += 3540000;
+  run_ms(it, 40000);
+  CHECK_INT(peer_at(d, 101), 51);
+  cluster_same(c, "t");
+}
+
 int main(int argc, char **argv) {
   static const test TESTS[] = {
       TEST(a_small_write_does_not_wait_for_a_backlog),
       TEST(a_backlog_fills_the_line),
       TEST(a_hold_stops_nobody_else),
+      TEST(what_is_held_may_be_pruned),
   };
   return run_tests(argc, argv, TESTS, COUNT(TESTS));
 }
