@@ -153,15 +153,15 @@ describe.skipIf(!hasShell).each(['full', 'normal'])('with durability %s', (durab
 it.skipIf(!hasShell)('what does not fit while it waits is dropped, and comes again', async () => {
   const path = newPath()
   const limits = { heartbeatMs: 20, durability: 'normal' }
-  const small = { maxQueueBytes: 64 * 1024, earlyBytes: 4096 }
+  const small = { maxQueueBytes: 16 * 1024, earlyBytes: 4096 } // half of it is for frames
   const a = await openReplica({ ...limits, ...small, path, peerId: 7, busyTimeoutMs: 0 })
   const b = await openReplica({ ...limits, peerId: 8 })
   await link(b, a)
   const other = await locker(path)
   await Promise.all(Array.from({ length: 50 }, (_, id) => b.upsert('note', { id })))
   for (let id = 0; id < 200; id++) await b.upsert('note', { id, text: 'x'.repeat(1000) })
-  await until(() => b.status().links[0].unackedBytes > 200_000)
-  expect(a.status().queue.bytes).toBeLessThanOrEqual(32 * 1024)
+  await until(() => b.status().links[0].unackedBytes > 10_000)
+  expect(a.status().queue.bytes).toBeLessThanOrEqual(8 * 1024)
   await other.release()
   await converged(a, b)
   expect(b.status().counters.retransmissions).toBeGreaterThan(0)

@@ -43,8 +43,10 @@ export async function proven(raw, secret) {
   return {
     send: (frame) => send(proof.seal.seal(frame)),
     async next() {
-      const frame = await raw.next()
-      return frame && proof.seal.open(frame)
+      for (let frame = await raw.next(); frame; frame = await raw.next()) {
+        const opened = proof.seal.open(frame)
+        if (opened?.length) return opened // else its answer to the handshake, said again
+      }
     },
   }
 }
