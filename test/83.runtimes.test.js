@@ -24,6 +24,7 @@ const NOT_HERE = {
   '65.mixed': 'as 60',
   '66.tls': 'as 60',
   '67.examples': 'examples are run from a clone',
+  '67.pages': 'the servers are those of this Node; Bun’s are asked in test/bun/websocket.js',
   '68.strangers': 'it is judged by memory, which other versions of V8 count otherwise',
   '69.fuzz': 'as 68',
 }
