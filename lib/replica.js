@@ -811,13 +811,23 @@ export class Replica extends EventEmitter {
     const collected = collector()
     const wanted = acks === undefined ? collected?.acks.get(this.#progress) : acks
     const waiter = wanted && this.#acks.begin(wanted)
-    const written = this.#native.write(ops)
+    const written = waiter ? this.#writeFor(waiter, ops) : this.#native.write(ops)
     this.#pending++
     this.#lockTimer?.ref()
     this.#soon()
     const then = collected ? (sequence) => this.#written(sequence, collected) : this.#written
     const done = written.then(then, this.#notWritten)
     return waiter ? this.#acknowledged(waiter, written, done) : done
+  }
+
+  // Where the addon takes no call at all, nobody is to wait for its acknowledgements.
+  #writeFor(waiter, ops) {
+    try {
+      return this.#native.write(ops)
+    } catch (error) {
+      this.#acks.drop(waiter)
+      throw error
+    }
   }
 
   async #acknowledged(waiter, written, done) {

@@ -231,7 +231,7 @@ async function allGone(ask) {
 }
 
 describe('who has proven nothing costs little:', () => {
-  it.each(CASES)('%s', async (_, turns, open, secret) => {
+  it.each(CASES)('%s', async (name, turns, open, secret) => {
     const limits = { heartbeatMs: 200, linkTimeoutMs: 1_000 }
     const { ports, ask } = await besieged({ secret, ...limits })
     const come = (count, from) =>
@@ -250,8 +250,10 @@ describe('who has proven nothing costs little:', () => {
       for (const stranger of await come(50, n)) await stranger.end()
     }
     const { bytes: after } = await allGone(ask)
-    expect(after - begun).toBeLessThan(4 * MiB)
-    expect(after - before).toBeLessThan(6 * MiB)
+    // What V8 keeps of two thousand messages at once differs from run to run, by more than of all others.
+    const most = name === 'WebSocket: empty parts' ? 6 : 3
+    expect(after - begun).toBeLessThan(most * MiB)
+    expect(after - before).toBeLessThan(most * MiB)
   })
 
   it('pieces, however small, cost what they are long', () => {
