@@ -504,6 +504,10 @@ it('decode reads the examples of the protocol', async () => {
     .trim()
     .split('\n')
     .map((line) => JSON.parse(line))
+  expect(frames.find(({ frame }) => frame === 'SCHEMA')).toMatchObject({
+    strict: false,
+    fields: [{ name: 'name', type: 'TEXT', rules: '' }, { name: 'deletedAt' }],
+  })
   const kinds = new Set(frames.map(({ frame }) => frame))
   expect([...kinds].sort()).toEqual([
     'ACK',
@@ -576,6 +580,19 @@ const MALFORMED = [
   ['hello', "line 1 is neither hexadecimal nor a frame: 'hello'"],
   ['# nothing', 'holds no frame'],
 ]
+
+it('decode reads an ERROR that holds an origin, and who may only read', async () => {
+  const child = start(['decode', '--json'])
+  child.end([summed(1, 6, 1, 67, 1, 84, 11, 3), summed(1, 1, 3, 11, 7, 0, 0, 0)].join('\n\n'))
+  const { code, stdout } = await child.ended
+  const [error, hello] = stdout
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line))
+  expect(code).toBe(0)
+  expect(error).toMatchObject({ code: 'C', message: 'T', origin: 11, after: 3 })
+  expect(hello).toMatchObject({ wantsAnswer: true, mayWrite: false, peerId: 11 })
+})
 
 it('decode says what is wrong with what it is given', async () => {
   await Promise.all(

@@ -121,10 +121,12 @@ function bodyOf(bytes) {
 const peers = (in_) => in_.list(() => in_.number())
 const sequences = (in_) => Object.fromEntries(in_.list(() => [in_.number(), in_.number()]))
 
+const flags = (bits) => ({ wantsAnswer: bits % 2 === 1, mayWrite: bits < 2 })
+
 const READERS = {
   [HELLO]: (in_) => ({
     frame: 'HELLO',
-    wantsAnswer: in_.number() === 1,
+    ...flags(in_.number()),
     peerId: in_.number(),
     instance: in_.number(),
     wallClock: in_.number(),
@@ -158,9 +160,15 @@ const READERS = {
     const keys = in_.number()
     const fields = in_.list(() => ({ name: in_.text(), type: in_.text() }))
     tables.set(id, { table, keys, fields: fields.map(({ name }) => name) })
-    return { frame: 'SCHEMA', id, table, keys: fields.slice(0, keys), fields: fields.slice(keys) }
+    const strict = in_.left > 0 ? in_.number() === 1 : undefined
+    if (strict !== undefined) for (const field of fields) field.rules = in_.text()
+    const parted = { keys: fields.slice(0, keys), fields: fields.slice(keys) }
+    return { frame: 'SCHEMA', id, table, strict, ...parted }
   },
-  [ERROR]: (in_) => ({ frame: 'ERROR', code: in_.text(), message: in_.text() }),
+  [ERROR]: (in_) => {
+    const error = { frame: 'ERROR', code: in_.text(), message: in_.text() }
+    return in_.left > 0 ? { ...error, origin: in_.number(), after: in_.number() } : error
+  },
   [JUMP]: (in_) => ({
     frame: 'JUMP',
     vector: in_.list(() => ({

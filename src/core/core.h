@@ -56,6 +56,7 @@ typedef struct replic__field {
   int required; /* NOT NULL, and no constant DEFAULT: without it a merge cannot create the row */
   int untyped;  /* no affinity: 1 and 1.0 are kept apart, though they are equal as keys */
   int not_null;
+  char *rules; /* what else is declared: NOT NULL, DEFAULT; "" if nothing */
   replic_value
       fallback; /* what stands for a value that the column cannot hold; owned; UNSET: none */
 } replic__field;

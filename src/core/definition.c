@@ -8,7 +8,9 @@
 void replic__free_remote_table(remote_table *t) {
   if (!t) return;
   for (int i = 0; t->texts && i < 2 * t->n_fields; i++) sqlite3_free(t->texts[i]);
+  for (int i = 0; t->rules && i < t->n_fields; i++) sqlite3_free(t->rules[i]);
   sqlite3_free(t->texts);
+  sqlite3_free(t->rules);
   sqlite3_free(t->map);
   sqlite3_free(t->why);
   sqlite3_free(t->name);
@@ -22,6 +24,19 @@ char *replic__copy_text(replic__reader *in) {
   if (!memchr(text, 0, len)) return sqlite3_mprintf("%.*s", (int)len, text);
   in->failed = 1;
   return NULL;
+}
+
+/* What stands behind the fields in SCHEMA; what is stored ends with the fields. 0: out of memory,
+ * or malformed. */
+static int read_rules(remote_table *t, replic__reader *in) {
+  if (in->at == in->end) return 1;
+  t->strict = (int)replic__get_varint(in, 1);
+  t->rules = sqlite3_malloc64((size_t)t->n_fields * sizeof *t->rules);
+  if (!t->rules) return 0;
+  memset(t->rules, 0, (size_t)t->n_fields * sizeof *t->rules);
+  for (int i = 0; i < t->n_fields; i++)
+    if (!(t->rules[i] = replic__copy_text(in))) return 0;
+  return 1;
 }
 
 /* NULL: malformed (in->failed), or out of memory. */
@@ -41,6 +56,7 @@ remote_table *replic__read_definition(replic__reader *in) {
     complete &= t->texts[i] != NULL;
     t->n_fields += i % 2;
   }
+  if (complete && !in->failed) complete = read_rules(t, in);
   t->bytes = sizeof *t + len + 64 * (size_t)t->n_fields;
   if (complete && in->at != in->end) in->failed = 1;
   if (complete && !in->failed) return t;
@@ -65,6 +81,11 @@ void replic__put_own_definition(replic__writer *w, uint32_t id, const replic__ta
     replic__put_text(w, t->fields[f].name);
     replic__put_text(w, t->fields[f].type);
   }
+}
+
+void replic__put_rules(replic__writer *w, const replic__table *t) {
+  replic__put_varint(w, (uint64_t)t->strict);
+  for (int f = 0; f < t->n_fields; f++) replic__put_text(w, t->fields[f].rules);
 }
 
 /* ---- which of our tables, and fields ---- */
@@ -214,6 +235,22 @@ static int compare_field(remote_table *t, const replic__table *ours, int i) {
                                             name, t->name, type, ours->fields[f].type));
 }
 
+/* Values are stored as they are, so this is for people: with other rules what a row has where
+ * nobody has set anything may be another. */
+static int compare_rules(remote_table *t, const replic__table *ours) {
+  if (t->strict != ours->strict)
+    return differs(t, sqlite3_mprintf("table %s is %sSTRICT there and %sSTRICT here", t->name,
+                                      t->strict ? "" : "not ", ours->strict ? "" : "not "));
+  for (int i = 0; i < t->n_fields; i++) {
+    const replic__field *f = t->map[i] < 0 ? NULL : &ours->fields[t->map[i]];
+    if (!f || !strcmp(f->rules, t->rules[i])) continue;
+    return differs(t, sqlite3_mprintf("column %s of table %s is declared \"%s\" there and \"%s\" "
+                                      "here, beside its type",
+                                      t->texts[2 * i], t->name, t->rules[i], f->rules));
+  }
+  return REPLIC_OK;
+}
+
 static int compare_fields(replic *r, remote_table *t, const replic__table *ours) {
   resolving s = {.r = r, .t = t, .ours = ours};
   int rc = find_fields(&s);
@@ -251,6 +288,7 @@ int replic__resolve(replic *r, remote_table *t) {
     t->table = ours;
   else if (ours)
     rc = differs(t, sqlite3_mprintf("table %s has another primary key here", t->name));
+  if (rc == REPLIC_OK && t->table && t->rules && !t->why) rc = compare_rules(t, ours);
   if (rc == REPLIC_OK) t->generation = s->generation;
   return rc;
 }

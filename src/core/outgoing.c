@@ -19,6 +19,7 @@ static void send_definition(replic *r, link *l, uint32_t id) {
   replic__put_frame(&w, FRAME_SCHEMA);
   if (i < schema->n_tables) {
     replic__put_own_definition(&w, id, schema->tables[i]);
+    replic__put_rules(&w, schema->tables[i]);
   } else {
     const replic__foreign *foreign = &schema->foreign[i - schema->n_tables];
     replic__put_varint(&w, id);

@@ -83,6 +83,7 @@ static void free_table(replic__table *t) {
     sqlite3_free(t->fields[i].type);
     sqlite3_free(t->fields[i].json_name);
     sqlite3_free(t->fields[i].default_sql);
+    sqlite3_free(t->fields[i].rules);
     sqlite3_free((void *)t->fields[i].fallback.data);
   }
   replic__sql_free(t);
@@ -108,6 +109,13 @@ void replic__schema_free(replic__schema *schema) {
 
 /* ---- reading one table ---- */
 
+/* A key may never be NULL, whatever is declared. */
+static char *rules_of(const replic_column *column, const char *default_sql) {
+  const char *not_null = column->not_null && !column->key ? "NOT NULL " : "";
+  if (default_sql) return sqlite3_mprintf("%sDEFAULT %s", not_null, default_sql);
+  return sqlite3_mprintf("%s", *not_null ? "NOT NULL" : "");
+}
+
 /* One row of pragma_table_xinfo. Unless memory is short, all texts of the column and the field are
  * set. */
 static int read_column(replic *r, replic__table *t, sqlite3_stmt *stmt) {
@@ -130,6 +138,7 @@ static int read_column(replic *r, replic__table *t, sqlite3_stmt *stmt) {
                            .required = column->not_null && !column->key &&
                                        (!constant || !sqlite3_stricmp(default_sql, "NULL")),
                            .untyped = is_untyped(column->type, t->strict),
+                           .rules = rules_of(column, has_default ? default_sql : NULL),
                            .not_null = column->not_null};
   int rc = field->type ? set_fallback(r, t, field, constant ? default_sql : NULL) : SQLITE_NOMEM;
   if (has_default && !constant)
@@ -139,7 +148,7 @@ static int read_column(replic *r, replic__table *t, sqlite3_stmt *stmt) {
   t->n_keys += column->key > 0;
   t->n_required += field->required;
   t->n_dynamic += has_default && !constant;
-  return field->name && field->json_name && default_sql ? rc : SQLITE_NOMEM;
+  return field->name && field->json_name && field->rules && default_sql ? rc : SQLITE_NOMEM;
 }
 
 static int read_columns(replic *r, replic__table *t) {

@@ -66,6 +66,8 @@ typedef struct remote_table {
   char *name;
   int n_keys, n_fields;
   char **texts;         /* name and type of each field */
+  char **rules;         /* what else is declared of each; NULL: not told */
+  int strict;           /* if rules are told */
   uint32_t generation;  /* of the schema it was last compared with */
   replic__table *table; /* the one of ours that it is; NULL: see `why` */
   int *map;             /* its field -> ours; -1: none */
@@ -336,6 +338,7 @@ char *replic__copy_text(replic__reader *in); /* NULL: out of memory, or a NUL in
 remote_table *replic__read_definition(replic__reader *in);
 void replic__put_definition(replic__writer *w, uint32_t id, const remote_table *t);
 void replic__put_own_definition(replic__writer *w, uint32_t id, const replic__table *t);
+void replic__put_rules(replic__writer *w, const replic__table *t);
 void replic__free_remote_table(remote_table *t);
 /* Which of our tables the definition is, and what of it is not the same here (t->why). Compared
  * anew after each change of our schema. */

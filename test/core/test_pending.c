@@ -342,8 +342,48 @@ static void schemas_are_told_when_a_link_begins(void) {
   CHECK_CONTAINS(info.schema, "t\ttable t has no column c here");
 }
 
+/* Values are carried as they are, so nothing is pending for it. */
+static void rules_of_columns_are_told(void) {
+  static const struct {
+    const char *here, *there, *text;
+  } CASES[] = {
+      {"n TEXT DEFAULT 'a'", "n TEXT DEFAULT 'b'",
+       "\"DEFAULT 'b'\" there and \"DEFAULT 'a'\" here"},
+      {"n TEXT", "n TEXT DEFAULT (random())", "\"DEFAULT random()\" there and \"\" here"},
+      {"n TEXT NOT NULL DEFAULT ''", "n TEXT DEFAULT ''", "\"NOT NULL DEFAULT ''\" here"},
+      {"n TEXT NOT NULL DEFAULT ''", "n TEXT NOT NULL DEFAULT ''", NULL},
+  };
+  for (size_t i = 0; i < COUNT(CASES) + 2; i++) {
+    cluster *c = cluster_start(2, T);
+    replic_link_info info = {0};
+    for (int p = 0; p < 2; p++) {
+      int is_strict = i >= COUNT(CASES) && p == (int)(i - COUNT(CASES));
+      const char *column = i >= COUNT(CASES) ? "n TEXT" : (p ? CASES[i].there : CASES[i].here);
+      char *ddl = sqlite3_mprintf("CREATE TABLE d(id INTEGER PRIMARY KEY, %s)%s; CREATE TABLE "
+                                  "d_patches(" CLOCK "id INTEGER, n TEXT)%s;",
+                                  column, is_strict ? " STRICT" : "", is_strict ? " STRICT" : "");
+      step(&c->peers[p], true, 2, ddl);
+      sqlite3_free(ddl);
+    }
+    wire_open(c, 0, 1);
+    cluster_deliver(c);
+    CHECK(replic_link_at(c->peers[0].r, 0, &info));
+    if (i >= COUNT(CASES))
+      CHECK_CONTAINS(info.schema, i > COUNT(CASES) ? "d is STRICT there and not STRICT here"
+                                                   : "d is not STRICT there and STRICT here");
+    else if (CASES[i].text)
+      CHECK_CONTAINS(info.schema, CASES[i].text);
+    else
+      CHECK_CONTAINS(info.schema, "d\t\n");
+    upsert(&c->peers[1], "d", ROW({"id", v_int(1)}, {"n", v_text("x")}));
+    cluster_settle(c);
+    CHECK_INT(replic_pending_count(c->peers[0].r), 0);
+  }
+}
+
 int main(int argc, char **argv) {
-  static const test TESTS[] = {TEST(what_a_step_writes_before_it_drops_a_column_is_kept),
+  static const test TESTS[] = {TEST(rules_of_columns_are_told),
+                               TEST(what_a_step_writes_before_it_drops_a_column_is_kept),
                                TEST(what_is_whole_does_not_stay_pending),
                                TEST(a_write_that_fails_in_between),
                                TEST(what_a_step_up_has_taken_away_is_kept_for_a_time),
