@@ -69,6 +69,7 @@
         'src/core/query.c',
         'src/core/rights.c',
         'src/core/schema.c',
+        'src/core/skew.c',
         'src/core/sql.c',
         'src/core/stuck.c',
         'src/core/sync.c',

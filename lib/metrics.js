@@ -19,6 +19,11 @@ const REPLICA = {
     'That clock minus the wall clock, 0 where it is behind. Label: the peer whose patch set it there.',
     ({ clockAheadMs, clockRaisedBy }) => [[{ origin: clockRaisedBy ?? '' }, clockAheadMs / 1000]],
   ],
+  replic_clock_off_seconds: [
+    'gauge',
+    'The wall clock minus those of most linked peers: the least by which more than half of them differ.',
+    ({ clockOffMs }) => clockOffMs / 1000,
+  ],
   replic_applied_sequence: [
     'gauge',
     'Per origin (a peerId) the sequence up to which everything is applied.',

@@ -585,6 +585,7 @@ export class Replica extends EventEmitter {
       clock,
       clockAheadMs,
       clockRaisedBy: clockAheadMs ? figures.clockRaisedBy || null : null,
+      clockOffMs: figures.clockOffMs,
       logRows,
       pending: this.#pendingPatches.map(pendingPatch),
       stuck: {

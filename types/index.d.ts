@@ -741,6 +741,12 @@ export interface Status {
   clockAheadMs: number
   /** The peer whose patch set it there, or null. */
   clockRaisedBy: number | null
+  /**
+   * This machine's wall clock minus those of most linked peers, in ms, as of the last heartbeat: the least by which more
+   * than half of them differ, all in one direction; else 0. Beyond a quarter of maxClockSkewMs an 'error' event with
+   * REPLIC_CLOCK_SKEW says so.
+   */
+  clockOffMs: number
   /** Patches in the log. Those that were deleted by hand are counted still. */
   logRows: number
   /**

@@ -19,6 +19,8 @@
 #define RUN_PATCHES 1000
 #define RUN_BYTES (1 << 20)
 #define MAX_LEAD_MS 240
+#define LEADS_MS 250  /* ahead of the wall clock by more: a clock somewhere is wrong */
+#define FOLLOWS_MS 10 /* whoever answers what is ahead is ahead of it by less */
 
 int64_t replic__clock_next(replic__clock *clock, int64_t now_ms) {
   if (now_ms > clock->high) {
@@ -41,12 +43,18 @@ void replic__clock_issued(replic__clock *clock, int64_t bytes) {
   clock->run_bytes += bytes;
 }
 
-void replic__clock_seen(replic__clock *clock, const replic_position *at, uint32_t self) {
+/* It is ahead because that origin is: what only follows names nobody. */
+static int has_led(const replic__clock *clock, const replic_position *at, int64_t now_ms) {
+  return clock->high <= now_ms || at->patched_at > clock->high + FOLLOWS_MS;
+}
+
+void replic__clock_seen(replic__clock *clock, int64_t now_ms, const replic_position *at,
+                        uint32_t self) {
   int is_greater = at->origin >= self;
   if (at->patched_at > clock->high) {
+    if (has_led(clock, at, now_ms)) clock->raised_by = at->origin;
     clock->high = at->patched_at;
     clock->is_passed = is_greater;
-    clock->raised_by = at->origin;
     clock->run_patches = clock->run_bytes = 0;
   } else if (at->patched_at == clock->high && is_greater) {
     clock->is_passed = 1;
@@ -59,6 +67,12 @@ int64_t replic_clock_high(const replic *r) {
 
 uint32_t replic_clock_raised_by(const replic *r) {
   return r->clock_committed.raised_by;
+}
+
+uint32_t replic__clock_leader(const replic *r) {
+  const replic__clock *clock = &r->clock_committed;
+  if (clock->high <= r->now_ms + LEADS_MS) return 0;
+  return clock->raised_by ? clock->raised_by : r->peer_id;
 }
 
 int replic_must_wait(const replic *r) {

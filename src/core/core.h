@@ -21,6 +21,7 @@
  *   jump.c      the same where the log is pruned
  *   fork.c      two histories under one peerId
  *   forget.c    what others have said, and was wrong
+ *   skew.c      clocks that are wrong: whose it is
  *   wire.c      bytes <-> frames
  *   crc.c       the sum that a frame ends with
  *   sql.c       the statements of a table
@@ -210,7 +211,11 @@ int64_t replic__clock_next(replic__clock *clock, int64_t now_ms);
 void replic__clock_issued(replic__clock *clock, int64_t bytes);
 /* A patch of `origin` was applied here, where `self` is. self 0: it was in the file at the start.
  */
-void replic__clock_seen(replic__clock *clock, const replic_position *at, uint32_t self);
+void replic__clock_seen(replic__clock *clock, int64_t now_ms, const replic_position *at,
+                        uint32_t self);
+/* Who has set the clock further ahead of the wall clock than it ever is where all are right; 0: it
+ * is not. */
+uint32_t replic__clock_leader(const replic *r);
 
 /* What pruning has done to an origin's part of the log. */
 typedef struct replic__pruned {

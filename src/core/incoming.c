@@ -95,13 +95,6 @@ static void stop_at(replic__verdict *v, int64_t up_to, int code, char *text) {
   v->text = text;
 }
 
-char *replic__skew_text(const replic *r, uint32_t origin, int64_t sequence, int64_t patched_at) {
-  return sqlite3_mprintf(
-      "patch %u.%lld is stamped %lld, and the clock of peer %u says %lld: that "
-      "is more than maxClockSkewMs (%lld) ahead. Correct the clock that is wrong",
-      origin, sequence, patched_at, r->peer_id, r->now_ms, r->config.max_clock_skew_ms);
-}
-
 /* Each frame names the clock and the epoch of the patch that it follows: so histories that have
  * parted are never joined, whichever way they come. */
 int replic__parts(replic *r, const replic__patches *p) {
@@ -164,7 +157,7 @@ static int examine(replic *r, link *l, replic__rest *t, int *done) {
     } else if (p->clock > limit) {
       if (v->code == REPLIC_OK) v->until_ms = p->clock - r->config.max_clock_skew_ms;
       stop_at(v, t->whole, REPLIC_ECLOCKSKEW,
-              replic__skew_text(r, p->origin, p->sequence, p->clock));
+              replic__skew_text(r, l, p->origin, p->sequence, p->clock));
     }
   }
   return p->in.failed ? replic__malformed(r, l, "PATCHES") : REPLIC_OK;

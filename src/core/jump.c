@@ -105,7 +105,8 @@ static int examine(replic *r, link *l, replic__patches p, table_list *used, int 
     if (rc == REPLIC_OK) rc = replic__reserve_values(r->sync, t->n_fields);
     if (rc != REPLIC_OK) return rc;
     replic__get_fields(&p, t->n_keys, t->n_fields, r->sync->values);
-    if (p.clock > limit && !*skewed) *skewed = replic__skew_text(r, p.origin, p.sequence, p.clock);
+    if (p.clock > limit && !*skewed)
+      *skewed = replic__skew_text(r, l, p.origin, p.sequence, p.clock);
     if (replic__brings_dropped(r, &p) || replic__skips_dropped(r, &p, last, p.sequence))
       return replic__forked(r, l, p.origin, p.sequence, GIVEN_UP);
     ++*n;
@@ -327,7 +328,7 @@ int replic__on_jump(replic *r, link *l, const uint8_t *bytes, size_t len) {
     l->synced = 0;
     below |= mine < t.floor;
     if (t.to.patched_at > r->now_ms + r->config.max_clock_skew_ms) {
-      char *text = replic__skew_text(r, t.to.origin, t.to.sequence, t.to.patched_at);
+      char *text = replic__skew_text(r, l, t.to.origin, t.to.sequence, t.to.patched_at);
       replic__hold(r, l, at, REPLIC_ECLOCKSKEW, mine, OF_A_JUMP, text ? text : "");
       sqlite3_free(text);
       below = 0;
@@ -520,7 +521,7 @@ static int set_vector(jumping *j) {
     entry->now.epoch = epoch;
     if (t->floor > entry->pruned.floor) entry->pruned.floor = t->floor;
     entry->due = 0;
-    replic__clock_seen(&r->clock, &t->to, r->peer_id);
+    replic__clock_seen(&r->clock, r->now_ms, &t->to, r->peer_id);
     r->counters.patches_applied += t->inserted;
   }
   int64_t others;

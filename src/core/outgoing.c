@@ -429,8 +429,18 @@ static void flush_link(replic *r, link *l) {
   l->synced = synced;
 }
 
+/* Before others hold what is stamped so: they can say then who it was. */
+static void tell_leader(replic *r) {
+  replic__sync *s = r->sync;
+  uint32_t leader = replic__clock_leader(r);
+  if (!leader || leader == s->leader_told) return;
+  s->leader_told = leader;
+  for (size_t k = 0; k < s->n_links; k++) s->links[k]->ack_due = 1;
+}
+
 void replic__sync_flush(replic *r) {
   r->sync->is_behind = 0;
+  tell_leader(r);
   if (r->sync->dropped_changed) replic__fork_load(r);
   for (size_t k = 0; k < r->sync->n_links; k++) {
     link *l = r->sync->links[k];

@@ -297,7 +297,7 @@ int replic__apply_patch(replic *r, remote_table *t, const replic__patches *p,
   replic__patch patch = {t->table, p->origin, p->sequence, p->clock, NULL, NULL};
   int whole = t->table && replic__map_values(r, t);
   const replic_position at = {.origin = p->origin, .sequence = p->sequence, .patched_at = p->clock};
-  replic__clock_seen(&r->clock, &at, r->peer_id);
+  replic__clock_seen(&r->clock, r->now_ms, &at, r->peer_id);
   if (!whole) rc = check_quota(r, t, (size_t)(p->in.at - fields));
   if (!whole && rc == REPLIC_OK)
     rc = insert(r, t, &patch, fields, (size_t)(p->in.at - fields), NULL, &kept);

@@ -460,6 +460,10 @@ void replic_get_counters(const replic *r, replic_counters *out);
 int64_t replic_clock_high(const replic *r);
 /* The origin whose patch set that ahead of the wall clock of the batch; 0: none did. */
 uint32_t replic_clock_raised_by(const replic *r);
+/* This machine's wall clock minus those of most peers that are linked, in ms, as of the last
+ * heartbeat: the least by which more than half of them differ, all in one direction; 0: there is no
+ * such half. Beyond a quarter of max_clock_skew_ms a REPLIC_EVENT_ERROR says so. */
+int64_t replic_clock_off(const replic *r);
 /* 1: the batch that was committed last has moved the clock on while that was far ahead of the wall
  * clock. Wait for 1 ms before anything of its outbox is sent, or the clocks of peers that answer
  * each other run away from time (clock.c). */

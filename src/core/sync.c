@@ -88,7 +88,7 @@ static int reaches(const link *l, uint32_t peer) {
 }
 
 /* Of several links to one peer the first that is ready. */
-static int is_first(const replic *r, const link *l) {
+int replic__link_first(const replic *r, const link *l) {
   if (!reaches(l, l->peer)) return 0;
   for (size_t i = 0; r->sync->links[i] != l; i++)
     if (reaches(r->sync->links[i], l->peer) && replic__same_rights(r->sync->links[i], l)) return 0;
@@ -96,7 +96,7 @@ static int is_first(const replic *r, const link *l) {
 }
 
 int replic__link_active(const replic *r, const link *l) {
-  return is_first(r, l) || (l->carried > 1 && reaches(l, l->peer));
+  return replic__link_first(r, l) || (l->carried > 1 && reaches(l, l->peer));
 }
 
 int replic__link_direct(const link *l, uint32_t peer) {
@@ -252,6 +252,12 @@ static void put_direct(replic *r, replic__writer *w, uint64_t extra) {
   for (size_t i = 0; i < r->sync->n_direct; i++) replic__put_varint(w, r->sync->direct[i]);
 }
 
+/* Who has set the clock here ahead: nothing, where none has. */
+static void put_leader(const replic *r, replic__writer *w) {
+  uint32_t leader = replic__clock_leader(r);
+  if (leader) replic__put_varint(w, leader);
+}
+
 static void send_hello(replic *r, link *l, int please_answer) {
   replic__writer w;
   replic__put_frame(&w, FRAME_HELLO);
@@ -269,6 +275,7 @@ static void send_hello(replic *r, link *l, int please_answer) {
     replic__put_varint(&w, p->epoch);
   }
   put_direct(r, &w, 0);
+  put_leader(r, &w);
   replic__send(r, l, replic__finish_frame(&w));
 }
 
@@ -320,6 +327,7 @@ void replic__send_ack(replic *r, link *l) {
     put_direct(r, &w, 1);
   else
     replic__put_varint(&w, 0);
+  put_leader(r, &w);
   l->direct_told = r->sync->direct_generation;
   l->ack_due = 0;
   replic__send(r, l, replic__finish_frame(&w));
@@ -535,6 +543,10 @@ static int get_direct(replic__reader *in, link *l, size_t n) {
   return REPLIC_OK;
 }
 
+static void get_leader(replic__reader *in, link *l) {
+  l->leader = in->failed || in->at == in->end ? 0 : replic__get_peer(in);
+}
+
 int replic__forked(replic *r, link *l, uint32_t origin, int64_t sequence, const char *how) {
   l->fork_origin = origin;
   return replic__fail(
@@ -694,6 +706,7 @@ static int on_hello(replic *r, link *l, replic__reader *in) {
                         peer);
   }
   int rc = get_direct(in, l, replic__get_count(in, 1));
+  get_leader(in, l);
   if (rc != REPLIC_OK || in->failed || in->at != in->end)
     return rc ? rc : replic__malformed(r, l, "HELLO");
   l->skew_ms = wall - r->now_ms;
@@ -753,6 +766,7 @@ static int on_ack(replic *r, link *l, replic__reader *in) {
   size_t n = replic__get_count(in, 1);
   if (!in->failed && n > (size_t)(in->end - in->at) + 1) in->failed = 1;
   int rc = n && !in->failed ? get_direct(in, l, n - 1) : REPLIC_OK;
+  get_leader(in, l);
   return rc != REPLIC_OK                   ? rc
          : in->failed || in->at != in->end ? replic__malformed(r, l, "ACK")
                                            : REPLIC_OK;
@@ -1070,6 +1084,7 @@ int replic_tick(replic *r) {
       replic__tick_reader(r, l);
     }
   }
+  replic__tick_skew(r);
   int rc = store(r);
   return (rc & 0xff) == SQLITE_BUSY ? REPLIC_OK : rc;
 }

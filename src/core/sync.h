@@ -6,6 +6,7 @@
 #include "wire.h"
 
 #define GRACE_HEARTBEATS 3 /* before relaying to a peer that is linked to the origin itself */
+#define OFF_PART 4         /* a clock that is off by so much of max_clock_skew_ms is told of */
 #define HELD_HEARTBEATS 5  /* between two attempts at what could not be applied */
 #define UNHEARD_MAX 5 /* askings, one a heartbeat, that may bring nothing: see replic__ask_over */
 #define RING_MAX 256  /* frames kept encoded */
@@ -98,6 +99,7 @@ typedef struct link {
   uint64_t schema_changes; /* definitions that came in */
   uint64_t n_forgotten;    /* definitions, as there were too many */
   int64_t unacked, last_in_ms, skew_ms, held_ms;
+  uint32_t leader; /* who has set the peer's clock ahead of its wall clock; 0: it is not */
   replic__pace pace;
   int64_t hello_ms, schema_ms, again_ms; /* when it last got, as it asked for it: HELLO, all
                                             definitions, pieces of a jump once more */
@@ -219,7 +221,10 @@ struct replic__sync {
   size_t n_dropped;
   int dropped_changed; /* on disk: read again after the commit */
   int tells_acks;
-  uint64_t pieces; /* of jumps that were looked at */
+  uint32_t leader_told; /* who was said to have set the clock ahead */
+  int64_t clock_off_ms; /* the wall clock here minus those of most peers, */
+  int off_told;         /* and that this is too much */
+  uint64_t pieces;      /* of jumps that were looked at */
   replic__due *due;
   size_t n_due, cap_due;
   int64_t staged_bytes; /* in _replic_staged, or there were */
@@ -239,6 +244,7 @@ int64_t replic__sum(int64_t a, int64_t b);
 link *replic__link_find(const replic *r, uint32_t id);
 /* Of several links to one peer only the first carries patches. */
 int replic__link_active(const replic *r, const link *l);
+int replic__link_first(const replic *r, const link *l); /* ready, and the first one to its peer */
 int replic__link_direct(const link *l, uint32_t peer);
 /* How many patches `origin` has issued, as it says itself on a link of its own other than `l`.
  * NO_WORD: it is not linked here, or says less than what is applied here (then its history is
@@ -329,7 +335,14 @@ int replic__reserve_values(replic__sync *s, int n);
 int replic__parts(replic *r, const replic__patches *p);
 /* Notes the epochs that the frame tells of patches up to `up_to` that are not applied yet. */
 int replic__note_epochs(replic *r, replic__patches p, int64_t up_to);
-char *replic__skew_text(const replic *r, uint32_t origin, int64_t sequence, int64_t patched_at);
+
+/* ---- skew.c ---- */
+
+/* Why a patch that comes over `l` is too far ahead, and whose clock is to be corrected. The caller
+ * frees it; NULL: out of memory. */
+char *replic__skew_text(const replic *r, const link *l, uint32_t origin, int64_t sequence,
+                        int64_t patched_at);
+void replic__tick_skew(replic *r); /* is it the clock of this machine that is off? */
 
 /* ---- definition.c ---- */
 

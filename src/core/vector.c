@@ -73,7 +73,7 @@ int replic__vector_load(replic *r) {
     entry->pruned.cursor = sqlite3_column_int64(stmt, 4);
     entry->pruned.missing = sqlite3_column_int64(stmt, 5);
     entry->pruned_committed = entry->pruned;
-    replic__clock_seen(&r->clock, &entry->now, 0);
+    replic__clock_seen(&r->clock, r->now_ms, &entry->now, 0);
     rc = REPLIC_OK;
   }
   sqlite3_finalize(stmt);

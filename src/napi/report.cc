@@ -143,6 +143,7 @@ void Figures::read(const replic *core) {
   replic_get_counters(core, &counters);
   clock_ms = replic_clock_high(core);
   clock_raised_by = replic_clock_raised_by(core);
+  clock_off_ms = replic_clock_off(core);
   log_rows = replic_log_rows(core);
 }
 
@@ -186,6 +187,7 @@ Napi::Object Figures::to_js(Napi::Env env) const {
   };
   set("clock", clock_ms);
   set("clockRaisedBy", clock_raised_by);
+  set("clockOffMs", clock_off_ms);
   set("logRows", log_rows);
   result.Set("counters", counters_to_js(env, counters));
   result.Set("batchCalls", batch_calls.to_js(env));

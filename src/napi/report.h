@@ -54,7 +54,7 @@ struct Figures {
   Napi::Object to_js(Napi::Env env) const;
 
   replic_counters counters = {};
-  int64_t clock_ms = 0, log_rows = 0;
+  int64_t clock_ms = 0, clock_off_ms = 0, log_rows = 0;
   uint32_t clock_raised_by = 0;
   Histogram batch_calls, batch_seconds;
 };

@@ -16,7 +16,19 @@ db.on('link', (event) => {
   tell()
 })
 
+const errors = []
+let tellError = () => {}
+db.on('error', ({ code, message }) => {
+  errors.push({ code, message })
+  tellError()
+})
+
 const commands = {
+  /** The first 'error' event. */
+  error: async () => {
+    if (errors.length === 0) await new Promise((resolve) => (tellError = resolve))
+    return errors[0]
+  },
   connect: (port) => connect(db, { port }) && null,
   upsert: (row) => db.upsert('note', row),
   waitFor: (token) => db.waitFor(token, 60_000).then(() => null),

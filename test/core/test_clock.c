@@ -292,6 +292,128 @@ static void patches_before_the_skew_are_applied(void) {
   cluster_same(c, "t");
 }
 
+/* A is 59 s ahead and D 2 s behind, B between them is right: D holds what both have written, though
+ * its only link differs by 2 s. The text says what adds up, and names A. */
+static void skew_that_adds_up_is_explained(void) {
+  cluster *c = cluster_start(3, DDL);
+  peer *a = &c->peers[0], *b = &c->peers[1], *d = &c->peers[2];
+  a->clock_step_ms = 59000;
+  d->clock_step_ms = -2000;
+  wire_open(c, 0, 1);
+  wire_open(c, 1, 2);
+  cluster_deliver(c);
+  stamp(a);
+  cluster_deliver(c);
+  peer_forget_events(d);
+  CHECK_INT(stamp(b), c->now_ms + 59000);
+  cluster_deliver(c);
+  CHECK_INT(peer_at(d, 101) + peer_at(d, 102), 0);
+  const replic_event *mine = event_last(d, REPLIC_EVENT_LINK_ERROR),
+                     *theirs = event_last(b, REPLIC_EVENT_LINK_ERROR);
+  CHECK_CONTAINS(mine->text,
+                 test_format("patch 102.1 is stamped %lld, 61000 ms ahead of peer 103, whose clock "
+                             "says %lld",
+                             (long long)c->now_ms + 59000, (long long)c->now_ms - 2000));
+  CHECK_CONTAINS(mine->text, "the clock of peer 102, which brings it, is 2000 ms ahead of peer "
+                             "103, and the stamp 59000 ms ahead of peer 102, as peer 101 set it");
+  CHECK_CONTAINS(mine->text, "Correct the clock of peer 101");
+  CHECK_CONTAINS(theirs->text, mine->text);
+}
+
+/* The same where the receiver is what is wrong, and where a stamp is left of a clock that is right
+ * by now. */
+static void either_part_of_a_skew_may_be_none(void) {
+  const char *const AGREES = "the clock of peer 102, which brings it, is 60001 ms ahead of peer "
+                             "101, and the stamp is not ahead of peer 102. Correct the clock of "
+                             "peer 101 or of peer 102";
+  CHECK_CONTAINS(event_last(&skewed(60001)->peers[0], REPLIC_EVENT_LINK_ERROR)->text, AGREES);
+  test_release();
+  cluster *c = cluster_start(2, DDL);
+  c->peers[1].clock_step_ms = 90000;
+  stamp(&c->peers[1]);
+  c->peers[1].clock_step_ms = -10;
+  wire_open(c, 0, 1);
+  cluster_deliver(c);
+  CHECK_CONTAINS(event_last(&c->peers[0], REPLIC_EVENT_LINK_ERROR)->text,
+                 "is 10 ms behind peer 101, and the stamp 90010 ms ahead of peer 102, as peer 102 "
+                 "set it");
+}
+
+/* Who answers at once is a little further ahead each time, and leads nobody. */
+static void who_follows_is_not_named(void) {
+  cluster *c = cluster_start(4, DDL);
+  for (int i = 1; i < 4; i++) wire_open(c, i - 1, i);
+  cluster_settle(c);
+  c->peers[0].clock_step_ms = 30000;
+  stamp(&c->peers[0]);
+  cluster_deliver(c);
+  for (int i = 1; i < 9; i++) {
+    stamp(&c->peers[1 + i % 2]);
+    cluster_deliver(c);
+  }
+  for (int i = 1; i < 4; i++) CHECK_INT(replic_clock_raised_by(c->peers[i].r), 101);
+  c->peers[2].clock_step_ms = 31000;
+  stamp(&c->peers[2]);
+  cluster_deliver(c);
+  CHECK_INT(replic_clock_raised_by(c->peers[3].r), 103);
+}
+
+/* ---- the clock of this machine, against those of others ---- */
+
+static size_t warnings(const peer *p) {
+  return event_count(p, REPLIC_EVENT_ERROR);
+}
+
+/* A hub and three more: one of them is a quarter of maxClockSkewMs off, and says so, once; the
+ * others and the hub are right, as most of those that they are linked to. */
+static void who_is_off_says_so_itself(void) {
+  for (int sign = -1; sign <= 1; sign += 2) {
+    cluster *c = cluster_start(4, DDL);
+    for (int i = 0; i < 4; i++)
+      for (int k = 0; k < i; k++) wire_open(c, i, k);
+    cluster_beat(c, 1);
+    peer *p = &c->peers[2];
+    p->clock_step_ms = sign * 15001;
+    cluster_beat(c, 6);
+    for (int i = 0; i < 4; i++) CHECK_INT(warnings(&c->peers[i]), i == 2);
+    const replic_event *event = event_last(p, REPLIC_EVENT_ERROR);
+    CHECK_INT(event->code, REPLIC_ECLOCKSKEW);
+    CHECK_CONTAINS(event->text,
+                   test_format("the clock of this peer (103) is 15001 ms %s most of the 3 peers",
+                               sign > 0 ? "ahead of" : "behind"));
+    CHECK_INT(replic_clock_off(p->r), sign * 15001);
+    CHECK_INT(replic_clock_off(c->peers[0].r), 0);
+    p->clock_step_ms = sign * 14000; /* not told again while it is about there */
+    cluster_beat(c, 3);
+    p->clock_step_ms = sign * 16000;
+    cluster_beat(c, 3);
+    CHECK_INT(warnings(p), 1);
+    p->clock_step_ms = 0;
+    cluster_beat(c, 3);
+    CHECK_INT(replic_clock_off(p->r), 0);
+    p->clock_step_ms = sign * 16000;
+    cluster_beat(c, 3);
+    CHECK_INT(warnings(p), 2);
+    test_release();
+  }
+}
+
+/* Of two nobody can tell. */
+static void two_that_differ_both_say_so(void) {
+  cluster *c = cluster_start(2, DDL);
+  c->peers[1].clock_step_ms = 20000;
+  wire_open(c, 0, 1);
+  wire_open(c, 0, 1); /* counts once */
+  cluster_beat(c, 3);
+  for (int i = 0; i < 2; i++) CHECK_INT(warnings(&c->peers[i]), 1);
+  CHECK_CONTAINS(event_last(&c->peers[0], REPLIC_EVENT_ERROR)->text,
+                 "is 20000 ms behind peer 102, the only one");
+  wire_cut(c, 0);
+  wire_cut(c, 1);
+  cluster_beat(c, 1);
+  CHECK_INT(replic_clock_off(c->peers[0].r), 0);
+}
+
 static void an_impossible_time_is_refused(void) {
   cluster *c = cluster_start(1, DDL);
   peer *p = &c->peers[0];
@@ -316,6 +438,11 @@ int main(int argc, char **argv) {
       TEST(held_patches_are_applied_once_the_time_has_come),
       TEST(a_held_link_stays_quiet),
       TEST(patches_before_the_skew_are_applied),
+      TEST(skew_that_adds_up_is_explained),
+      TEST(either_part_of_a_skew_may_be_none),
+      TEST(who_follows_is_not_named),
+      TEST(who_is_off_says_so_itself),
+      TEST(two_that_differ_both_say_so),
       TEST(an_impossible_time_is_refused),
   };
   return run_tests(argc, argv, TESTS, COUNT(TESTS));
