@@ -382,7 +382,7 @@ static int on_patches(replic *r, link *l, replic__rest *t) {
   const replic__patches *p = &t->start;
   int64_t known = replic__vector_sequence(r, p->origin);
   position *at = replic__position(l, p->origin);
-  if (!at) return SQLITE_NOMEM;
+  if (!at) return replic__no_position(r, l, p->origin);
   if (p->origin == r->peer_id)
     return p->up_to > known
                ? replic__forked(r, l, p->origin, p->up_to, "it holds more than was issued here")

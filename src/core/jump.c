@@ -222,7 +222,7 @@ int replic__on_stage(replic *r, link *l, const uint8_t *bytes, size_t len) {
   if (!replic__get_patches(&in, FRAME_STAGE, &p)) return replic__malformed(r, l, "STAGE");
   position *at = replic__position(l, p.origin);
   table_list used = {0}; /* borrowed */
-  if (!at) return SQLITE_NOMEM;
+  if (!at) return replic__no_position(r, l, p.origin);
   l->unheard = 0;
   int rc = examine(r, l, p, &used, &undefined, &skewed, &n);
   if (rc == REPLIC_OK) rc = staged_up_to(r, l->peer, p.origin, &staged);
@@ -319,7 +319,8 @@ int replic__on_jump(replic *r, link *l, const uint8_t *bytes, size_t len) {
   for (; n > 0 && next_target(&in, &last, &t); n--) {
     int64_t mine = replic__vector_sequence(r, t.to.origin);
     position *at = replic__position(l, t.to.origin);
-    if (!at) return SQLITE_NOMEM;
+    if (!at && t.to.sequence <= mine) continue;
+    if (!at) return replic__no_position(r, l, t.to.origin);
     int rc = replic__check_claim(r, l, at, &t.to, &left);
     if (rc != REPLIC_OK) return rc;
     replic__learn(r, l, at, t.to.sequence);
@@ -705,8 +706,11 @@ int replic__on_take(replic *r, link *l, replic__reader *in) {
   for (size_t n = replic__get_count(in, 2); n > 0 && !in->failed; n--) {
     uint32_t origin = replic__get_origin(in, &last);
     int64_t staged = replic__get_sequence(in);
-    position *at = in->failed ? NULL : replic__position(l, origin);
-    if (!at) return in->failed ? replic__malformed(r, l, "TAKE") : SQLITE_NOMEM;
+    if (in->failed) return replic__malformed(r, l, "TAKE");
+    position *at = replic__position(l, origin);
+    int rc = at ? REPLIC_OK : replic__no_position(r, l, origin);
+    if (rc != REPLIC_OK) return rc;
+    if (!at) continue;
     if (staged > replic__vector_sequence(r, origin) || staged <= at->staged) continue;
     int64_t from = at->staged > at->acked ? at->staged : at->acked;
     if (at->staging && at->sent > from && staged > from) {

@@ -350,8 +350,9 @@ static void find_due(replic *r, link *l) {
   s->n_due = 0;
   for (size_t i = 0; i < r->n_vector; i++) {
     replic__entry *entry = &r->vector[i];
-    position *at =
-        entry->committed.sequence ? replic__next_position(l, entry->now.origin, &p) : NULL;
+    if (!entry->committed.sequence) continue;
+    position *at = replic__next_position(l, entry->now.origin, &p);
+    if (!at) replic__no_position(r, l, entry->now.origin);
     if (!at || !is_due(r, l, entry, at)) continue;
     if (s->n_due == s->cap_due) {
       size_t cap = s->cap_due ? 2 * s->cap_due : 16;

@@ -70,8 +70,9 @@ typedef struct replic_config {
   int64_t link_timeout_ms;   /* 10 000: a link that is silent for longer is closed */
   size_t max_frame_bytes;    /* 64 MiB: largest group; a received frame may be 2 MiB larger */
   size_t window_bytes;       /* 4 MiB: sent and not yet acknowledged, per link */
-  size_t slice_bytes; /* 256 KiB: a PATCHES frame ends at the first group boundary beyond it */
-  size_t early_bytes; /* 4 MiB: frames kept that arrived before their predecessors */
+  size_t slice_bytes;      /* 256 KiB: a PATCHES frame ends at the first group boundary beyond it */
+  size_t early_bytes;      /* 4 MiB: frames kept that arrived before their predecessors */
+  size_t max_link_origins; /* 16 384: of which one link keeps what its peer has of them */
   int64_t work_units; /* 100 000: of work on received frames in one call, see replic_has_work; a
                          patch     that is applied is 32 of them, one that is read 1 */
   size_t ring_bytes;  /* 4 MiB: recent frames kept encoded, so that one encoding serves all links */

@@ -53,23 +53,27 @@ static size_t place_of(const link *l, uint32_t origin) {
   return low;
 }
 
+static position *find_position(const link *l, uint32_t origin) {
+  size_t at = place_of(l, origin);
+  return at < l->n_at && l->at[at].origin == origin ? &l->at[at] : NULL;
+}
+
 int64_t replic_announced(const replic *r, uint32_t origin) {
   int64_t most = -1;
   for (size_t i = 0; i < r->sync->n_links; i++) {
     const link *l = r->sync->links[i];
     if (!l->ready || l->closing) continue;
-    size_t at = place_of(l, origin);
-    int64_t announced = at < l->n_at && l->at[at].origin == origin ? l->at[at].announced : 0;
+    const position *at = find_position(l, origin);
+    int64_t announced = at ? at->announced : 0;
     if (announced > most) most = announced;
   }
   return most;
 }
 
-/* Finds or adds. NULL: out of memory, or more origins than a link may speak of. */
 position *replic__position(link *l, uint32_t origin) {
   size_t low = place_of(l, origin);
   if (low < l->n_at && l->at[low].origin == origin) return &l->at[low];
-  if (l->n_at == ORIGINS_MAX) return NULL;
+  if (l->n_at >= l->max_at) return NULL;
   if (l->n_at == l->cap_at) {
     size_t cap = l->cap_at ? l->cap_at * 2 : 8;
     position *grown = sqlite3_realloc64(l->at, cap * sizeof *grown);
@@ -128,9 +132,9 @@ static int is_heard(const replic *r, const link *l) {
 int64_t replic__own_word(const replic *r, const link *l, uint32_t origin) {
   int64_t word = NO_WORD;
   for (size_t i = 0; i < r->sync->n_links; i++) {
-    link *own = r->sync->links[i];
+    const link *own = r->sync->links[i];
     if (own == l || own->reader || !reaches(own, origin) || !is_heard(r, own)) continue;
-    const position *at = replic__position(own, origin);
+    const position *at = find_position(own, origin);
     if (at && at->announced > word) word = at->announced;
   }
   return word >= replic__vector_sequence(r, origin) ? word : NO_WORD;
@@ -194,6 +198,7 @@ static void free_link(link *l) {
   sqlite3_free(l->at);
   sqlite3_free(l->direct);
   sqlite3_free(l->held);
+  sqlite3_free(l->crowded);
   sqlite3_free(l->schema);
   sqlite3_free(l->fork_text);
   sqlite3_free(l);
@@ -499,6 +504,25 @@ void replic__hold(replic *r, link *l, position *at, int code, int64_t after, int
   l->held = sqlite3_mprintf("%s", text);
 }
 
+int replic__no_position(replic *r, link *l, uint32_t origin) {
+  if (l->n_at < l->max_at) return SQLITE_NOMEM;
+  if (l->crowded) return REPLIC_OK;
+  l->crowded = sqlite3_mprintf(
+      "peers %u and %u know more than %d origins: patches of peer %u and further ones are not "
+      "exchanged over this link. Whatever opens a new file at each start is a new origin each "
+      "time: "
+      "let it keep its file",
+      r->peer_id, l->peer, (int)l->max_at, origin);
+  if (!l->crowded) return SQLITE_NOMEM;
+  replic__send_error(r, l, REPLIC_EQUOTA, l->crowded);
+  replic__event(
+      r,
+      (replic_event){
+          .kind = REPLIC_EVENT_LINK_ERROR, .link = l->id, .peer = l->peer, .code = REPLIC_EQUOTA},
+      "%s", l->crowded);
+  return REPLIC_OK;
+}
+
 void replic__release(link *l, position *at) {
   if (!at->held) return;
   at->held = 0;
@@ -686,15 +710,18 @@ static int on_hello(replic *r, link *l, replic__reader *in) {
         l->peer ? l->peer : l->expected, peer);
   l->peer = peer;
   l->instance = instance;
+  if (!replic__position(l, peer)) return SQLITE_NOMEM; /* before there is no room for it */
   int left = replic__check_budget(r);
   for (uint32_t last = 0; n > 0; n--) {
     replic_position theirs;
     replic__get_position(in, &last, &theirs);
     if (in->failed) return replic__malformed(r, l, "HELLO");
     position *at = replic__position(l, theirs.origin);
-    if (!at) return SQLITE_NOMEM;
-    replic__learn(r, l, at, theirs.sequence); /* of a fork, too: FORK begins at what both have */
-    int rc = own ? REPLIC_OK : replic__check_claim(r, l, at, &theirs, &left);
+    if (at)
+      replic__learn(r, l, at, theirs.sequence); /* of a fork, too: what both have, FORK says */
+    int rc = !at   ? replic__no_position(r, l, theirs.origin)
+             : own ? REPLIC_OK
+                   : replic__check_claim(r, l, at, &theirs, &left);
     if (rc != REPLIC_OK) return rc;
   }
   if (own) {
@@ -741,8 +768,11 @@ static int on_ack(replic *r, link *l, replic__reader *in) {
       is_idle &= section == APPLIED;
       uint32_t origin = replic__get_origin(in, &last);
       int64_t sequence = replic__get_sequence(in), mine = replic__vector_sequence(r, origin);
-      position *at = in->failed ? NULL : replic__position(l, origin);
-      if (!at) return in->failed ? replic__malformed(r, l, "ACK") : SQLITE_NOMEM;
+      if (in->failed) return replic__malformed(r, l, "ACK");
+      position *at = replic__position(l, origin);
+      int rc = at ? REPLIC_OK : replic__no_position(r, l, origin);
+      if (rc != REPLIC_OK) return rc;
+      if (!at) continue;
       if (origin == r->peer_id && sequence > mine)
         return replic__forked(r, l, origin, sequence, "it holds more than was issued here");
       if (section == APPLIED) {
@@ -751,7 +781,7 @@ static int on_ack(replic *r, link *l, replic__reader *in) {
       } else if (l->reader) {
         replic__tell_reader(r, l);
       } else if (section == STAGED) {
-        int rc = replic__check_staged(r, l, at, sequence);
+        rc = replic__check_staged(r, l, at, sequence);
         if (rc != REPLIC_OK) return rc;
       } else if (sequence > mine) {
         if (sequence > at->announced) at->announced = sequence;
@@ -807,7 +837,7 @@ static int on_need(replic *r, link *l, replic__reader *in) {
   if (in->failed || in->at != in->end) return replic__malformed(r, l, "NEED");
   if (after >= replic__vector_sequence(r, origin)) return REPLIC_OK; /* someone else has to help */
   position *at = replic__position(l, origin);
-  if (!at) return SQLITE_NOMEM;
+  if (!at) return replic__no_position(r, l, origin);
   if (replic__is_heartbeat_past(r, at->answered_ms)) {
     answer_need(r, l, at, after);
   } else {
@@ -998,6 +1028,11 @@ int replic_link_open(replic *r, uint32_t id, uint32_t expected_peer, int only_re
   if (!l) return SQLITE_NOMEM;
   *l = (link){
       .id = id, .expected = expected_peer, .last_in_ms = r->now_ms, .reader = only_reads != 0};
+  l->max_at = r->config.max_link_origins + 2; /* the peers' own are among them */
+  if (!replic__position(l, r->peer_id)) {
+    free_link(l);
+    return SQLITE_NOMEM;
+  }
   s->links[s->n_links++] = l;
   send_hello(r, l, 0);
   return REPLIC_OK;
@@ -1224,7 +1259,7 @@ int replic_link_at(replic *r, size_t index, replic_link_info *info) {
                              .reader = l->reader,
                              .muted = l->muted,
                              .schema = link_schema(r, l),
-                             .held = l->held};
+                             .held = l->held ? l->held : l->crowded};
   position most;
   info->lag = lag_of(r, l, &most);
   int64_t stamped = 0;

@@ -20,7 +20,6 @@
 #define NEEDS_MAX 1000        /* origins that are asked for over one link in a heartbeat */
 #define TABLES_SHOWN 1000     /* of them, by replic_link_at */
 #define FIELDS_MAX 32767      /* columns of a table in SQLite */
-#define ORIGINS_MAX 16384     /* that one link may speak of */
 #define DIRECT_MAX 16384      /* peers that one may be linked to */
 
 typedef struct position {
@@ -90,7 +89,8 @@ typedef struct link {
   uint32_t turn;         /* the first origin of the next flush */
   uint64_t seen_changes; /* of the vector, as of then */
   position *at;          /* sorted by origin */
-  size_t n_at, cap_at;
+  size_t n_at, cap_at, max_at;
+  char *crowded;    /* there is no room for a further position: what is said of that; else NULL */
   uint32_t *direct; /* the peers that it is linked to itself, in ascending order */
   size_t n_direct;
   uint32_t direct_told; /* generation of our own list that it knows */
@@ -256,8 +256,12 @@ int64_t replic__believed(const replic *r, const link *l, uint32_t origin);
 /* `l` says that there are patches up to `claimed` of an origin that denies it. That it is ahead of
  * the origin's own link for a moment is usual, so it is told when it goes on. */
 void replic__doubt(replic *r, link *l, position *at, int64_t claimed);
-/* Finds or adds. NULL: out of memory, or more origins than a link may speak of. */
+/* Finds or adds. NULL: there is no room, see replic__no_position. */
 position *replic__position(link *l, uint32_t origin);
+/* What it means that there is none: SQLITE_NOMEM; or REPLIC_OK, where the link knows as many
+ * origins as it may. Both sides are told of that once, and whatever concerns the origin is passed
+ * over. The peers' own positions are there from the beginning. */
+int replic__no_position(replic *r, link *l, uint32_t origin);
 /* The same, of ascending origins: *at is where to look on, at first 0. */
 position *replic__next_position(link *l, uint32_t origin, size_t *at);
 /* Whether one more frame may be on its way over the link, and after how many bytes it is to end. */

@@ -455,6 +455,98 @@ static void pieces_beyond_the_quota_are_held(void) {
   CHECK(info_of(p).held == NULL);
 }
 
+/* ---- more origins than one link keeps track of ---- */
+
+static cluster *with_crowded_links(int n, size_t max) {
+  cluster *c = cluster_new();
+  for (int i = 0; i < n; i++) {
+    peer *p = cluster_add(c);
+    p->config.max_link_origins = max;
+    peer_start(p);
+    CHECK_OK(p->r, try_migrate(p, 1, T, ""));
+  }
+  return c;
+}
+
+static void check_crowded(const peer *p, size_t told) {
+  size_t n = 0;
+  for (size_t i = 0; i < p->n_events; i++) {
+    n += p->events[i].kind == REPLIC_EVENT_LINK_ERROR && p->events[i].code == REPLIC_EQUOTA;
+    CHECK(p->events[i].kind != REPLIC_EVENT_ERROR);
+  }
+  CHECK_INT(n, told);
+  CHECK_CONTAINS(info_of(p).held, "more than 5 origins");
+}
+
+/* Whatever kind of frame names one too many: the link goes on, and so do all others. */
+static void a_frame_of_one_origin_too_many(void) {
+  for (int kind = HELLO; kind <= TAKE; kind++) {
+    if (kind == SCHEMA || kind == ERROR) continue;
+    cluster *c = with_crowded_links(1, 3);
+    peer *p = &c->peers[0];
+    int w = with_t(c);
+    upsert(p, "t", ROW({"id", v_int(9)}, {"v", v_text("mine")}));
+    for (uint32_t origin = 1000; origin < 1003; origin++) play(c, w, one_of(origin, 0, 1, "x"));
+    const replic_position more = {.origin = 1003, .sequence = 1, .patched_at = 10};
+    int64_t floor = 1;
+    bytes *b = NULL;
+    take_frames(c, w, 0);
+    p->n_events = 0;
+    switch (kind) {
+    case HELLO: b = hello_frame(HOSTILE, c->now_ms, &more, 1); break;
+    case PATCHES: b = one_of(1003, 0, 1, "x"); break;
+    case ACK:
+      b = ack_frame(c->now_ms);
+      for (int i = 0; i < 3; i++) add_positions(b, &more, i == 1);
+      add_varint(b, 0);
+      break;
+    case NEED: b = need(1003, 0); break;
+    case STAGE: b = piece_of(1003, 5); break;
+    case JUMP: b = jump_frame(&more, &floor, 1); break;
+    default: b = staged_frame(false, &more, 1); break;
+    }
+    play(c, w, b);
+    play(c, w, b);
+    CHECK(c->wires[w].open[0]);
+    CHECK_INT(peer_at(p, 1003), 0);
+    if (kind == NEED) continue; /* of what is not here */
+    check_crowded(p, 1);
+    CHECK_INT(take_frames(c, w, ERROR), 1);
+    play(c, w, one_of(1002, 1, 1, "y"));
+    CHECK_INT(peer_at(p, 1002), 2);
+    play(c, w, need(101, 0)); /* what is made here goes on, too */
+    CHECK_INT(take_frames(c, w, PATCHES), 1);
+  }
+}
+
+/* Two honest peers, of which one knows too many: what there is room for is exchanged in both
+ * directions, both say what is not, and another link with more room brings it. */
+static void more_origins_than_a_link_has_room_for(void) {
+  cluster *c = with_crowded_links(2, 3);
+  peer *p = &c->peers[0], *q = &c->peers[1];
+  p->r->config.max_link_origins = 100;
+  int w = with_t(c);
+  for (uint32_t origin = 1000; origin < 1005; origin++) play(c, w, one_of(origin, 0, 1, "x"));
+  wire_cut(c, w);
+  p->r->config.max_link_origins = 3;
+  p->n_events = 0;
+  w = wire_open(c, 0, 1);
+  cluster_beat(c, 3);
+  upsert(p, "t", ROW({"id", v_int(8)}, {"v", v_text("of p")}));
+  upsert(q, "t", ROW({"id", v_int(9)}, {"v", v_text("of q")}));
+  cluster_beat(c, 3);
+  CHECK_INT(peer_at(p, q->id), 1);
+  CHECK_INT(peer_at(q, p->id), 1);
+  CHECK_INT(replic_vector_count(q->r), 5); /* its own, p's, and three of the five */
+  CHECK_CONTAINS(info_of(p).held, "more than 5 origins");
+  CHECK_CONTAINS(event_last(q, REPLIC_EVENT_LINK_ERROR)->text, "more than 5 origins");
+  CHECK_INT(event_count(p, REPLIC_EVENT_ERROR) + event_count(q, REPLIC_EVENT_ERROR), 0);
+  wire_cut(c, w);
+  p->r->config.max_link_origins = q->r->config.max_link_origins = 100;
+  wire_open(c, 0, 1);
+  cluster_settle(c);
+}
+
 int main(int argc, char **argv) {
   static const test TESTS[] = {TEST(what_is_asked_for_comes_once_per_heartbeat),
                                TEST(all_definitions_come_once_per_heartbeat),
@@ -474,6 +566,8 @@ int main(int argc, char **argv) {
                                TEST(early_frames_are_taken_in_in_parts),
                                TEST(origins_beyond_the_quota_are_held),
                                TEST(pending_beyond_the_quota_is_held),
-                               TEST(pieces_beyond_the_quota_are_held)};
+                               TEST(pieces_beyond_the_quota_are_held),
+                               TEST(a_frame_of_one_origin_too_many),
+                               TEST(more_origins_than_a_link_has_room_for)};
   return run_tests(argc, argv, TESTS, COUNT(TESTS));
 }
