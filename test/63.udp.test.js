@@ -3,6 +3,7 @@
 
 import { randomBytes } from 'node:crypto'
 import { createSocket } from 'node:dgram'
+import { once } from 'node:events'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { randomFrom } from '../examples/demo/random.js'
 import { ReplayWindow } from '../lib/replay.js'
@@ -818,6 +819,29 @@ describe('a multicast group', () => {
     const up = eventOf(dbs[0], 'link', isUp)
     dbs[3].closeRemotePeer(11)
     expect((await up).peerId).toBe(14) // it is found again
+  })
+
+  it('an announcement that was recorded keeps nobody from being dialed', async () => {
+    const settings = { multicast: { ...multicast, port: 47_666, announceMs: 50 } }
+    const recorder = createSocket({ type: 'udp4', reuseAddr: true })
+    await new Promise((resolve) => recorder.bind(47_666, resolve))
+    recorder.addMembership(multicast.group, HOST)
+    const [a, b] = [11, 12].map((peerId) => openReplica({ peerId, secret: SECRET }))
+    const recorded = once(recorder, 'message')
+    await bind(await b, settings)
+    const [announcement] = await recorded
+    const near = await bind(await a, settings)
+    const senders = Array.from({ length: 3 }, () => createSocket('udp4'))
+    const flood = setInterval(() => {
+      for (const sender of senders) sender.send(announcement, near.address().port, HOST)
+    }, 1)
+    onTestFinished(() => {
+      clearInterval(flood)
+      for (const socket of [recorder, ...senders]) socket.close()
+    })
+    await until(() => near.status().sessions.length > 1)
+    await (await b).upsert('note', { id: 1 })
+    await (await a).waitFor((await b).token(), 60_000)
   })
 
   it('who does not know the secret is not heard', async () => {

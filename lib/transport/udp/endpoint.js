@@ -141,9 +141,9 @@ export class Endpoint {
     this.#ours.add(link)
   }
 
-  /** Whether there is a session with that peer. */
-  has(peerId) {
-    return [...this.#sessions.values()].some((session) => session.peerId === peerId)
+  /** The sessions with that peer, and those that dial it, the oldest first. */
+  with(peerId) {
+    return [...this.#sessions.values()].filter((session) => session.peerId === peerId)
   }
 
   transmit(parts, { address, port }) {

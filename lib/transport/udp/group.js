@@ -5,11 +5,14 @@
 // Who hears an announcement sends at most as much as that was long before the other side has shown
 // that the address is its own: an announcement (96 bytes), or three INITs (32 bytes each).
 
+import { ReplicError } from '../../errors.js'
 import * as datagram from './datagram.js'
 import { ANNOUNCE } from './datagram.js'
 import { bindSocket, join, socketFor } from './endpoint.js'
 
 const MAX_INITS = 3
+const MAX_DIALS = 8 // at once, to one peer
+const OPEN = 1
 
 export class Group {
   #links
@@ -67,16 +70,22 @@ export class Group {
     const { peerId, asks } = said
     const links = this.#links
     if (peerId === links.peerId || links.stopped) return
-    if (this.#endpoint.has(peerId)) return
+    const sessions = this.#endpoint.with(peerId)
+    if (sessions.some(({ readyState }) => readyState === OPEN)) return
     const remote = { address: sender.address, port: sender.port }
     if (peerId < links.peerId) {
       if (asks) this.#tell(false, remote)
       return
     }
-    this.#dial(peerId, remote)
+    this.#dial(peerId, remote, sessions)
   }
 
-  #dial(peerId, remote) {
+  // Whoever has recorded an announcement can send it from elsewhere. That must not keep the peer itself from being
+  // dialed: each address is, and beyond MAX_DIALS the oldest one gives way.
+  #dial(peerId, remote, dials) {
+    const isSame = ({ address, port }) => address === remote.address && port === remote.port
+    if (dials.some((session) => isSame(session.remote))) return
+    if (dials.length >= MAX_DIALS) dials[0].fail(overtaken(peerId))
     if (this.#links.roomError(false)) return // another announcement will come
     const session = this.#endpoint.create(remote)
     session.peerId = peerId
@@ -97,3 +106,9 @@ export class Group {
     return socket ? new Promise((resolve) => socket.close(resolve)) : undefined
   }
 }
+
+const overtaken = (peerId) =>
+  new ReplicError(
+    'REPLIC_BUSY',
+    `peer ${peerId} has been announced from ${MAX_DIALS} further addresses, and this one has not answered`,
+  )
