@@ -540,6 +540,18 @@ async function slowLine(port, kbit) {
   return `ws://127.0.0.1:${server.address().port}`
 }
 
+it('a stranger is believed little as soon as there is a secret', async () => {
+  const db = await openReplica()
+  const { server, url } = await serve()
+  attach(db, server)
+  await db.setSecrets('a secret that was set later')
+  const stranger = new WebSocket(url)
+  const closed = once(stranger, 'close')
+  await once(stranger, 'open')
+  stranger.send(Buffer.alloc(8192), { fin: false }) // no message yet
+  expect((await closed)[0]).toBe(1009)
+})
+
 /** The first byte of each WebSocket frame (RFC 6455, 5.2). */
 function firstBytes(bytes) {
   const firsts = []

@@ -144,12 +144,15 @@ export class FrameSocket extends EventEmitter {
   #isOver = false // no more is expected of the WebSocket
   #isClosed = false // and the link has been told
 
-  /** `options` of Replica.open(); `onUnknownMessage(message, socket)`, if there is one. */
-  constructor(options, onUnknownMessage) {
+  /**
+   * `options` of Replica.open(); `onUnknownMessage(message, socket)`, if there is one; `needsProof`: the other side has to
+   * show that it knows a secret before more is taken of it than that takes.
+   */
+  constructor(options, onUnknownMessage, needsProof = false) {
     super()
     this.#maxFrame = maxFrame(options)
     this.#maxBuffered = maxBuffered(options)
-    this.#guestPayload = options.secret ? PART_HEADER[0].length + GUEST_BYTES : LEAST_PAYLOAD
+    this.#guestPayload = needsProof ? PART_HEADER[0].length + GUEST_BYTES : LEAST_PAYLOAD
     this.#onUnknownMessage = onUnknownMessage
   }
 

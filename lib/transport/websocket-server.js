@@ -43,7 +43,8 @@ export class Server {
 
   /** Links a WebSocket that is open. `request`: with `headers` and `url`, for authorize(). `mayCome`: it was looked at. */
   accept(raw, request, address, mayCome = false) {
-    const frames = new FrameSocket(this.options, this.#onUnknownMessage).use(raw)
+    const needsProof = this.#links.keys.length > 0
+    const frames = new FrameSocket(this.options, this.#onUnknownMessage, needsProof).use(raw)
     if (!this.isOpen) return frames.dismiss(GOING_AWAY)
     if (!mayCome && this.refuses(request, address)) return frames.dismiss(NOT_PERMITTED)
     try {
