@@ -160,6 +160,7 @@ export interface OpenOptions {
    * What both sides of each link must prove to know before either says anything, and what all that follows is encrypted
    * with: at least 16 bytes, which should be random. Of a list the first is used to dial, each is accepted: see
    * `setSecrets`. Default: none, and everybody who can connect may link, and read the line.
+   * So has undefined: see that a variable it is taken from is set.
    */
   secret?: string | Uint8Array | readonly (string | Uint8Array)[] | undefined
   /**
