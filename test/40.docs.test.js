@@ -245,7 +245,7 @@ describe('docs/protocol.md', () => {
   })
 
   it('has the limits of the code', () => {
-    const source = ['sync.h', 'clock.c'].map((name) => text(`src/core/${name}`)).join('')
+    const source = ['sync.h', 'clock.c', 'open.c'].map((name) => text(`src/core/${name}`)).join('')
     const constant = (name) => {
       const [, a, b = '0'] = new RegExp(
         `#define ${name}\\s[\\s\\\\]*\\(?(\\d+)(?: << (\\d+))?`,
@@ -260,7 +260,7 @@ describe('docs/protocol.md', () => {
     const [patches, control, origins, definitions, fields, early] = limits.map(([, limit]) => limit)
     expect(patches).toContain(`maxFrameBytes\` + ${mib('FRAME_SLACK')}`)
     expect(control).toBe(mib('CONTROL_MAX'))
-    expect(origins).toBe(number('ORIGINS_MAX'))
+    expect(origins).toContain(number('ORIGINS_MAX'))
     expect(definitions).toContain(`${number('TABLES_MAX')}, and ${mib('SCHEMA_MAX')},`)
     expect(fields).toContain(`${number('FIELDS_MAX')},`)
     expect(early).toContain(`${number('EARLY_MAX')} `)

@@ -19,6 +19,8 @@
 
 #include "core.h"
 
+#define ORIGINS_MAX 16384 /* of which a link keeps what its peer has of them */
+
 #define MIB (1024 * 1024)
 #define LAYOUT 3 /* of the internal tables */
 #define THIRTY_DAYS_MS 2592000000
@@ -76,7 +78,7 @@ static int take_defaults(replic *r, const replic_config *config) {
   if (!c->window_bytes) c->window_bytes = 4 * MIB;
   if (!c->slice_bytes) c->slice_bytes = 256 * 1024;
   if (!c->early_bytes) c->early_bytes = 4 * MIB;
-  if (!c->max_link_origins) c->max_link_origins = 16384;
+  if (!c->max_link_origins) c->max_link_origins = ORIGINS_MAX;
   if (!c->work_units) c->work_units = 100000;
   if (!c->ring_bytes) c->ring_bytes = 4 * MIB;
   r->path = sqlite3_mprintf("%s", config->path ? config->path : "");
