@@ -37,6 +37,7 @@ export class Progress {
   #answer // the token of answers that lack nothing, made of the same; undefined: to be made
   #read = new Map() // text of a request's tokens -> entries
   #readChars = 0 // in those texts
+  #lost = new Map() // origin -> after which patch of it nothing exists any more, as somebody has said here
   #lacked = new Map() // origin -> since when something of it is waited for in vain, in ms of performance.now()
   #tokens
   #waiters
@@ -55,9 +56,10 @@ export class Progress {
     this.#onOverflow = onOverflow
   }
 
-  /** `vector` is flat, as advance() takes it. */
-  begin(peerId, vector) {
+  /** `vector` is flat, as advance() takes it; `lost` too: origin, sequence, and again, as lose() takes them. */
+  begin(peerId, vector, lost = []) {
     this.#peerId = peerId
+    for (let i = 0; i < lost.length; i += 2) this.lose(lost[i], lost[i + 1])
     const triples = []
     for (let i = 0; i < vector.length; i += 3) triples.push(vector.slice(i, i + 3))
     this.advance(triples.sort((a, b) => a[2] - b[2]).flat())
@@ -92,9 +94,34 @@ export class Progress {
     }
   }
 
-  /** Whether that is applied here. Nothing of an origin is applied everywhere. */
+  /** Whether that is applied here, or forgotten. Nothing of an origin is applied everywhere. */
   has(origin, sequence) {
-    return sequence === 0 || this.#vector.get(origin) >= sequence
+    return sequence === 0 || this.#vector.get(origin) >= sequence || this.#isLost(origin, sequence)
+  }
+
+  // ---- patches that are lost ----
+
+  /** Nobody has what that origin has written after `after`: nothing waits for it any more. */
+  lose(origin, after) {
+    this.#lost.set(origin, after)
+    this.#waiters.again(origin)
+  }
+
+  // Where something later has come, it was not lost.
+  #isLost(origin, sequence) {
+    const after = this.#lost.get(origin)
+    return after < sequence && (this.#vector.get(origin) ?? 0) <= after
+  }
+
+  /** What of `entries` was given to lose(): a list of [origin, sequence]. */
+  forgotten(entries) {
+    if (this.#lost.size === 0) return NOTHING
+    return [...entries].filter(([origin, sequence]) => this.#isLost(origin, sequence))
+  }
+
+  #mended(entries) {
+    const lost = this.forgotten(entries)
+    return lost.length > 0 ? this.without(entries, lost) : entries
   }
 
   // ---- tokens ----
@@ -117,7 +144,8 @@ export class Progress {
   }
 
   merge(tokens) {
-    return this.#tokens.format(mergeEntries(tokens.map((token) => this.#tokens.parse(token))))
+    const merged = mergeEntries(tokens.map((token) => this.#tokens.parse(token)))
+    return this.#tokens.format(this.#mended(merged))
   }
 
   /** What a token asks for: a Map origin -> sequence. Throws REPLIC_TOKEN. */
@@ -250,6 +278,7 @@ export class Progress {
       if (here > 0) mended.set(origin, here)
       else mended.delete(origin)
     }
+    if (mended.size === 0) mended.set(this.#peerId, this.#vector.get(this.#peerId) ?? 0)
     return mended
   }
 

@@ -95,15 +95,24 @@ const COMPACT = {
   checks: { maxPatchRetentionMs: option.retention, signal: option.abortSignal },
 }
 const FORGET = {
-  defaults: { forks: false, pending: false, staged: false, peerId: undefined },
+  defaults: {
+    forks: false,
+    pending: false,
+    staged: false,
+    peerId: undefined,
+    origin: undefined,
+    after: undefined,
+  },
   checks: {
     forks: option.boolean,
     pending: option.boolean,
     staged: option.boolean,
     peerId: option.peerId,
+    origin: option.peerId,
+    after: option.integer(0, Number.MAX_SAFE_INTEGER),
   },
 }
-const FORGETTABLE = ['forks', 'pending', 'staged'] // as the core numbers them
+const FORGETTABLE = ['forks', 'pending', 'staged'] // as the core numbers them; 3: what is lost
 const CLOSE = {
   defaults: { timeoutMs: 5_000, flushMs: 0 },
   checks: { timeoutMs: option.milliseconds(), flushMs: option.milliseconds() },
@@ -192,7 +201,7 @@ export class Replica extends EventEmitter {
     this.#setTables(opened.tables)
     this.#pendingPatches = opened.pending
     this.#stuck = opened.stuck
-    this.#progress.begin(opened.peerId, opened.vector)
+    this.#progress.begin(opened.peerId, opened.vector, opened.lost)
     exposeProgress(this, this.#progress)
     const callbacks = {
       emit: (name, event) => this.#emitLater(name, event),
@@ -517,13 +526,25 @@ export class Replica extends EventEmitter {
   /** What others have said of themselves and of each other, and was kept: see types/index.d.ts. */
   async forget(options) {
     this.#checkWriting('forget')
-    const { peerId = 0, ...wanted } = read('forget', options, FORGET)
-    if (!FORGETTABLE.some((what) => wanted[what]))
-      throw usage(`forget: say what, with one or more of ${FORGETTABLE.join(', ')}: true`)
-    const forgotten = { forks: 0, pending: 0, staged: 0 }
+    const { peerId = 0, origin, after, ...wanted } = read('forget', options, FORGET)
+    if (!FORGETTABLE.some((what) => wanted[what]) && origin === undefined)
+      throw usage(
+        `forget: say what, with one or more of ${FORGETTABLE.join(', ')}: true, or origin`,
+      )
+    if (after !== undefined && origin === undefined)
+      throw usage('forget: after which patch of whom? origin is missing')
+    const forgotten = { forks: 0, pending: 0, staged: 0, lost: 0 }
     for (const [number, what] of FORGETTABLE.entries())
-      if (wanted[what]) forgotten[what] = await this.#call(this.#native.forget(number, peerId))
+      if (wanted[what]) forgotten[what] = await this.#call(this.#native.forget(number, peerId, 0))
+    if (origin !== undefined) forgotten.lost = await this.#forgetLost(origin, after)
     return forgotten
+  }
+
+  async #forgetLost(origin, given) {
+    const after = given ?? this.#progress.vector.get(origin) ?? 0
+    const lost = await this.#call(this.#native.forget(FORGETTABLE.length, origin, after))
+    this.#progress.lose(origin, after)
+    return lost
   }
 
   addRemotePeer(peerId, socket, options) {

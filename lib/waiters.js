@@ -58,6 +58,17 @@ export class Waiters {
     if (heap?.size === 0) this.#heaps.delete(origin)
   }
 
+  /** Something of `origin` counts as applied that is not: whoever waits for it is looked at once more. */
+  again(origin) {
+    const heap = this.#heaps.get(origin)
+    this.#heaps.delete(origin)
+    while (heap?.size > 0) {
+      const { waiter } = heap.remove(heap.least)
+      if (this.#isDone(waiter)) this.#settle(waiter)
+      else this.#queue(waiter)
+    }
+  }
+
   /** Rejects all, and whoever would have to wait from now on. */
   fail(error) {
     this.#failed = error

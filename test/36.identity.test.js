@@ -243,7 +243,12 @@ describe('forget', () => {
       [12, 0],
       [11, 1],
     ])
-      expect(await one.forget({ forks: true, peerId })).toEqual({ forks, pending: 0, staged: 0 })
+      expect(await one.forget({ forks: true, peerId })).toEqual({
+        forks,
+        pending: 0,
+        staged: 0,
+        lost: 0,
+      })
   })
 
   it('wants to know what', async () => {
@@ -254,6 +259,7 @@ describe('forget', () => {
       forks: 0,
       pending: 0,
       staged: 0,
+      lost: 0,
     })
   })
 })

@@ -1,12 +1,15 @@
 // Sessions that have seen what nobody has any more: the disk of its origin is lost.
 
 import { EventEmitter } from 'node:events'
+import { join } from 'node:path'
 import { expect, it } from 'vitest'
+import { Replica } from '../lib/index.js'
 import { readYourWrite } from '../lib/middleware/fetch.js'
-import { link, openReplica, until } from './helpers.js'
+import { link, NOTES, openReplica, rejects, tempDir, until } from './helpers.js'
 
 const HEADER = 'x-replic-token'
 const PATCHES = 2
+const NONE = { forks: 0, pending: 0, staged: 0, lost: 0 } // that forget() has forgotten
 
 /** A peer with a write that nobody else gets, and the token of that. */
 async function lostDisk() {
@@ -99,7 +102,70 @@ it('wait where a linked peer has it', async () => {
   c.addRemotePeer(11, far)
   await until(() => b.status().links.some(({ behind }) => behind === 1))
   expect(await ask(b, token)).toMatchObject({ status: 503 })
+  await rejects(b.forget({ origin: 900 }), 'REPLIC_USAGE', 'a linked peer has patches of peer 900')
   isOpen = true
   await b.waitFor(token)
   expect(await ask(b, token)).toMatchObject({ status: 200, lost: [] })
+})
+
+it('go on at once where it was forgotten, and after a restart', async () => {
+  const token = await lostDisk()
+  const path = join(tempDir(), 'b.db')
+  let b = await Replica.open(path, { peerId: 11 })
+  await b.migrate([{ up: NOTES }])
+  const [waited, own] = [b.waitFor(token, 60_000), await b.upsert('note', { id: 2 })]
+  const never = { timeoutMs: 60_000, lostAfterMs: Infinity }
+  expect(await b.forget({ origin: 900, after: 0 })).toEqual({ ...NONE, lost: 1 })
+  await waited
+  for (let round = 0; round < 2; round++) {
+    for (const monotonicReads of [true, false]) {
+      const answer = await ask(b, token, { ...never, monotonicReads })
+      expect(answer).toMatchObject({ status: 200, lost: [{ peerId: 900, sequence: 1 }] })
+      expect(answer.token).toBe('11.1')
+    }
+    await b.waitFor(token, 60_000)
+    expect(b.mergeTokens(token, own)).toBe('11.1')
+    expect(b.mergeTokens(token)).toBe('11.1')
+    await b.close()
+    b = await Replica.open(path, { peerId: 11 })
+  }
+  await b.close()
+})
+
+it('wait for the rest of what they have seen, where one of it was forgotten', async () => {
+  const token = await lostDisk()
+  const b = await openReplica({ peerId: 11 })
+  const [kept, gone] = [b.waitFor('900.1', 200), b.waitFor('900.2', 60_000)]
+  await b.forget({ origin: 900, after: 1 })
+  await gone
+  await rejects(kept, 'REPLIC_TIMEOUT')
+  await b.forget({ origin: 900 })
+  expect(await ask(b, b.mergeTokens(token, '12.1'), { lostAfterMs: Infinity })).toMatchObject({
+    status: 503,
+  })
+  const both = '12.1~p0.1' // 900 in base 36
+  const stale = await ask(b, both, { lostAfterMs: Infinity, onTimeout: 'stale' })
+  expect(stale).toMatchObject({
+    status: 200,
+    lost: [{ peerId: 900, sequence: 1 }],
+    token: '11.0~c.1',
+  })
+})
+
+it('are not forgotten where somebody has it, or where it comes all the same', async () => {
+  const [a, b, c] = [
+    await openReplica({ peerId: 900 }),
+    await openReplica({ peerId: 11 }),
+    await openReplica({ peerId: 12 }),
+  ]
+  await c.forget({ origin: 900, after: 0 })
+  await link(a, b)
+  const first = await a.upsert('note', { id: 1 })
+  await b.waitFor(first)
+  await rejects(b.forget({ origin: 900, after: 0 }), 'REPLIC_USAGE', 'up to 1 is here')
+  await rejects(b.forget({ origin: 11 }), 'REPLIC_USAGE', 'this peer itself')
+  await rejects(b.forget({ forks: true, after: 1 }), 'REPLIC_USAGE', 'origin is missing')
+  await link(b, c) // so it was not lost
+  await until(() => c.status().vector[900] === 1)
+  expect(await ask(c, '900.2', { lostAfterMs: Infinity })).toMatchObject({ status: 503 })
 })

@@ -323,7 +323,7 @@ export interface Compaction {
   logRows: number
 }
 
-/** Options of forget(): at least one of the three kinds. */
+/** Options of forget(): at least one of the three kinds, or `origin`. */
 export interface ForgetOptions {
   /** Forks in the history of `peerId` that were noted here, and which history of it was given up here. */
   forks?: boolean | undefined
@@ -333,6 +333,10 @@ export interface ForgetOptions {
   staged?: boolean | undefined
   /** Of this peer only; left out: of all. */
   peerId?: number | undefined
+  /** The peer whose disk is lost, with patches that nobody else has. */
+  origin?: number | undefined
+  /** The last of its patches that anybody has, 0 to 2^53 - 1. Default: the last one that is applied here. */
+  after?: number | undefined
 }
 
 /** What forget() has forgotten: how many rows of each kind. */
@@ -343,6 +347,8 @@ export interface Forgotten {
   pending: number
   /** Pieces of a catch-up. */
   staged: number
+  /** 1: what `origin` has written after `after` counts as lost from now on. */
+  lost: number
 }
 
 /** Options of close(). */
@@ -433,7 +439,7 @@ export interface SessionOptions {
 export interface ReplicState {
   /** What the request's token asks for is not all here: only with onTimeout: 'stale'. */
   readonly stale: boolean
-  /** What the request's token asks for and no peer has any more: up to which sequence, of which peer. See lostAfterMs. */
+  /** What the request's token asks for and no peer has any more: up to which sequence, of which peer. See lostAfterMs and forget(). */
   readonly lost: readonly { peerId: number; sequence: number }[]
 }
 
@@ -1092,7 +1098,13 @@ export class Replica {
    * brought is in the way. Forgets, for good: `forks`, before this file is opened with a new peerId because of a
    * `REPLIC_FORK` that was a lie; `pending`, patches that no schema will ever hold; `staged`, what a source has brought
    * that never finishes. Nothing that is applied is undone, and what other peers have still comes again.
-   * Errors: REPLIC_USAGE (nothing is named), SQLite's own.
+   *
+   * With `origin`: its disk is lost, and what it has written after `after` nobody has. From now on, and after a restart,
+   * no session waits for that here: middleware calls the handler at once, tells it (`replic.lost`), and drops it from the
+   * answer's token; waitFor() takes it for applied, mergeTokens() leaves it out. That ends by itself where something
+   * later of that origin is applied here all the same.
+   * Errors: REPLIC_USAGE (nothing is named; the origin is this replica; what is beyond `after` is here, or a linked
+   * peer has announced it), SQLite's own.
    */
   forget(options: ForgetOptions): Promise<Forgotten>
 

@@ -95,6 +95,7 @@ class Visit {
    */
   enter(signalOf, of) {
     if (this.#seen === null) return null
+    this.#lose(this.#visits.progress.forgotten(this.#seen))
     const lacking = this.#visits.progress.lacks(this.#seen)
     return lacking.length === 0 ? null : this.#wait(lacking, signalOf(of))
   }
@@ -118,10 +119,16 @@ class Visit {
     const { progress, options } = this.#visits
     const lost = await progress.lost(waited, options.lostAfterMs).catch(() => NOTHING) // it closes, say
     if (lost.length === 0 || progress.lacks(waited).length > lost.length) return false
-    this.#text = null
-    this.#seen = progress.without(this.#seen, lost)
-    this.state.lost = lost.map(([peerId, sequence]) => ({ peerId, sequence }))
+    this.#lose(lost)
     return true
+  }
+
+  #lose(lost) {
+    if (lost.length === 0) return
+    this.#text = null
+    this.#seen = this.#visits.progress.without(this.#seen, lost)
+    const told = lost.map(([peerId, sequence]) => ({ peerId, sequence }))
+    this.state.lost = [...this.state.lost, ...told]
   }
 
   #unavailable(error) {

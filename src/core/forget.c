@@ -26,7 +26,51 @@ static int forget_staged(replic *r, uint32_t peer, int64_t *n) {
   return rc;
 }
 
-int replic_forget(replic *r, int what, uint32_t peer, int64_t *forgotten) {
+/* Who has it has not lost it, and who is linked sends it. */
+static int check_lost(replic *r, uint32_t origin, int64_t after) {
+  int64_t here = replic__vector_sequence(r, origin), there = replic_announced(r, origin);
+  if (!origin || origin == r->peer_id)
+    return replic__fail(r, REPLIC_EUSAGE,
+                        "what this peer itself has written is not lost: name "
+                        "another origin");
+  if (here > after)
+    return replic__fail(r, REPLIC_EUSAGE,
+                        "of peer %u everything up to %lld is here: say after %lld or more", origin,
+                        here, here);
+  if (there > after)
+    return replic__fail(r, REPLIC_EUSAGE,
+                        "a linked peer has patches of peer %u up to %lld: nothing of those is "
+                        "lost, and they are on their way",
+                        origin, there);
+  return REPLIC_OK;
+}
+
+static int forget_lost(replic *r, uint32_t origin, int64_t after, int64_t *n) {
+  int rc = check_lost(r, origin, after);
+  if (rc != REPLIC_OK) return rc;
+  char *sql =
+      sqlite3_mprintf("INSERT OR REPLACE INTO main._replic_lost VALUES(%u, %lld)", origin, after);
+  rc = sql ? replic__exec(r, sql) : SQLITE_NOMEM;
+  sqlite3_free(sql);
+  *n += rc == REPLIC_OK;
+  return rc;
+}
+
+const replic_position *replic_lost(replic *r, size_t *n) {
+  sqlite3_stmt *stmt = NULL;
+  int rc = replic__prepare(r, "SELECT origin, after FROM main._replic_lost ORDER BY origin", &stmt);
+  for (*n = 0; rc == REPLIC_OK && (rc = sqlite3_step(stmt)) == SQLITE_ROW; rc = REPLIC_OK) {
+    replic_position *grown = sqlite3_realloc64(r->positions, (*n + 1) * sizeof *grown);
+    if (!grown) break;
+    r->positions = grown;
+    grown[(*n)++] = (replic_position){.origin = (uint32_t)sqlite3_column_int64(stmt, 0),
+                                      .sequence = sqlite3_column_int64(stmt, 1)};
+  }
+  sqlite3_finalize(stmt);
+  return r->positions;
+}
+
+int replic_forget(replic *r, int what, uint32_t peer, int64_t after, int64_t *forgotten) {
   replic__savepoint save;
   *forgotten = 0;
   int rc = replic__savepoint_open(r, 0, &save);
@@ -35,6 +79,8 @@ int replic_forget(replic *r, int what, uint32_t peer, int64_t *forgotten) {
     rc = forget_forks(r, peer, forgotten);
   else if (what == REPLIC_FORGET_PENDING)
     rc = replic__forget_pending(r, peer, forgotten);
+  else if (what == REPLIC_FORGET_LOST)
+    rc = forget_lost(r, peer, after, forgotten);
   else
     rc = forget_staged(r, peer, forgotten);
   return replic__savepoint_end(r, &save, rc);

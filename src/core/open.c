@@ -10,6 +10,7 @@
  * tried (stuck.c) _replic_staged      what a jump has brought so far, invisible (jump.c)
  *   _replic_forks       up to where two histories of an origin are one (fork.c)
  *   _replic_dropped     patches at which histories part that were given up here (fork.c)
+ *   _replic_lost        origins whose patches after that one nobody has any more (forget.c)
  *   _replic_migrations  what was applied, and how to step back (migrate.c)
  *   _replic_renames     columns that migrations have renamed, or dropped (migrate.c)
  *
@@ -183,6 +184,8 @@ static const char CREATE_TABLES[] =
     "CREATE TABLE IF NOT EXISTS main._replic_forks(origin INTEGER PRIMARY KEY, common INTEGER "
     "NOT NULL, patchedAt INTEGER NOT NULL, parted INTEGER NOT NULL);"
     "CREATE TABLE IF NOT EXISTS main._replic_dropped" DROPPED
+    "CREATE TABLE IF NOT EXISTS main._replic_lost(origin INTEGER PRIMARY KEY, after INTEGER NOT "
+    "NULL);"
     "CREATE TABLE IF NOT EXISTS main._replic_migrations(version INTEGER PRIMARY KEY, up TEXT "
     "NOT NULL, down TEXT NOT NULL, name TEXT NOT NULL DEFAULT '', hash TEXT NOT NULL DEFAULT "
     "'', rename TEXT NOT NULL DEFAULT '', appliedAt INTEGER NOT NULL DEFAULT 0);"

@@ -339,12 +339,22 @@ typedef struct replic_compaction {
 int replic_compact(replic *r, int64_t older_than_ms, int64_t max_patches, replic_compaction *out);
 
 /* Inside a batch: forgets one kind of what others have said, of one peer or (0) of all.
- * `*forgotten`: how many rows that were. FORKS    what was noted of forks in the history of `peer`,
- * and which history of it was given up PENDING  its patches that this schema cannot hold; of each,
- * what could be applied stays STAGED   what it has brought of a jump that is not made yet Errors:
- * SQLITE_… (nothing is forgotten). */
-enum { REPLIC_FORGET_FORKS, REPLIC_FORGET_PENDING, REPLIC_FORGET_STAGED };
-int replic_forget(replic *r, int what, uint32_t peer, int64_t *forgotten);
+ * `*forgotten`: how many rows that were.
+ *
+ *   FORKS    what was noted of forks in the history of `peer`, and which history of it was given up
+ *   PENDING  its patches that this schema cannot hold; of each, what could be applied stays
+ *   STAGED   what it has brought of a jump that is not made yet
+ *   LOST     its patches after `after`, which nobody has any more: this is noted for replic_lost.
+ *            `peer` is not 0
+ *
+ * Errors: REPLIC_EUSAGE (LOST: the patches are this peer's own, are here, or a linked peer has
+ * said to have them), SQLITE_… Nothing is forgotten then. */
+enum { REPLIC_FORGET_FORKS, REPLIC_FORGET_PENDING, REPLIC_FORGET_STAGED, REPLIC_FORGET_LOST };
+int replic_forget(replic *r, int what, uint32_t peer, int64_t after, int64_t *forgotten);
+/* What was forgotten as LOST, ever: `*n` origins, sorted, and in `sequence` after which patch.
+ * Where something later is applied or announced all the same, it is not lost. Borrowed until the
+ * next call of this or of replic_vector. */
+const replic_position *replic_lost(replic *r, size_t *n);
 
 /* Inside a batch: statistics for SQLite's planner, of the next table that needs them. `after`: ""
  * at first, then what the last call has given. `*done`: what names that table, NULL where there is

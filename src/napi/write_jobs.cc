@@ -39,6 +39,10 @@ void OpenJob::run(Batch &batch) {
   pending_.read(core, arena);
   stuck_.read(core, arena);
   if (n_vector_) memcpy(vector_, replic_vector(core), n_vector_ * sizeof *vector_);
+  const replic_position *lost = replic_lost(core, &n_lost_);
+  lost_ = arena.array<replic_position>(n_lost_);
+  if (!lost_) n_lost_ = 0;
+  if (n_lost_) memcpy(lost_, lost, n_lost_ * sizeof *lost_);
 }
 
 void OpenJob::done(State &state) {
@@ -60,6 +64,12 @@ napi_value OpenJob::result(napi_env env) {
   result.Set("isNewPeer", is_new_peer_);
   result.Set("tables", tables_.to_js(env));
   result.Set("vector", vector);
+  Napi::Array lost = Napi::Array::New(env, n_lost_ * 2);
+  for (uint32_t i = 0; i < n_lost_; i++) {
+    lost.Set(i * 2, Napi::Number::New(env, lost_[i].origin));
+    lost.Set(i * 2 + 1, Napi::Number::New(env, static_cast<double>(lost_[i].sequence)));
+  }
+  result.Set("lost", lost);
   result.Set("pending", pending_.to_js(env));
   result.Set("stuck", stuck_.to_js(env));
   return result;
@@ -254,15 +264,17 @@ napi_value CompactJob::result(napi_env env) {
 bool ForgetJob::given(const Napi::CallbackInfo &info) {
   napi_env env = info.Env();
   if (napi_get_value_int32(env, info[0], &what_) != napi_ok || what_ < REPLIC_FORGET_FORKS ||
-      what_ > REPLIC_FORGET_STAGED)
-    return throw_type_error(env, "what must be 0, 1 or 2");
+      what_ > REPLIC_FORGET_LOST)
+    return throw_type_error(env, "what must be 0, 1, 2 or 3");
   if (napi_get_value_uint32(env, info[1], &peer_) != napi_ok)
     return throw_type_error(env, "peerId must be a number");
+  if (napi_get_value_int64(env, info[2], &after_) != napi_ok)
+    return throw_type_error(env, "after must be a number");
   return true;
 }
 
 void ForgetJob::run(Batch &batch) {
-  check(batch, replic_forget(batch.state->core, what_, peer_, &forgotten_));
+  check(batch, replic_forget(batch.state->core, what_, peer_, after_, &forgotten_));
   if (forgotten_) batch.report.tables_changed = true; // what is pending, perhaps
 }
 

@@ -6,7 +6,7 @@
 
 #include "queue.h"
 
-// () -> { peerId, isNewPeer, tables, vector }
+// () -> { peerId, isNewPeer, tables, vector, lost, pending, stuck }
 struct OpenJob : WriteJob {
   Order order() const override {
     return Order::alone;
@@ -19,10 +19,10 @@ private:
   uint32_t peer_id_ = 0;
   bool is_new_peer_ = false;
   Tables tables_;
-  replic_position *vector_ = nullptr;
+  replic_position *vector_ = nullptr, *lost_ = nullptr;
   Pending pending_;
   Stuck stuck_;
-  size_t n_vector_ = 0;
+  size_t n_vector_ = 0, n_lost_ = 0;
 };
 
 // (ops) -> sequence. ops: flat [kind, table, columns, values, ...], values row by row
@@ -116,7 +116,7 @@ private:
   replic_compaction outcome_ = {};
 };
 
-// (what, peerId or 0 for all) -> how much was forgotten
+// (what, peerId or 0 for all, after) -> how much was forgotten
 struct ForgetJob : WriteJob {
   bool given(const Napi::CallbackInfo &info);
   void run(Batch &batch) override;
@@ -125,7 +125,7 @@ struct ForgetJob : WriteJob {
 private:
   int32_t what_ = 0;
   uint32_t peer_ = 0;
-  int64_t forgotten_ = 0;
+  int64_t after_ = 0, forgotten_ = 0;
 };
 
 // (after) -> the name of the table that has got statistics, for the next call; null: none needs any

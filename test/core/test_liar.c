@@ -325,7 +325,7 @@ static void who_has_written_under_an_id_stays(void) {
 static int64_t forget(peer *p, int what, uint32_t peer_id) {
   int64_t forgotten;
   peer_begin(p);
-  CHECK_OK(p->r, replic_forget(p->r, what, peer_id, &forgotten));
+  CHECK_OK(p->r, replic_forget(p->r, what, peer_id, 0, &forgotten));
   CHECK_INT(peer_commit(p), REPLIC_OK);
   return forgotten;
 }

@@ -130,6 +130,7 @@ export async function reading(db: Replica) {
   await db.compact({ maxPatchRetentionMs: 0 })
   const forgotten = await db.forget({ forks: true, peerId: 7 })
   same<typeof forgotten, Forgotten>(true)
+  await db.forget({ origin: 7, after: 12 })
   // @ts-expect-error
   await db.forget()
   // @ts-expect-error
