@@ -34,7 +34,8 @@ export class Acks {
   #isDue = false
   #failed
 
-  /** `tell(on)`: from now on heard() is called, or no more; `linked()`: the peers that are linked. */
+  /** `tell(on)`: from now on heard() is called, or no more; `linked()`: the peers that are linked
+   * and may write. */
   constructor(tell, linked) {
     this.#tell = tell
     this.#linked = linked

@@ -182,8 +182,17 @@ export class Links {
 
   /** Who is linked and ready. */
   peers() {
-    const ready = [...this.#links.values()].filter((link) => link.isReady)
-    return [...new Set(ready.map((link) => link.peerId))]
+    return this.#peersOf((link) => link.isReady)
+  }
+
+  /** Those of them that may write here: what is lost here can come back from them. */
+  writers() {
+    return this.#peersOf((link) => link.isReady && !link.isReader)
+  }
+
+  #peersOf(accepts) {
+    const links = [...this.#links.values()].filter(accepts)
+    return [...new Set(links.map((link) => link.peerId))]
   }
 
   /** Sends bytes to a peer, if it is linked. They may be lost. */

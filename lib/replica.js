@@ -221,7 +221,7 @@ export class Replica extends EventEmitter {
     )
     this.#acks = new Acks(
       (on) => this.#native.tellAcks(on),
-      () => this.#links.peers(),
+      () => this.#links.writers(),
     )
     this.#retention = new Retention(
       (...slice) => this.#call(this.#native.compact(...slice)),

@@ -86,6 +86,18 @@ describe('acks', () => {
     await rejects(late, 'REPLIC_TIMEOUT', '1 more are linked: 101')
   })
 
+  it('does not count who may only read', async () => {
+    const authorize = (peerId) => ({ write: peerId !== 101 })
+    const [hub, reader] = await star(2, { authorize })
+    await hub.upsert('note', { id: 1 }, { acks: 1 })
+    await reader.waitFor(hub.token())
+    const late = hub.upsert('note', { id: 2 }, { acks: 2, timeoutMs: 300 })
+    const { code, message } = await late.catch((error) => error)
+    expect(code).toBe('REPLIC_TIMEOUT')
+    expect(message).not.toContain('101') // neither as one that has it nor as one that lacks it
+    await reader.waitFor(hub.token())
+  })
+
   it('ends with the replica', async () => {
     const [hub] = await star(1)
     const late = hub.upsert('note', { id: 1 }, { acks: 2, timeoutMs: 60_000 })

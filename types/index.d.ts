@@ -394,7 +394,8 @@ export interface WaitOptions {
 export interface AckOptions {
   /**
    * How many linked peers must have it on their disks before the promise resolves, 0 to 10,000. Default 0, or what the
-   * request's readYourWrite says. Each must be linked directly, and is counted once.
+   * request's readYourWrite says. Each must be linked directly, and is counted once; one that may only read is not, as
+   * nothing would be taken back from it.
    */
   acks?: number | undefined
   /** For how long it waits for them at most, counted from the call, 0 to 2^31 - 1. Default 5,000 ms. */

@@ -447,7 +447,7 @@ typedef struct replic_link_info {
 /* The greatest sequence of `origin` that a linked peer has said to have; -1: no peer is linked. */
 int64_t replic_announced(const replic *r, uint32_t origin);
 /* on 1: from now on each acknowledgement of patches that were written here is a
- * REPLIC_EVENT_ACKED. At first they are not. */
+ * REPLIC_EVENT_ACKED, but those of peers that may only read here. At first they are not. */
 void replic_tell_acks(replic *r, int on);
 size_t replic_link_count(const replic *r);
 /* `*info` is filled; `held` is borrowed until the next call. 0 when there is no such index. */

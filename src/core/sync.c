@@ -649,7 +649,7 @@ void replic__learn(replic *r, link *l, position *at, int64_t applied) {
   at->unacked = unacked;
   at->acked = applied;
   at->must_relay = at->stopped = at->probe = 0;
-  if (r->sync->tells_acks && at->origin == r->peer_id)
+  if (r->sync->tells_acks && at->origin == r->peer_id && !l->reader) /* it could not give it back */
     replic__event(
         r, (replic_event){.kind = REPLIC_EVENT_ACKED, .link = l->id, .peer = l->peer, .a = applied},
         NULL);
