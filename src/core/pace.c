@@ -41,6 +41,12 @@ void replic__pace_sent(const replic *r, link *l, const position *at) {
   pace->was_full = 0;
 }
 
+/* What is sent twice cannot be timed, as nobody knows which one is acknowledged (Karn's algorithm,
+ * RFC 6298). */
+void replic__pace_again(link *l, const position *at) {
+  if (l->pace.origin == at->origin) l->pace.sequence = 0;
+}
+
 void replic__pace_full(link *l) {
   l->pace.was_full = 1;
 }

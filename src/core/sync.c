@@ -821,6 +821,7 @@ void replic__define_again(replic *r, link *l) {
 static void answer_need(replic *r, link *l, position *at, int64_t after) {
   replic__carry_over(r, l);
   if (at->sent > after) replic__count_again(r, l, at->sent - after);
+  replic__pace_again(l, at);
   l->unacked -= at->unacked;
   at->unacked = 0;
   at->sent = at->acked = after;
@@ -875,6 +876,7 @@ static void stop_sending(replic *r, link *l, replic__reader *in) {
   if (in->failed || after >= replic__vector_sequence(r, origin)) return;
   position *at = replic__position(l, origin);
   if (!at || after < at->acked) return; /* it has come another way meanwhile */
+  replic__pace_again(l, at);
   l->unacked -= at->unacked;
   at->unacked = 0;
   at->sent = at->acked = after;

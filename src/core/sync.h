@@ -269,6 +269,8 @@ int replic__has_room(const replic *r, const link *l);
 int64_t replic__slice(const replic *r, const link *l);
 /* A frame up to at->sent has been sent. */
 void replic__pace_sent(const replic *r, link *l, const position *at);
+/* What was sent of that origin is held there, or lost: it is sent again. */
+void replic__pace_again(link *l, const position *at);
 /* There is more to send than the window takes. */
 void replic__pace_full(link *l);
 /* The other side has acknowledged patches up to `applied`. */

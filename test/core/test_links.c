@@ -175,6 +175,20 @@ static void a_hold_stops_nobody_else(void) {
   CHECK_INT(peer_at(&c->peers[2], 101), 80);
 }
 
+/* The frame that was timed is the one that is held: the next one is timed. */
+static void a_hold_does_not_narrow_the_line(void) {
+  net *it = net_start(3);
+  cluster *c = it->c;
+  join(it, 1, 0, UNBOUND, 0);
+  put_backlog(c, &c->peers[1], 9000);
+  run_ms(it, 3000);
+  c->peers[0].clock_step_ms = 3600000;
+  put(&c->peers[0], 1, 10);
+  int w = join(it, 2, 0, 1000, 100);
+  int64_t ms = ms_until(it, &c->peers[2], 102, 9000, 120000);
+  CHECK(ms * 100 / ((int64_t)it->lines[w][0].bytes / 1000) <= 130);
+}
+
 /* What is held at D was superseded at A meanwhile, and pruned there: it comes by a jump, in time.
  */
 static void what_is_held_may_be_pruned(void) {
@@ -202,6 +216,7 @@ int main(int argc, char **argv) {
       TEST(a_small_write_does_not_wait_for_a_backlog),
       TEST(a_backlog_fills_the_line),
       TEST(a_hold_stops_nobody_else),
+      TEST(a_hold_does_not_narrow_the_line),
       TEST(what_is_held_may_be_pruned),
   };
   return run_tests(argc, argv, TESTS, COUNT(TESTS));
