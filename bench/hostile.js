@@ -318,6 +318,7 @@ const measure = (kind) =>
     for (let i = 0; i < ROWS; i += 1000) await db.upsert('item', rows.slice(i, i + 1000))
     const listener = await listen(db)
     const child = fork(fileURLToPath(import.meta.url), ['attack', kind, listener.address().port])
+    const ended = once(child, 'exit') // by itself, where the link is closed
     const watching = watch(db, rows)
     const [sent] = await once(child, 'message')
     if (kind === 'nothing') await delay(2000)
@@ -326,7 +327,6 @@ const measure = (kind) =>
     while (taken() < sent.frames && performance.now() - began < SECONDS * 1000) await delay(200)
     const left = taken() < sent.frames ? sent.frames - taken() : 0
     const figures = await watching.end()
-    const ended = once(child, 'exit')
     child.kill('SIGKILL')
     await ended
     await listener.close()
