@@ -1,10 +1,13 @@
 // Checkpoints beside the writing: the WAL keeps its bound while calls never pause, snapshots keep
 // what they see, and nothing is lost.
 
-import { closeSync, openSync, readSync, statSync, writeFileSync } from 'node:fs'
+import { execFileSync } from 'node:child_process'
+import { closeSync, constants, open, openSync, readSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { setImmediate as turn } from 'node:timers/promises'
+import { promisify } from 'node:util'
 import { describe, expect, it } from 'vitest'
-import { openReplica, tempDir } from './helpers.js'
+import { linkHeld, openReplica, synced, tempDir } from './helpers.js'
 
 const MIB = 1 << 20
 const TEXT = 'x'.repeat(2000)
@@ -80,5 +83,50 @@ describe.each(['normal', 'full'])('checkpoints, durability %s', (durability) => 
     }
     expect(statSync(`${path}-wal`).size).toBe(32 * MIB)
     expect(await db.get('PRAGMA integrity_check')).toEqual({ integrity_check: 'ok' })
+  })
+})
+
+/** What `fn` does while all threads of Node's pool wait, from the end of what they are doing on. */
+async function behindTheRest(fn) {
+  const pipe = join(tempDir(), 'pipe')
+  execFileSync('mkfifo', [pipe])
+  const threads = Number(process.env.UV_THREADPOOL_SIZE ?? 4)
+  const opened = Promise.all(
+    Array.from({ length: threads }, () => promisify(open)(pipe, constants.O_RDONLY)),
+  )
+  try {
+    return await fn()
+  } finally {
+    const writer = openSync(pipe, constants.O_RDWR)
+    for (const reader of await opened) closeSync(reader)
+    closeSync(writer)
+  }
+}
+
+describe.skipIf(process.versions.bun)('while a checkpoint takes its time, at the bound', () => {
+  it('calls go on, and what has come in waits', async () => {
+    const options = { durability: 'normal', heartbeatMs: 60_000 }
+    const db = await openReplica({ ...options, peerId: 7 })
+    const other = await openReplica({ ...options, peerId: 8 })
+    const link = await linkHeld(db, other)
+    await Promise.all([db.upsert('note', { id: 1 }), other.upsert('note', { id: 2 })])
+    await synced(db, other)
+    for (let i = 0; i < 10; i++) await Promise.all([db.explain('note'), other.explain('note')])
+    link.hold() // the other one would need a thread as well
+    const written = db.upsert('note', { id: 3, text: 'x'.repeat(16.5 * MIB) }) // in the WAL twice
+    await behindTheRest(async () => {
+      await written
+      const done = db.upsert('note', { id: 4 })
+      const late = (async () => {
+        for (let i = 0; i < 100; i++) await turn()
+        return 'late'
+      })()
+      expect(await Promise.race([done, late])).toBe('7.3')
+      await other.upsert('note', { id: 5 })
+      for (let i = 0; i < 20; i++) await turn()
+      expect(db.getSync('SELECT max(id) AS id FROM note')).toEqual({ id: 4 })
+    })
+    await db.waitFor('8.2')
+    link.release()
   })
 })

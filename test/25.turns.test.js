@@ -2,13 +2,15 @@
 
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { execFileSync } from 'node:child_process'
+import { EventEmitter } from 'node:events'
 import { closeSync, constants, open, openSync, readdirSync, readFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import { setImmediate as turn } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { describe, expect, it } from 'vitest'
-import { linkHeld, openReplica, startProcess, synced, tempDir } from './helpers.js'
+import { withSum } from '../lib/sum.js'
+import { eventOf, linkHeld, openReplica, startProcess, synced, tempDir } from './helpers.js'
 
 // Of the pool at the most: Node's has four, Bun's one for each processor.
 const THREADS = Math.max(Number(process.env.UV_THREADPOOL_SIZE ?? 4), availableParallelism())
@@ -156,6 +158,38 @@ describe('calls that no other thread is needed for', () => {
     expect(Math.max(...slices)).toBeLessThanOrEqual(128)
     expect(slices.reduce((sum, slice) => sum + slice)).toBe(2000)
     expect(sequences).toEqual(Array.from({ length: 2000 }, (_, i) => i + 1))
+  })
+
+  it('nobody waits behind frames that came in before, however many', async () => {
+    const db = await openReplica(NORMAL)
+    const socket = Object.assign(new EventEmitter(), { send() {}, close() {} })
+    const text = (value) => [value.length, ...Buffer.from(value)]
+    const marker = (name) => [1, 6, ...text('REPLIC_SCHEMA'), ...text(name)] // ERROR: an event
+    const come = (bytes) => socket.emit('message', withSum(Buffer.from(bytes)))
+    const has = (name) => eventOf(db, 'link', ({ reason }) => reason?.endsWith(name))
+    const [first, second] = [has('first'), has('second')]
+    let isBusy = true
+    const busy = () => {
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 2)
+      if (isBusy) setImmediate(busy)
+    }
+    db.addRemotePeer(null, socket)
+    come([1, 1, 0, 9, 7, 5, 0, 0]) // HELLO of peer 9
+    for (let i = 0; i < 14_000; i++) {
+      if (i === 10_000) come(marker('first'))
+      if (i === 13_000) come(marker('second'))
+      come([1, 4, 8, 0]) // NEED of peer 8, of whom there is nothing
+    }
+    busy()
+    await first
+    const order = []
+    await Promise.all([
+      db.upsert('note', { id: 1 }).then(() => order.push('written')),
+      second.then(() => order.push('second')),
+    ])
+    isBusy = false
+    expect(order).toEqual(['written', 'second'])
+    socket.emit('close')
   })
 
   it('close() ends all of them first', async () => {

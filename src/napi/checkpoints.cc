@@ -63,7 +63,11 @@ void Checkpoints::after_batch(State &state, int64_t bytes) {
 }
 
 bool Checkpoints::must_wait() const {
-  return pass_ && bytes_ >= MOST;
+  return pass_ && bytes_ >= MOST_OF_CALLS;
+}
+
+bool Checkpoints::takes_frames() const {
+  return !pass_ || bytes_ < MOST;
 }
 
 int Checkpoints::take_rest() {

@@ -3,11 +3,13 @@
 //   a Batch ends:  the WAL has become long               -> a Pass, while further Batches run
 //   a Pass ends:   what has been added meanwhile is little -> the next Batch moves it and begins
 //                  it is not                             -> another Pass
-//   the WAL is at its bound, and a Pass under way          -> no Batch begins before that has ended
+//   the WAL is at its bound, and a Pass under way          -> no frames are taken before that has
+//   ended the same, and local calls have added a bit             -> no Batch begins before that
 //
-// So the WAL exceeds its bound by no more than two Batches, unless a reader holds a snapshot: then
-// nothing can be moved, and it grows with what is written. Without writing nothing is done here,
-// and what is left in the WAL goes into the file when that is closed.
+// So what peers send does not let local calls wait for the disk. And the WAL exceeds its bound by
+// no more than two Batches, unless a reader holds a snapshot: then nothing can be moved, and it
+// grows with what is written. Without writing nothing is done here, and what is left in the WAL
+// goes into the file when that is closed.
 #pragma once
 
 #include <napi.h>
@@ -23,6 +25,7 @@ public:
   // ---- main thread only
   void after_batch(State &state, int64_t bytes); // `bytes`: in the WAL
   bool must_wait() const;                        // no Batch may begin now
+  bool takes_frames() const;                     // a Batch that begins now may take frames
   int64_t bytes() const {                        // in the WAL, not in its file
     return bytes_;
   }
@@ -46,9 +49,9 @@ private:
   class Pass;
   void start(State &state);
 
-  // In bytes: 16 MiB are long, 1 MiB is little, 32 MiB is the bound.
+  // In bytes: 16 MiB are long, 1 MiB is little, 32 MiB is the bound; 4 MiB more for local calls.
   static const int64_t REST = 1024 * 1024, EACH = 4 * REST, LONG = REPLIC_WAL_LONG,
-                       MOST = REPLIC_WAL_MOST;
+                       MOST = REPLIC_WAL_MOST, MOST_OF_CALLS = MOST + EACH;
   static const int READERS_MS = 10; // at the bound: one that reads all the time shall not keep it
 
   Pass *pass_ = nullptr;  // under way

@@ -274,7 +274,10 @@ void Batch::finish(napi_env env) {
   state->pump();
   while (WriteJob *job = jobs.pop()) {
     job->done(*state);
-    state->over.push(job);
+    if (job->deferred)
+      state->over.push(job);
+    else
+      delete job; // nobody waits behind it
   }
   state->settle_some();
   if (state->on_batch && (report.worth_telling() || state->over.first())) {
@@ -436,7 +439,8 @@ Batch *State::next_batch() {
   WriteJob *first = migrating ? steps.first() : lock.is_due() ? writes.first() : nullptr;
   if (migrating && !first) return nullptr;
   // the core is gone once close has run
-  bool has_frames = phase == Phase::open && (frames.first() || (lock.is_due() && held.first()));
+  bool has_frames = phase == Phase::open && checkpoints.takes_frames() &&
+                    (frames.first() || (lock.is_due() && held.first()));
   if (!first && !has_frames) return nullptr;
   if (!migrating && checkpoints.must_wait()) return nullptr;
   if (first && first->order() == WriteJob::Order::last && !(reads.idle() && !checkpoints.busy()))
@@ -463,7 +467,7 @@ void State::fill(Batch *next, WriteJob *first) {
     return;
   }
   if (is_due) take(writes, next->jobs, BATCH_BYTES);
-  if (phase != Phase::open) return;
+  if (phase != Phase::open || !checkpoints.takes_frames()) return;
   auto is_tick = [](const WriteJob &job) { return job.is_tick(); };
   if (held.first() && held.first()->is_work())
     if (WriteJob *tick = frames.take(is_tick)) next->jobs.push(tick); // it is not to wait for all
