@@ -168,6 +168,7 @@ int replic__check_staged(replic *r, link *l, position *at, int64_t sent) {
     at->told = 0;
     l->ack_due = 1;
   } else if (staged >= sent) {
+    at->take_due = 1;
     if (!l->take_due) l->take_due = TAKE_TOLD;
     want_take(r, l, TAKE_TOLD);
   } else if (!at->held) { /* else it is asked for now and then (replic_tick) */
@@ -193,14 +194,19 @@ static void note_progress(replic *r, const link *l, size_t len) {
   s->jump_ms = r->now_ms;
 }
 
-/* Counted when pieces have been taken away, else summed up: too much rather than too little. */
+/* Summed up; counted where that is too much, as pieces may have been taken away, once per
+ * heartbeat. */
 static int exceeds_staged(replic *r, size_t len) {
   replic__sync *s = r->sync;
-  if (s->staged_bytes + (int64_t)len > r->config.max_staged_bytes)
+  int64_t room = r->config.max_staged_bytes - (int64_t)len;
+  if (s->staged_bytes > room && replic__is_heartbeat_past(r, s->staged_ms)) {
+    s->staged_ms = r->now_ms;
     replic__int(r, "SELECT coalesce(sum(length(patches)), 0) FROM main._replic_staged",
                 &s->staged_bytes);
+  }
+  if (s->staged_bytes > room) return 1;
   s->staged_bytes += (int64_t)len;
-  return s->staged_bytes > r->config.max_staged_bytes;
+  return 0;
 }
 
 static void hold_staged(replic *r, link *l, position *at) {
@@ -229,7 +235,8 @@ int replic__on_stage(replic *r, link *l, const uint8_t *bytes, size_t len) {
   if (rc == REPLIC_OK) {
     known = replic__vector_sequence(r, p.origin);
     if (known < staged) known = staged;
-    if (!l->take_due) l->take_due = 1;
+    at->take_due = 1;
+    if (!l->take_due) l->take_due = TAKE_TOLD;
     if (p.after > known || undefined) {
       if (undefined || !at->held) want_take(r, l, TAKE_AGAIN);
     } else if (skewed) {
@@ -633,28 +640,51 @@ static void send_jump(replic *r, link *l) {
   replic__send(r, l, replic__finish_frame(&w));
 }
 
-/* All of it, so that one that arrives makes up for those that did not. */
-static void send_take(replic *r, link *l) {
-  replic__writer w, list = {0};
+/* What is staged from the link's peer: of each origin, (origin, staged up to). */
+static int put_staged(replic *r, const link *l, replic__writer *list, uint64_t *n) {
   sqlite3_stmt *stmt = NULL;
-  uint64_t n = 0;
   int rc = replic__prepare(r,
                            "SELECT origin, max(upTo) FROM main._replic_staged WHERE source = ?1 "
                            "GROUP BY origin ORDER BY origin",
                            &stmt);
   if (rc == REPLIC_OK) sqlite3_bind_int64(stmt, 1, l->peer);
-  for (; rc == REPLIC_OK && (rc = sqlite3_step(stmt)) == SQLITE_ROW; n++, rc = REPLIC_OK) {
-    replic__put_varint(&list, (uint64_t)sqlite3_column_int64(stmt, 0));
-    replic__put_varint(&list, (uint64_t)sqlite3_column_int64(stmt, 1));
+  for (; rc == REPLIC_OK && (rc = sqlite3_step(stmt)) == SQLITE_ROW; ++*n, rc = REPLIC_OK) {
+    replic__put_varint(list, (uint64_t)sqlite3_column_int64(stmt, 0));
+    replic__put_varint(list, (uint64_t)sqlite3_column_int64(stmt, 1));
   }
   sqlite3_finalize(stmt);
+  return rc == SQLITE_DONE ? REPLIC_OK : rc;
+}
+
+/* The same, but only of those that a piece has come of since that was told last. */
+static int put_news(replic *r, const link *l, replic__writer *list, uint64_t *n) {
+  int rc = REPLIC_OK;
+  for (size_t i = 0; rc == REPLIC_OK && i < l->n_at; i++) {
+    int64_t staged;
+    if (!l->at[i].take_due) continue;
+    rc = staged_up_to(r, l->peer, l->at[i].origin, &staged);
+    if (rc != REPLIC_OK || !staged) continue;
+    replic__put_varint(list, l->at[i].origin);
+    replic__put_varint(list, (uint64_t)staged);
+    ++*n;
+  }
+  return rc;
+}
+
+/* Who asks for more tells all, so that one that arrives makes up for those that did not. */
+static void send_take(replic *r, link *l) {
+  replic__writer w, list = {0};
+  uint64_t n = 0;
+  int again = l->take_due == TAKE_AGAIN;
+  int rc = again ? put_staged(r, l, &list, &n) : put_news(r, l, &list, &n);
   replic_frame *entries = replic__finish(&list);
-  if (rc == SQLITE_DONE && !list.failed) {
+  if (rc == REPLIC_OK && !list.failed) {
     replic__put_frame(&w, FRAME_TAKE);
-    replic__put_varint(&w, l->take_due == 2);
+    replic__put_varint(&w, (uint64_t)again);
     replic__put_varint(&w, n);
     if (entries) replic__put_bytes(&w, entries->data, entries->len);
     l->take_due = 0; /* else with the next flush */
+    for (size_t i = 0; i < l->n_at; i++) l->at[i].take_due = 0;
     replic__send(r, l, replic__finish_frame(&w));
   }
   replic__frame_release(entries);
@@ -760,18 +790,42 @@ int replic__jump_load(replic *r) {
   return rc;
 }
 
+/* Of so many pieces a heartbeat. */
+enum { STAGED_LOOKED_AT = 1000 };
+
+/* Of the next ones: those that have come another way. */
+static int let_go(replic *r, int64_t *removed) {
+  replic__sync *s = r->sync;
+  int64_t last = 0;
+  char *sql = sqlite3_mprintf("SELECT coalesce((SELECT id FROM main._replic_staged WHERE id > %lld "
+                              "ORDER BY id LIMIT 1 OFFSET %d), 0)",
+                              s->staged_at, STAGED_LOOKED_AT - 1);
+  int rc = sql ? replic__int(r, sql, &last) : SQLITE_NOMEM;
+  sqlite3_free(sql);
+  if (rc != REPLIC_OK) return rc;
+  sql =
+      sqlite3_mprintf("DELETE FROM main._replic_staged WHERE id > %lld AND id <= %lld AND upTo <= "
+                      "(SELECT sequence FROM main._replic_vector AS v WHERE v.origin = "
+                      "_replic_staged.origin)",
+                      s->staged_at, last ? last : INT64_MAX);
+  rc = sql ? replic__exec(r, sql) : SQLITE_NOMEM;
+  sqlite3_free(sql);
+  *removed = sqlite3_changes64(r->db);
+  s->staged_at = last; /* 0: these were the last ones */
+  return rc;
+}
+
 /* What was staged, and has come another way, is let go. */
 int replic__tick_jump(replic *r) {
   replic__sync *s = r->sync;
   replic__savepoint save;
-  int64_t left = 0;
+  int64_t left = 0, removed = 0;
   if (!s->staged) return REPLIC_OK;
   int rc = replic__savepoint_open(r, r->peer_id, &save);
   if (rc != REPLIC_OK) return rc;
-  rc = replic__exec(r, "DELETE FROM main._replic_staged WHERE upTo <= (SELECT sequence FROM "
-                       "main._replic_vector AS v WHERE v.origin = _replic_staged.origin)");
-  int64_t removed = sqlite3_changes64(r->db);
-  if (rc == REPLIC_OK) rc = replic__int(r, "SELECT count(*) FROM main._replic_staged", &left);
+  rc = let_go(r, &removed);
+  if (rc == REPLIC_OK)
+    rc = replic__int(r, "SELECT EXISTS (SELECT 1 FROM main._replic_staged)", &left);
   rc = replic__savepoint_end(r, &save, rc);
   if (rc != REPLIC_OK || left > 0) return rc;
   s->staged = removed > 0; /* a commit that fails leaves them for the next tick */

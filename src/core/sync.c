@@ -485,6 +485,15 @@ void replic__send_error(replic *r, link *l, int code, const char *text) {
 
 /* ---- receiving: refusals ---- */
 
+/* The application hears of so many troubles of a link in a heartbeat, and of no more. */
+static int may_tell(const replic *r, link *l) {
+  if (replic__is_heartbeat_past(r, l->troubles_ms)) {
+    l->troubles_ms = r->now_ms;
+    l->n_troubles = 0;
+  }
+  return l->n_troubles++ < TROUBLES_MAX;
+}
+
 /* What cannot be applied now is asked for again later; both sides are told once. */
 void replic__hold(replic *r, link *l, position *at, int code, int64_t after, int64_t until_ms,
                   const char *text) {
@@ -496,10 +505,12 @@ void replic__hold(replic *r, link *l, position *at, int code, int64_t after, int
   at->held = code;
   at->held_after = after;
   send_error(r, l, code, text, until_ms == OF_A_JUMP ? 0 : at->origin, after);
-  replic__event(
-      r,
-      (replic_event){.kind = REPLIC_EVENT_LINK_ERROR, .link = l->id, .peer = l->peer, .code = code},
-      "%s", text);
+  if (may_tell(r, l))
+    replic__event(
+        r,
+        (replic_event){
+            .kind = REPLIC_EVENT_LINK_ERROR, .link = l->id, .peer = l->peer, .code = code},
+        "%s", text);
   sqlite3_free(l->held);
   l->held = sqlite3_mprintf("%s", text);
 }
@@ -889,12 +900,14 @@ static int on_error(replic *r, link *l, replic__reader *in) {
   int complete = name && text && !in->failed;
   if (complete) {
     int code = error_by_name(name), stays = leaves_link(code);
-    replic__event(r,
-                  (replic_event){.kind = stays ? REPLIC_EVENT_LINK_ERROR : REPLIC_EVENT_LINK_CLOSE,
-                                 .link = l->id,
-                                 .peer = l->peer,
-                                 .code = code},
-                  "the other side reports: %s", text);
+    if (!stays || may_tell(r, l))
+      replic__event(
+          r,
+          (replic_event){.kind = stays ? REPLIC_EVENT_LINK_ERROR : REPLIC_EVENT_LINK_CLOSE,
+                         .link = l->id,
+                         .peer = l->peer,
+                         .code = code},
+          "the other side reports: %.*s", TROUBLE_TEXT_MAX, text);
     if (!stays) l->closing = 1;
     r->sync->direct_generation += !stays;
     if (!stays) replic__stir(r);

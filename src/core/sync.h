@@ -19,6 +19,8 @@
 #define TABLES_MAX 16384      /* and how many: of more the oldest are forgotten */
 #define NEEDS_MAX 1000        /* origins that are asked for over one link in a heartbeat */
 #define TABLES_SHOWN 1000     /* of them, by replic_link_at */
+#define TROUBLES_MAX 100      /* events of one link in a heartbeat that say what is wrong, */
+#define TROUBLE_TEXT_MAX 2000 /* bytes of what the other side says in one */
 #define FIELDS_MAX 32767      /* columns of a table in SQLite */
 #define DIRECT_MAX 16384      /* peers that one may be linked to */
 
@@ -35,6 +37,7 @@ typedef struct position {
   int asked;            /* how often it was asked for there */
   int64_t staged;       /* it has staged up to here of what we sent it (jump.c) */
   int staging;          /* `sent` counts frames of STAGE */
+  int take_due;         /* what is staged here of it is to be told */
   int64_t answered_ms;  /* when its last NEED was answered; later ones within a heartbeat wait */
   int64_t wants;        /* what waits: from where it wants them, -1: nothing */
   int64_t claimed, claimed_clock; /* what it says that it has, and is not compared yet */
@@ -108,6 +111,8 @@ typedef struct link {
   size_t n_wants, n_claims;              /* positions with such */
   int64_t needs_ms;                      /* since then so many origins were asked for */
   int n_needs;
+  int64_t troubles_ms; /* the same of events */
+  int n_troubles;
   uint32_t schema_generation;
   char *schema; /* for replic_link_at: as of that generation, and so many definitions */
   uint64_t schema_shown;
@@ -229,6 +234,8 @@ struct replic__sync {
   size_t n_due, cap_due;
   int64_t staged_bytes; /* in _replic_staged, or there were */
   int staged;           /* there are rows in _replic_staged, or there were */
+  int64_t staged_ms;    /* when they were last counted; */
+  int64_t staged_at;    /* up to which of them was looked at whether it may go */
   int has_notes;        /* the same of _replic_forks */
   sqlite3_stmt *staged_sql;
 };

@@ -547,6 +547,116 @@ static void more_origins_than_a_link_has_room_for(void) {
   cluster_settle(c);
 }
 
+static int64_t events_of(const peer *p, int kind) {
+  int64_t n = 0;
+  for (size_t i = 0; i < p->n_events; i++) n += p->events[i].kind == kind;
+  return n;
+}
+
+static void the_application_hears_of_some_troubles(void) {
+  cluster *c = cluster_start(1, T);
+  peer *p = &c->peers[0];
+  int w = with_t(c);
+  bytes *error = frame_new(ERROR);
+  char *text = sqlite3_mprintf("%.*c", 1000000, 'x');
+  add_text(error, "REPLIC_SCHEMA");
+  add_text(error, text);
+  sqlite3_free(text);
+  for (int i = 0; i < 1000; i++) play(c, w, error);
+  CHECK_INT(events_of(p, REPLIC_EVENT_LINK_ERROR), 100);
+  CHECK(strlen(event_last(p, REPLIC_EVENT_LINK_ERROR)->text) < 3000);
+  for (int64_t i = 0; i < 1000;
+       i++) { /* each stands at another patch, and the next one is ahead of time */
+    const replic_value values[] = {v_int(i), v_text("x")};
+    bytes *b = patches_on(HOSTILE, i, i ? 10 : 0, i + 2);
+    add_patch(b, 1, true, i ? 0 : 10, 1, 1, 2, values);
+    add_patch(b, 1, true, (uint64_t)c->now_ms * 2, 1, 1, 2, values);
+    play(c, w, b);
+  }
+  CHECK_INT(peer_at(p, HOSTILE), 1000);
+  CHECK_INT(events_of(p, REPLIC_EVENT_LINK_ERROR), 100);
+  c->now_ms += 1000;
+  play(c, w, error);
+  CHECK_INT(events_of(p, REPLIC_EVENT_LINK_ERROR), 101);
+  CHECK(c->wires[w].open[0]);
+}
+
+/* The frame of `type` that the peer has sent last, without its sum. */
+static bytes last_frame(cluster *c, int w, int type) {
+  const packet_queue *queue = &c->wires[w].to[1];
+  for (size_t i = queue->n; i-- > 0;)
+    if (queue->packets[i].data[1] == type)
+      return (bytes){.data = queue->packets[i].data, .len = queue->packets[i].len - 4};
+  CHECK_INT(type, 0); /* there is none */
+  return (bytes){0};
+}
+
+static void check_take(cluster *c, int w, bool again, const replic_position *staged, size_t n) {
+  const bytes *want = staged_frame(again, staged, n);
+  bytes got = last_frame(c, w, TAKE);
+  CHECK_INT((int64_t)got.len, (int64_t)want->len);
+  CHECK(!memcmp(got.data, want->data, want->len));
+  take_frames(c, w, 0);
+}
+
+/* It is no sum over all pieces that each commit makes. */
+static void what_is_staged_is_told_where_it_is_new(void) {
+  cluster *c = cluster_start(1, T);
+  int w = with_t(c);
+  const replic_position all[] = {{.origin = 1000, .sequence = 5}, {.origin = 1001, .sequence = 5}};
+  take_frames(c, w, 0);
+  play(c, w, piece_of(1000, 5));
+  check_take(c, w, false, all, 1);
+  play(c, w, piece_of(1001, 5));
+  check_take(c, w, false, all + 1, 1);
+  const replic_position vector[] = {{.origin = 1000, .sequence = 9, .patched_at = 10}};
+  const int64_t floors[] = {3};
+  cluster_beat(c, 1);
+  play(c, w, jump_frame(vector, floors, 1));
+  check_take(c, w, true, all, 2);
+  bytes *ack = ack_frame(c->now_ms);
+  for (int i = 0; i < 2; i++) add_positions(ack, NULL, 0);
+  add_positions(ack, all + 1, 1);
+  add_varint(ack, 0);
+  cluster_beat(c, 1);
+  take_frames(c, w, 0);
+  play(c, w, ack); /* the first of them was lost */
+  check_take(c, w, false, all + 1, 1);
+}
+
+static void pieces_are_let_go_in_slices(void) {
+  cluster *c = cluster_start(1, T);
+  peer *p = &c->peers[0];
+  int w = with_t(c);
+  for (uint32_t i = 0; i < 2500; i++) play(c, w, piece_of(1000 + i, 1));
+  for (uint32_t i = 0; i < 2500; i++) play(c, w, one_of(1000 + i, 0, 1, "x"));
+  int64_t staged = 2500;
+  for (int64_t left = 1500; staged > 0; left = left > 1000 ? left - 1000 : 0) {
+    CHECK_OK(p->r, (peer_begin(p), replic_tick(p->r)));
+    CHECK_OK(p->r, peer_commit(p));
+    staged = sql_int(peer_sql(p), "SELECT count(*) FROM _replic_staged");
+    CHECK_INT(staged, left);
+  }
+}
+
+static int count_sums(unsigned type, void *ctx, void *stmt, void *sql) {
+  (void)type, (void)stmt;
+  *(int64_t *)ctx += strstr(sql, "sum(length(patches))") != NULL;
+  return 0;
+}
+
+static void pieces_are_not_counted_with_each(void) {
+  cluster *c = with_quotas(&(replic_config){.max_staged_bytes = 100});
+  peer *p = &c->peers[0];
+  int w = with_t(c);
+  int64_t sums = 0;
+  play(c, w, piece_of(1000, 5));
+  play(c, w, piece_of(1001, 5));
+  sqlite3_trace_v2(p->r->db, SQLITE_TRACE_STMT, count_sums, &sums);
+  for (uint32_t i = 0; i < 50; i++) play(c, w, piece_of(1002 + i, 5));
+  CHECK_INT(sums, 1);
+}
+
 int main(int argc, char **argv) {
   static const test TESTS[] = {TEST(what_is_asked_for_comes_once_per_heartbeat),
                                TEST(all_definitions_come_once_per_heartbeat),
@@ -567,6 +677,10 @@ int main(int argc, char **argv) {
                                TEST(origins_beyond_the_quota_are_held),
                                TEST(pending_beyond_the_quota_is_held),
                                TEST(pieces_beyond_the_quota_are_held),
+                               TEST(the_application_hears_of_some_troubles),
+                               TEST(what_is_staged_is_told_where_it_is_new),
+                               TEST(pieces_are_let_go_in_slices),
+                               TEST(pieces_are_not_counted_with_each),
                                TEST(a_frame_of_one_origin_too_many),
                                TEST(more_origins_than_a_link_has_room_for)};
   return run_tests(argc, argv, TESTS, COUNT(TESTS));
