@@ -7,7 +7,7 @@ import { errorFrame, Handshake, peerIdOfHello, readError } from '../lib/handshak
 import { Links } from '../lib/link.js'
 import { DEFAULTS } from '../lib/options.js'
 import { keysOf } from '../lib/secret.js'
-import { withSum } from '../lib/sum.js'
+import { withoutSum, withSum } from '../lib/sum.js'
 import { connect, listen } from '../lib/transport/tcp.js'
 import { converged, eventOf, FAST, openReplica, rejects, until } from './helpers.js'
 
@@ -558,3 +558,15 @@ async function listenTo(db, given) {
   await Promise.race([greeted, closed])
   return { port, socket, closed }
 }
+
+it('the sum of a frame is CRC-32C', () => {
+  const frame = withSum(Buffer.from('123456789')) // the usual check value
+  expect(frame.subarray(9).toString('hex')).toBe('839206e3')
+  expect(withoutSum(frame).toString()).toBe('123456789')
+  for (const at of [0, 8, 9, 12]) {
+    const damaged = Buffer.from(frame)
+    damaged[at] ^= 1
+    expect(withoutSum(damaged)).toBe(undefined)
+  }
+  expect(withoutSum(Buffer.alloc(3))).toBe(undefined)
+})

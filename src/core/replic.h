@@ -151,6 +151,8 @@ enum { REPLIC_TAKES_MEMORY, REPLIC_TAKES_WRITE_LOCK, REPLIC_TAKES_LONGER };
 int replic_frame_takes(const uint8_t *bytes, size_t len);
 /* 1: it brings what is to be stored, so that it is of no use while the write lock is taken. */
 int replic_frame_brings(const uint8_t *bytes, size_t len);
+/* The sum that a frame ends with whose other bytes these are. Any thread. */
+uint32_t replic_frame_sum(const uint8_t *bytes, size_t len);
 
 /* Commits everything since replic_begin (I3). On success the memory follows the disk, and the
  * frames that the links can take are put into the outbox. On failure all of the batch is undone on

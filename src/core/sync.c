@@ -995,6 +995,10 @@ int replic_frame_brings(const uint8_t *bytes, size_t len) {
   return type == FRAME_PATCHES || type == FRAME_STAGE || type == FRAME_JUMP;
 }
 
+uint32_t replic_frame_sum(const uint8_t *bytes, size_t len) {
+  return replic__crc32c(bytes, len);
+}
+
 int replic_receive(replic *r, uint32_t id, const uint8_t *bytes, size_t len) {
   while (len && replic_has_work(r)) {
     int rc = replic_work(r);

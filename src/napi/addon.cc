@@ -43,6 +43,16 @@ static Napi::Value patches_table(const Napi::CallbackInfo &info) {
   return result;
 }
 
+// (bytes) -> the sum that a frame with these bytes ends with
+static Napi::Value frame_sum(const Napi::CallbackInfo &info) {
+  if (!info[0].IsTypedArray()) {
+    Napi::TypeError::New(info.Env(), "frameSum: bytes are needed").ThrowAsJavaScriptException();
+    return Napi::Value();
+  }
+  Napi::Uint8Array bytes = info[0].As<Napi::Uint8Array>();
+  return Napi::Number::New(info.Env(), replic_frame_sum(bytes.Data(), bytes.ByteLength()));
+}
+
 static Napi::Array error_codes(Napi::Env env) {
   static const char *const NAMES[] = {
 #define REPLIC_ERROR_NAME(id, name, meaning) name,
@@ -68,6 +78,7 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("setPulse", Napi::Function::New(env, set_pulse, "setPulse"));
   exports.Set("offlineQuery", Napi::Function::New(env, offline_query, "offlineQuery"));
   exports.Set("offlineCopy", Napi::Function::New(env, offline_copy, "offlineCopy"));
+  exports.Set("frameSum", Napi::Function::New(env, frame_sum, "frameSum"));
   exports.Set("patchesTable", Napi::Function::New(env, patches_table, "patchesTable"));
   exports.Set("sqliteVersion", sqlite3_libversion());
   return exports;
