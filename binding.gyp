@@ -67,6 +67,7 @@
         'src/core/peek.c',
         'src/core/pending.c',
         'src/core/query.c',
+        'src/core/quota.c',
         'src/core/rights.c',
         'src/core/schema.c',
         'src/core/skew.c',

@@ -22,9 +22,11 @@ export const DEFAULTS = Object.freeze({
   maxClockSkewMs: 60_000, // patches from further in the future wait
   maxPatchRetentionMs: 25 * HOUR, // after that a patch that wins no cell any more is removed
   maxPendingRetentionMs: 30 * 24 * HOUR, // after that what a step up has taken away here is removed
-  maxOrigins: 100_000, // that are known; patches of further ones are held
-  maxPendingBytes: 1024 * MiB, // of patches that this schema cannot hold; further ones are held
-  maxStagedBytes: 16 * 1024 * MiB, // of what is fetched of a pruned log; further pieces are held
+  // Of these three what one peer has brought may not be more than what is left free; what is beyond is held:
+  maxOrigins: 200_000, // that are known
+  maxPendingBytes: 2 * 1024 * MiB, // of patches that this schema cannot hold
+  maxStagedBytes: 32 * 1024 * MiB, // of what is fetched of a pruned log
+  maxStagedRetentionMs: 24 * HOUR, // after that pieces of a source that has brought nothing more are removed
   heartbeatMs: 1_000,
   linkTimeoutMs: 10_000, // a link that is silent for longer is closed
   maxFrameBytes: 64 * MiB, // largest group
@@ -80,6 +82,10 @@ export const retention = {
     value === Infinity || (Number.isInteger(value) && value >= 0 && value <= MAX_CLOCK),
   wants: `an integer from 0 to ${MAX_CLOCK}, or Infinity`,
 }
+const positiveRetention = {
+  accepts: (value) => retention.accepts(value) && value > 0,
+  wants: `an integer from 1 to ${MAX_CLOCK}, or Infinity`,
+}
 export const bytes = (min) => integer(min, MAX_BYTES)
 export const peerId = integer(1, MAX_PEER_ID)
 
@@ -117,13 +123,11 @@ const CHECKS = {
   maxQueueBytes: integer(1, 64 * 1024 * MiB),
   maxClockSkewMs: milliseconds(1),
   maxPatchRetentionMs: retention,
-  maxPendingRetentionMs: {
-    accepts: (value) => retention.accepts(value) && value > 0,
-    wants: `an integer from 1 to ${MAX_CLOCK}, or Infinity`,
-  },
+  maxPendingRetentionMs: positiveRetention,
   maxOrigins: integer(1, MAX_PEER_ID),
   maxPendingBytes: integer(1, MAX_CLOCK),
   maxStagedBytes: integer(1, MAX_CLOCK),
+  maxStagedRetentionMs: positiveRetention,
   heartbeatMs: milliseconds(1),
   linkTimeoutMs: milliseconds(1),
   maxFrameBytes: bytes(64),

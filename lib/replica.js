@@ -191,6 +191,7 @@ export class Replica extends EventEmitter {
       newPeerId: randomInt(1, option.MAX_PEER_ID + 1),
       normalDurability: durability === 'normal',
       maxPendingRetentionMs: Math.min(limits.maxPendingRetentionMs, Number.MAX_SAFE_INTEGER),
+      maxStagedRetentionMs: Math.min(limits.maxStagedRetentionMs, Number.MAX_SAFE_INTEGER),
       trace: tracing,
       callsTurn: true,
     }
@@ -1158,10 +1159,11 @@ function isSameList(a, b) {
 }
 
 // Its names may come from another peer.
-const pendingPatch = ({ table, why, patches }) => ({
+const pendingPatch = ({ table, why, patches, oldestAt }) => ({
   table: printable(table),
   why: printable(why),
   patches,
+  oldestAt,
 })
 
 const sizeOf = (path) => statSync(path, { throwIfNoEntry: false })?.size ?? 0

@@ -54,7 +54,9 @@ it('what is not known is kept, told, handed on, and stored by a migration', asyn
   ])
   await until(() => pendingOf(older).length)
   const why = 'table task has no column colour here'
-  expect(pendingOf(older)).toEqual([{ table: 'task', why, patches: 1 }])
+  expect(pendingOf(older)).toEqual([
+    { table: 'task', why, patches: 1, oldestAt: expect.any(Number) },
+  ])
   expect(older.metrics()).toContain('replic_pending_patches 1\n')
   await until(() => older.status().links.some(({ schema }) => schema?.task === why))
   expect(await older.all('SELECT * FROM task')).toEqual([{ id: 1, title: 'paint', size: 3 }])
@@ -194,7 +196,7 @@ it('another primary key is another table, which comes back with its rows', async
   await db.migrate([STEPS[0], keyed])
   await db.upsert('task', { key: 'a', title: 'by key' })
   const why = 'table task has no column id here'
-  expect(pendingOf(db)).toEqual([{ table: 'task', why, patches: 1 }])
+  expect(pendingOf(db)).toEqual([{ table: 'task', why, patches: 1, oldestAt: expect.any(Number) }])
   expect(await db.all('SELECT * FROM task')).toEqual([{ key: 'a', title: 'by key' }])
   await db.migrate([STEPS[0]])
   expect(await db.all('SELECT * FROM task')).toEqual([{ id: 1, title: 'by id', size: null }])

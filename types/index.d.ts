@@ -128,20 +128,28 @@ export interface OpenOptions {
    */
   maxPendingRetentionMs?: number | undefined
   /**
-   * How many origins may be known here: peers that ever wrote, linked or not. Patches of one more are held
-   * (REPLIC_QUOTA), and everything else goes on. Default 100,000.
+   * How many origins may be known here: peers that ever wrote, linked or not. No peer may have brought more of them
+   * than are left for others, so one alone brings half. Patches of one more are held (REPLIC_QUOTA), and everything
+   * else goes on. Default 200,000.
    */
   maxOrigins?: number | undefined
   /**
-   * Bytes of other peers' patches that this schema cannot hold, kept until it can. Patches beyond are held
-   * (REPLIC_QUOTA), and taken once there is room. Default 1,024 MiB.
+   * Bytes of other peers' patches that this schema cannot hold, and of the definitions of their tables, kept until it
+   * can. No peer may have brought more of them than are left for others, so one alone brings half. Patches beyond are
+   * held (REPLIC_QUOTA), and taken once there is room. Default 2,048 MiB.
    */
   maxPendingBytes?: number | undefined
   /**
-   * Bytes of what peers bring of logs that retention has pruned, kept until it is complete. Pieces beyond are held
-   * (REPLIC_QUOTA). It must hold the whole database of another peer once. Default 16,384 MiB.
+   * Bytes of what peers bring of logs that retention has pruned, kept until it is complete. No peer may have brought
+   * more of them than are left for others, so one alone brings half: it must be twice the database of another peer.
+   * Pieces beyond are held (REPLIC_QUOTA). Default 32,768 MiB.
    */
   maxStagedBytes?: number | undefined
+  /**
+   * Time after which such pieces are removed, in ms, when their source has brought nothing more, whether this replica
+   * was open or not: they are fetched again when they are needed. Default 24 hours; Infinity: never.
+   */
+  maxStagedRetentionMs?: number | undefined
   /** Interval of heartbeats on open links. Default 1,000 ms. */
   heartbeatMs?: number | undefined
   /** A link that is silent for longer is closed; so is one without HELLO. Default 10,000 ms. */
@@ -759,10 +767,11 @@ export interface Status {
   logRows: number
   /**
    * Patches that the schema of this replica cannot hold, or not as they were written: kept, handed
-   * on to others, and applied once a migration makes it possible. Per table and reason. As of the
-   * last heartbeat, migration or change of a link's state.
+   * on to others, and applied once a migration makes it possible. Per table and reason; `oldestAt`: when
+   * the oldest of them was written, by its writer's clock, in Unix ms. As of the last heartbeat, migration
+   * or change of a link's state.
    */
-  pending: { table: string; why: string; patches: number }[]
+  pending: { table: string; why: string; patches: number; oldestAt: number }[]
   /**
    * Rows that others have written and that the schema of this replica cannot store, as an index on
    * an expression or a generated column raises for their values: they are missing here, and handed

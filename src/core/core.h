@@ -17,6 +17,7 @@
  *   incoming.c  patches from the links to the log
  *   definition.c what a table of another peer's is here
  *   pending.c   patches that this schema cannot hold
+ *   quota.c     what each peer has brought, and how much more it may
  *   stuck.c     rows that this schema cannot store
  *   jump.c      the same where the log is pruned
  *   fork.c      two histories under one peerId
@@ -239,6 +240,7 @@ typedef struct replic__entry {
   replic__pruned pruned, pruned_committed;
   int64_t epoch_from; /* now.epoch holds from here on at the latest (epoch.c) */
   int64_t due;        /* no patch after `pruned.cursor` is stamped below it: no need to look */
+  uint32_t source;    /* the peer that has brought its first patch here; 0: not known */
   int64_t elsewhere;  /* up to here some other peer has reported it as applied since replic_open,
                          as far as replic__vector_elsewhere was told */
   replic__mark marks[REPLIC__MARKS]; /* the latest first */
@@ -285,7 +287,34 @@ typedef struct replic__sync replic__sync;
 typedef struct replic__identity replic__identity;
 typedef struct replic__claims replic__claims;
 
-/* A savepoint also remembers one vector entry, or all of them, the clock and the counters. */
+/* ---- quota.c ----------------------------------------------------------------------------------------------- */
+
+/* Pieces of jumps are gone; or nothing is known of them. */
+enum { STAGED_LESS = 1, STAGED_UNKNOWN };
+enum { BROUGHT_ORIGINS, BROUGHT_PENDING, BROUGHT_STAGED, REPLIC__N_BROUGHT };
+
+/* What a peer has brought that is here now: a number of origins, and bytes. */
+typedef struct replic__share {
+  uint32_t peer;
+  int64_t brought[REPLIC__N_BROUGHT];
+} replic__share;
+
+/* As in the open batch. */
+replic__share replic__share_of(const replic *r, uint32_t peer);
+/* `n` more, or less. Nobody is charged for what peer 0 brings. SQLITE_NOMEM: nothing is counted. */
+int replic__bring(replic *r, uint32_t peer, int what, int64_t n);
+/* What was brought is counted from 0: never fails; or as `sql` gives it, rows of (peer, number). */
+void replic__bring_nothing(replic *r, int what);
+int replic__bring_again(replic *r, int what, const char *sql);
+/* One share, and the sums over all, as they were. */
+void replic__share_restore(replic *r, const replic__share *share, const int64_t *brought);
+/* 1: `n` more would be more than the peer may bring. */
+int replic__brings_too_much(const replic *r, uint32_t peer, int what, int64_t n);
+/* Why not. Caller frees; NULL: out of memory. */
+char *replic__quota_text(const replic *r, uint32_t peer, int what);
+
+/* A savepoint also remembers one vector entry, or all of them, the clock and the counters; and the
+ * share of one peer, where the caller has set it. */
 typedef struct replic__savepoint {
   replic_position position;
   replic__entry *all; /* a copy of the vector; NULL where one entry does */
@@ -293,10 +322,11 @@ typedef struct replic__savepoint {
   int whole; /* the transaction began with it, so there is none of SQLite's */
   replic__clock clock;
   replic_counters counters;
-  int64_t pending_bytes;
+  replic__share share;
+  int64_t brought[REPLIC__N_BROUGHT];
 } replic__savepoint;
 
-#define REPLIC__N_PENDING_SQL 6
+#define REPLIC__N_PENDING_SQL 7
 
 struct replic {
   sqlite3 *db;
@@ -341,13 +371,18 @@ struct replic {
   replic__schema *schema;
   sqlite3_stmt *pending_sql[REPLIC__N_PENDING_SQL];
   int has_pending;         /* rows in _replic_pending; also where that cannot be read */
-  int counted;             /* `pending` has changed in this batch */
-  int recount;             /* and something of the batch was undone: it may say too much */
-  int64_t pending_bytes;   /* in _replic_pending */
+  int counted;             /* some of it was forgotten in this batch */
+  int recount;             /* and something of the batch was undone: `pending` may be wrong */
   int forgotten;           /* some were, and are counted still */
   replic_pending *pending; /* per table and reason, for the caller */
   size_t n_pending;
-  int64_t n_stuck; /* rows in _replic_stuck */
+  replic_pending *fresh; /* what the call under way adds to it */
+  size_t n_fresh;
+  replic__share *shares; /* by peer (quota.c) */
+  size_t n_shares;
+  int64_t brought[REPLIC__N_BROUGHT]; /* by all; origins: that are known here */
+  int staged_changed;                 /* since they were counted: STAGED_…, 0 */
+  int64_t n_stuck;                    /* rows in _replic_stuck */
   replic_stuck stuck_shown[REPLIC_STUCK_SHOWN];
   size_t n_stuck_shown;
   int stuck_changed; /* _replic_stuck has, in this batch */
@@ -391,7 +426,10 @@ void replic__pending_recount(replic *r);
 int replic__pending_exists(replic *r, uint32_t origin, int64_t sequence, int *exists);
 /* One that may be forgotten if it is older; *origin 0: there is none. */
 int replic__pending_oldest(replic *r, int64_t older_than_ms, uint32_t *origin, int64_t *sequence);
+/* And its definition, if nothing else needs that. */
 int replic__pending_forget(replic *r, uint32_t origin, int64_t sequence);
+/* At the end of a call: what it has added to what is pending counts, or (0) is undone. */
+void replic__pending_settle(replic *r, int is_kept);
 /* compact.c: all of one origin, or (0) of all, as if they were of age. */
 int replic__forget_pending(replic *r, uint32_t origin, int64_t *n);
 /* The patch is issued anew as another one. */

@@ -98,7 +98,7 @@ int replic__savepoint_open(replic *r, uint32_t origin, replic__savepoint *save) 
   }
   save->clock = r->clock;
   save->counters = r->counters;
-  save->pending_bytes = r->pending_bytes;
+  memcpy(save->brought, r->brought, sizeof save->brought);
   int rc = REPLIC_OK;
   save->whole = !r->open_tx || r->is_first;
   if (!r->open_tx)
@@ -159,6 +159,7 @@ int replic__savepoint_end(replic *r, replic__savepoint *save, int rc) {
     t->touched = 0;
   }
   if (rc != REPLIC_OK) restore_vector(r, save);
+  replic__pending_settle(r, rc == REPLIC_OK);
   if (rc != REPLIC_OK && r->counted) r->recount = 1;
   if (rc != REPLIC_OK && r->stuck_changed) r->stuck_recount = 1;
   sqlite3_free(save->all);
@@ -168,7 +169,7 @@ int replic__savepoint_end(replic *r, replic__savepoint *save, int rc) {
   r->error = NULL;
   r->clock = save->clock;
   r->counters = save->counters;
-  r->pending_bytes = save->pending_bytes;
+  replic__share_restore(r, &save->share, save->brought);
   if (undo(r, save) != REPLIC_OK) r->lost = 1;
   sqlite3_free(r->error);
   r->error = text;
@@ -185,7 +186,9 @@ void replic_rollback(replic *r) {
   if (r->swapped && replic__reload_schema(r) != REPLIC_OK)
     replic__event(r, (replic_event){.kind = REPLIC_EVENT_ERROR, .code = REPLIC_ESCHEMA}, "%s",
                   replic_error_text(r));
+  replic__pending_settle(r, 0);
   replic__pending_recount(r);
+  r->staged_changed = STAGED_UNKNOWN;
   if (r->stuck_changed) replic__stuck_note(r, 1);
   r->in_batch = r->open_tx = r->is_first = r->swapped = r->lost = r->stale = r->is_together = 0;
   r->step = 0;

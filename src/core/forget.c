@@ -21,6 +21,7 @@ static int forget_forks(replic *r, uint32_t peer, int64_t *n) {
 
 static int forget_staged(replic *r, uint32_t peer, int64_t *n) {
   int rc = delete_of(r, "_replic_staged", "source", peer, n);
+  r->staged_changed = STAGED_UNKNOWN;
   const link *source = replic__link_find(r, r->sync->jump_link);
   if (rc == REPLIC_OK && (!peer || (source && source->peer == peer))) replic__jump_over(r->sync);
   return rc;

@@ -167,6 +167,11 @@ static int is_lost(replic *r) {
   return replic__fail(r, REPLIC_ENOTFOUND, "a part of it was undone, or what it speaks of");
 }
 
+int replic__bring_origin(replic *r, const link *l, replic__entry *entry) {
+  entry->source = l->peer;
+  return replic__bring(r, l->peer, BROUGHT_ORIGINS, 1);
+}
+
 /* Merges what is new up to `*up_to`, whole groups, as much as the units allow: *up_to is then how
  * far it has come, and t->p stands there. */
 static int merge_part(replic *r, link *l, replic__rest *t, int64_t known, int64_t *up_to,
@@ -190,7 +195,7 @@ static int merge_part(replic *r, link *l, replic__rest *t, int64_t known, int64_
     if (p->in.failed) return is_lost(r); /* its table has been defined in another way since */
     r->sync->units -= p->sequence <= known ? UNITS_OF_READING : UNITS_OF_APPLYING;
     if (p->sequence <= known) continue;
-    rc = replic__apply_patch(r, m, p, fields);
+    rc = replic__apply_patch(r, l->peer, m, p, fields);
     if (rc != REPLIC_OK) return rc;
     *patched_at = p->clock;
     applied++;
@@ -208,6 +213,7 @@ static int apply_part(replic *r, link *l, replic__rest *t, int64_t up_to) {
   const replic__patches from = t->p;
   int rc = replic__savepoint_open(r, from.origin, &save);
   if (rc != REPLIC_OK) return rc;
+  save.share = replic__share_of(r, l->peer);
   int64_t known = save.position.sequence, patched_at = save.position.patched_at;
   rc = replic__merge_mode(r, 1);
   if (rc == REPLIC_OK) rc = merge_part(r, l, t, known, &up_to, &patched_at);
@@ -217,6 +223,7 @@ static int apply_part(replic *r, link *l, replic__rest *t, int64_t up_to) {
     entry->now.sequence = up_to;
     entry->now.patched_at = patched_at;
   }
+  if (rc == REPLIC_OK && up_to > known && !known) rc = replic__bring_origin(r, l, entry);
   rc = replic__savepoint_end(r, &save, rc);
   if (rc != REPLIC_OK) t->p = from;
   return rc;
@@ -280,11 +287,6 @@ static void hold_undefined(replic *r, link *l, position *at) {
       sqlite3_mprintf("patches of %u speak of a table that peer %u has defined too long ago: "
                       "of one link %d definitions are kept at peer %u",
                       at->origin, l->peer, TABLES_MAX, r->peer_id));
-}
-
-static int is_origin_too_many(const replic *r, int64_t known) {
-  return !known && (int64_t)r->n_vector >= r->config.max_origins &&
-         (int64_t)replic_vector_count(r) >= r->config.max_origins;
 }
 
 static void conclude_patches(replic *r, link *l, position *at, const replic__rest *t) {
@@ -396,12 +398,8 @@ static int on_patches(replic *r, link *l, replic__rest *t) {
     replic__hold(r, l, at, REPLIC_EGONE, known, 0, r->gone);
     return REPLIC_OK;
   }
-  if (is_origin_too_many(r, known)) {
-    hold_quota(
-        r, l, at,
-        sqlite3_mprintf("peer %u brings patches of %u, and %lld origins are known at peer %u: "
-                        "maxOrigins permits no more; raise it, or see who makes so many",
-                        l->peer, at->origin, r->config.max_origins, r->peer_id));
+  if (!known && replic__brings_too_much(r, l->peer, BROUGHT_ORIGINS, 1)) {
+    hold_quota(r, l, at, replic__quota_text(r, l->peer, BROUGHT_ORIGINS));
     return REPLIC_OK;
   }
   if (p->after > known) {

@@ -53,6 +53,15 @@ static int staged_up_to(replic *r, uint32_t source, uint32_t origin, int64_t *up
   return rc;
 }
 
+static int note_source(replic *r, uint32_t source) {
+  char *sql = sqlite3_mprintf("INSERT OR REPLACE INTO main._replic_sources(source, progressAt) "
+                              "VALUES(%u, %lld)",
+                              source, r->now_ms);
+  int rc = sql ? replic__exec(r, sql) : SQLITE_NOMEM;
+  sqlite3_free(sql);
+  return rc;
+}
+
 /* The tables that a piece speaks of: table ids mean something only on the link it came by. */
 static void put_definitions(replic__writer *w, const table_list *used) {
   for (size_t i = 0; i < used->n; i++) {
@@ -117,6 +126,26 @@ static int examine(replic *r, link *l, replic__patches p, table_list *used, int 
              : REPLIC_OK;
 }
 
+static int count_staged(replic *r) {
+  r->sync->staged_ms = r->now_ms;
+  int rc = replic__bring_again(r, BROUGHT_STAGED,
+                               "SELECT source, sum(length(definitions) + length(patches)) FROM "
+                               "main._replic_staged GROUP BY source");
+  if (rc == REPLIC_OK) r->staged_changed = 0;
+  return rc;
+}
+
+/* Summed up; counted where that is too much and pieces have been taken away, once per heartbeat. */
+static int exceeds_staged(replic *r, const link *l, size_t len) {
+  int is_unknown = r->staged_changed == STAGED_UNKNOWN;
+  int exceeds = replic__brings_too_much(r, l->peer, BROUGHT_STAGED, (int64_t)len);
+  int may_count = exceeds && r->staged_changed && replic__is_heartbeat_past(r, r->sync->staged_ms);
+  if (!is_unknown && !may_count) return exceeds;
+  return count_staged(r) != REPLIC_OK ||
+         replic__brings_too_much(r, l->peer, BROUGHT_STAGED, (int64_t)len);
+}
+
+/* REPLIC_EQUOTA: there is no room for it. */
 static int stage(replic *r, link *l, const replic__patches *p, const uint8_t *body, size_t len,
                  const table_list *used, int64_t n) {
   replic__savepoint save;
@@ -124,9 +153,13 @@ static int stage(replic *r, link *l, const replic__patches *p, const uint8_t *bo
   put_definitions(&w, used);
   replic_frame *definitions = replic__finish(&w);
   if (w.failed) return SQLITE_NOMEM;
-  int rc = replic__savepoint_open(r, p->origin, &save);
+  size_t all = len + (definitions ? definitions->len : 0);
+  int rc = exceeds_staged(r, l, all) ? REPLIC_EQUOTA : replic__savepoint_open(r, p->origin, &save);
   if (rc == REPLIC_OK) {
+    save.share = replic__share_of(r, l->peer);
     rc = insert_piece(r, l->peer, p, body, len, definitions);
+    if (rc == REPLIC_OK) rc = note_source(r, l->peer);
+    if (rc == REPLIC_OK) rc = replic__bring(r, l->peer, BROUGHT_STAGED, (int64_t)all);
     if (rc == REPLIC_OK) r->counters.patches_staged += n;
     rc = replic__savepoint_end(r, &save, rc);
   }
@@ -194,26 +227,8 @@ static void note_progress(replic *r, const link *l, size_t len) {
   s->jump_ms = r->now_ms;
 }
 
-/* Summed up; counted where that is too much, as pieces may have been taken away, once per
- * heartbeat. */
-static int exceeds_staged(replic *r, size_t len) {
-  replic__sync *s = r->sync;
-  int64_t room = r->config.max_staged_bytes - (int64_t)len;
-  if (s->staged_bytes > room && replic__is_heartbeat_past(r, s->staged_ms)) {
-    s->staged_ms = r->now_ms;
-    replic__int(r, "SELECT coalesce(sum(length(patches)), 0) FROM main._replic_staged",
-                &s->staged_bytes);
-  }
-  if (s->staged_bytes > room) return 1;
-  s->staged_bytes += (int64_t)len;
-  return 0;
-}
-
-static void hold_staged(replic *r, link *l, position *at) {
-  char *text = sqlite3_mprintf("peer %u offers a jump, and %lld bytes of such are kept at peer %u: "
-                               "maxStagedBytes permits no "
-                               "more; raise it, or let db.forget({ staged: true }) make room",
-                               l->peer, r->config.max_staged_bytes, r->peer_id);
+static void hold_jump(replic *r, link *l, position *at, int what) {
+  char *text = replic__quota_text(r, l->peer, what);
   replic__hold(r, l, at, REPLIC_EQUOTA, replic__vector_sequence(r, at->origin), OF_A_JUMP,
                text ? text : "");
   sqlite3_free(text);
@@ -242,14 +257,16 @@ int replic__on_stage(replic *r, link *l, const uint8_t *bytes, size_t len) {
     } else if (skewed) {
       replic__hold(r, l, at, REPLIC_ECLOCKSKEW, replic__vector_sequence(r, p.origin), OF_A_JUMP,
                    skewed);
-    } else if (p.up_to > known && p.origin != r->peer_id && exceeds_staged(r, len)) {
-      hold_staged(r, l, at);
     } else if (p.up_to > known && p.origin != r->peer_id) {
       rc = stage(r, l, &p, bytes + FRAME_HEAD, len - FRAME_HEAD, &used, n);
       if (rc == REPLIC_OK) note_progress(r, l, len);
       if (rc == REPLIC_OK && (at->held == REPLIC_ECLOCKSKEW || at->held == REPLIC_EQUOTA))
         replic__release(l, at);
     }
+  }
+  if (rc == REPLIC_EQUOTA) {
+    hold_jump(r, l, at, BROUGHT_STAGED);
+    rc = REPLIC_OK;
   }
   sqlite3_free(skewed);
   sqlite3_free(used.at);
@@ -322,6 +339,8 @@ int replic__on_jump(replic *r, link *l, const uint8_t *bytes, size_t len) {
   size_t n = replic__get_count(&in, 5);
   uint32_t last = 0;
   target t;
+  int64_t n_new = 0;
+  uint32_t new = 0;
   int below = 0, left = replic__check_budget(r);
   for (; n > 0 && next_target(&in, &last, &t); n--) {
     int64_t mine = replic__vector_sequence(r, t.to.origin);
@@ -335,6 +354,7 @@ int replic__on_jump(replic *r, link *l, const uint8_t *bytes, size_t len) {
     if (t.to.sequence <= mine) continue;
     l->synced = 0;
     below |= mine < t.floor;
+    if (!mine && !n_new++) new = t.to.origin;
     if (t.to.patched_at > r->now_ms + r->config.max_clock_skew_ms) {
       char *text = replic__skew_text(r, l, t.to.origin, t.to.sequence, t.to.patched_at);
       replic__hold(r, l, at, REPLIC_ECLOCKSKEW, mine, OF_A_JUMP, text ? text : "");
@@ -344,6 +364,10 @@ int replic__on_jump(replic *r, link *l, const uint8_t *bytes, size_t len) {
     }
   }
   if (in.failed || (!n && in.at != in.end)) return replic__malformed(r, l, "JUMP");
+  if (below && n_new && replic__brings_too_much(r, l->peer, BROUGHT_ORIGINS, n_new)) {
+    hold_jump(r, l, replic__position(l, new), BROUGHT_ORIGINS);
+    below = 0;
+  }
   int failed_lately = s->jump_failed_link == l->id && s->jump_failed_generation == s->generation &&
                       s->jump_failed_ms <= r->now_ms &&
                       r->now_ms - s->jump_failed_ms < HELD_HEARTBEATS * r->config.heartbeat_ms;
@@ -466,7 +490,7 @@ static int merge_piece(jumping *j, replic__patches *p, target *goal) {
     goal->merged = p->sequence;
     goal->clock = p->clock;
     int64_t duplicates = r->counters.patches_duplicate;
-    rc = replic__apply_patch(r, t, p, fields);
+    rc = replic__apply_patch(r, j->source->peer, t, p, fields);
     if (rc != REPLIC_OK) return rc;
     if (r->counters.patches_duplicate == duplicates) goal->inserted++;
   }
@@ -524,6 +548,8 @@ static int set_vector(jumping *j) {
     if (t->to.patched_at < t->clock)
       return replic__forked(r, j->source, t->to.origin, entry->now.sequence, FALLS);
     entry->pruned.missing += t->to.sequence - entry->now.sequence - t->inserted;
+    int rc = entry->now.sequence ? REPLIC_OK : replic__bring_origin(r, j->source, entry);
+    if (rc != REPLIC_OK) return rc;
     uint32_t epoch = entry->now.epoch; /* as the pieces said */
     entry->now = t->to;
     entry->now.epoch = epoch;
@@ -540,6 +566,7 @@ static int set_vector(jumping *j) {
   if (rc != REPLIC_OK) return rc;
   r->counters.jumps++;
   r->counters.jumps_abandoned += others;
+  r->staged_changed = STAGED_UNKNOWN;
   return replic__exec(r, "DELETE FROM main._replic_staged");
 }
 
@@ -550,6 +577,7 @@ static int jump(jumping *j) {
   if (rc != REPLIC_OK) return rc;
   rc = replic__savepoint_open(r, 0, &save);
   if (rc != REPLIC_OK) return rc;
+  save.share = replic__share_of(r, j->source->peer);
   rc = replic__merge_mode(r, 1);
   if (rc == REPLIC_OK) rc = merge_pieces(j);
   if (rc == REPLIC_OK) rc = set_vector(j);
@@ -564,6 +592,7 @@ static void forget_pieces(replic *r, link *l) {
   char *sql = sqlite3_mprintf("DELETE FROM main._replic_staged WHERE source = %u", l->peer);
   int rc = sql ? replic__exec(r, sql) : SQLITE_NOMEM;
   sqlite3_free(sql);
+  r->staged_changed = STAGED_UNKNOWN;
   replic__savepoint_end(r, &save, rc);
 }
 
@@ -784,9 +813,7 @@ int replic__jump_load(replic *r) {
   int64_t n;
   int rc = replic__int(r, "SELECT count(*) FROM main._replic_staged", &n);
   r->sync->staged = n > 0;
-  if (rc == REPLIC_OK && n > 0)
-    rc = replic__int(r, "SELECT sum(length(patches)) FROM main._replic_staged",
-                     &r->sync->staged_bytes);
+  r->staged_changed = n > 0 ? STAGED_UNKNOWN : 0;
   return rc;
 }
 
@@ -815,7 +842,25 @@ static int let_go(replic *r, int64_t *removed) {
   return rc;
 }
 
-/* What was staged, and has come another way, is let go. */
+/* Of sources that have brought nothing more for long. */
+static int expire_staged(replic *r, int64_t *removed) {
+  int64_t before_ms = r->now_ms - r->config.max_staged_retention_ms;
+  char *sql =
+      sqlite3_mprintf("DELETE FROM main._replic_sources WHERE progressAt < %lld OR NOT EXISTS "
+                      "(SELECT 1 FROM main._replic_staged AS s WHERE s.source = "
+                      "_replic_sources.source)",
+                      before_ms);
+  int rc = sql ? replic__exec(r, sql) : SQLITE_NOMEM;
+  sqlite3_free(sql);
+  if (rc != REPLIC_OK || !sqlite3_changes64(r->db)) return rc;
+  rc = replic__exec(r, "DELETE FROM main._replic_staged WHERE source NOT IN (SELECT source FROM "
+                       "main._replic_sources)");
+  if (sqlite3_changes64(r->db)) replic__jump_over(r->sync); /* it rests on what was there */
+  *removed += sqlite3_changes64(r->db);
+  return rc;
+}
+
+/* What was staged, and has come another way, or comes no more, is let go. */
 int replic__tick_jump(replic *r) {
   replic__sync *s = r->sync;
   replic__savepoint save;
@@ -824,6 +869,8 @@ int replic__tick_jump(replic *r) {
   int rc = replic__savepoint_open(r, r->peer_id, &save);
   if (rc != REPLIC_OK) return rc;
   rc = let_go(r, &removed);
+  if (rc == REPLIC_OK) rc = expire_staged(r, &removed);
+  if (removed && !r->staged_changed) r->staged_changed = STAGED_LESS;
   if (rc == REPLIC_OK)
     rc = replic__int(r, "SELECT EXISTS (SELECT 1 FROM main._replic_staged)", &left);
   rc = replic__savepoint_end(r, &save, rc);

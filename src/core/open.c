@@ -2,12 +2,13 @@
  *
  * The internal tables are few and readable:
  *   _replic_meta        key, value         peerId, layout of these tables
- *   _replic_vector      origin, sequence, patchedAt; floor, cursor, missing (compact.c)
- *   _replic_epochs      origin, sequence, epoch: issued from here on in that opening (epoch.c)
- *   _replic_definitions, _replic_pending, _replic_past  patches that the schema cannot hold
+ *   _replic_vector      origin, sequence, patchedAt; floor, cursor, missing (compact.c); source
+ * (quota.c) _replic_epochs      origin, sequence, epoch: issued from here on in that opening
+ * (epoch.c) _replic_definitions, _replic_pending, _replic_past  patches that the schema cannot hold
  *                       (pending.c)
  *   _replic_stuck, _replic_settled  rows that the schema cannot store, and as what tables were
  * tried (stuck.c) _replic_staged      what a jump has brought so far, invisible (jump.c)
+ *   _replic_sources     when each peer has brought the last of that
  *   _replic_forks       up to where two histories of an origin are one (fork.c)
  *   _replic_dropped     patches at which histories part that were given up here (fork.c)
  *   _replic_lost        origins whose patches after that one nobody has any more (forget.c)
@@ -23,8 +24,9 @@
 #define ORIGINS_MAX 16384 /* of which a link keeps what its peer has of them */
 
 #define MIB (1024 * 1024)
-#define LAYOUT 3 /* of the internal tables */
-#define THIRTY_DAYS_MS 2592000000
+#define LAYOUT 4 /* of the internal tables */
+#define ONE_DAY_MS 86400000
+#define THIRTY_DAYS_MS (30LL * ONE_DAY_MS)
 
 /* ---- small helpers over SQLite ---- */
 
@@ -69,9 +71,10 @@ static int take_defaults(replic *r, const replic_config *config) {
   *c = *config;
   if (!c->max_clock_skew_ms) c->max_clock_skew_ms = 60000;
   if (!c->max_pending_retention_ms) c->max_pending_retention_ms = THIRTY_DAYS_MS;
-  if (!c->max_origins) c->max_origins = 100000;
-  if (!c->max_pending_bytes) c->max_pending_bytes = 1024LL * MIB;
-  if (!c->max_staged_bytes) c->max_staged_bytes = 16 * 1024LL * MIB;
+  if (!c->max_origins) c->max_origins = 200000;
+  if (!c->max_pending_bytes) c->max_pending_bytes = 2 * 1024LL * MIB;
+  if (!c->max_staged_bytes) c->max_staged_bytes = 32 * 1024LL * MIB;
+  if (!c->max_staged_retention_ms) c->max_staged_retention_ms = ONE_DAY_MS;
   if (!c->heartbeat_ms) c->heartbeat_ms = 1000;
   if (!c->link_timeout_ms) c->link_timeout_ms = 10000;
   if (!c->cache_kib) c->cache_kib = 16 * 1024;
@@ -121,6 +124,21 @@ static int open_database(replic *r) {
   "INTEGER "                                                                                       \
   "NOT NULL, PRIMARY KEY(origin, sequence, patchedAt, epoch)) WITHOUT ROWID;"
 
+#define DEFINITIONS                                                                                \
+  "(id INTEGER PRIMARY KEY, definition BLOB NOT NULL, taken TEXT, source INTEGER NOT NULL);"
+#define DEFINITIONS_BY                                                                             \
+  "CREATE UNIQUE INDEX IF NOT EXISTS main._replic_definitions_by ON "                              \
+  "_replic_definitions(definition);"
+/* `source` before `patch`, which may fill pages of its own. */
+#define PENDING                                                                                    \
+  "(origin INTEGER NOT NULL, sequence INTEGER NOT NULL, patchedAt INTEGER NOT NULL, definition "   \
+  "INTEGER NOT NULL, source INTEGER NOT NULL, patch BLOB NOT NULL, PRIMARY KEY(origin, "           \
+  "sequence)) "                                                                                    \
+  "WITHOUT ROWID;"
+#define PENDING_BY                                                                                 \
+  "CREATE INDEX IF NOT EXISTS main._replic_pending_by ON _replic_pending(definition, patchedAt, "  \
+  "origin, sequence);"
+
 /* From layout i + 1 to the next. Tables that are new altogether are created already. */
 static const char *const UPGRADES[] = {
     /* patches that were issued before there were epochs have the epoch 0, on every peer */
@@ -134,6 +152,17 @@ static const char *const UPGRADES[] = {
     "ALTER TABLE main._replic_migrations ADD COLUMN appliedAt INTEGER NOT NULL DEFAULT 0;"
     "DELETE FROM main._replic_staged;", /* its frames name no epochs: it is fetched anew */
     "", /* tables that are new altogether; an older program would not know why rows are missing */
+    "ALTER TABLE main._replic_vector ADD COLUMN source INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE main._replic_definitions RENAME TO _replic_was; CREATE TABLE "
+    "main._replic_definitions" DEFINITIONS
+    "INSERT INTO main._replic_definitions SELECT id, definition, "
+    "taken, 0 FROM main._replic_was; DROP TABLE main._replic_was;" DEFINITIONS_BY
+    "ALTER TABLE main._replic_pending RENAME TO _replic_was; CREATE TABLE "
+    "main._replic_pending" PENDING "INSERT INTO main._replic_pending SELECT origin, sequence, "
+    "patchedAt, definition, 0, patch FROM main._replic_was; DROP TABLE main._replic_was;" PENDING_BY
+    "DELETE FROM main._replic_definitions WHERE id NOT IN (SELECT definition FROM "
+    "main._replic_pending UNION ALL SELECT definition FROM main._replic_past);"
+    "DELETE FROM main._replic_staged;", /* nobody knows since when it is there */
 };
 
 static int upgrade_layout(replic *r) {
@@ -172,7 +201,7 @@ static const char CREATE_TABLES[] =
     "CREATE TABLE IF NOT EXISTS main._replic_vector(origin INTEGER PRIMARY KEY, sequence "
     "INTEGER NOT NULL, "
     "patchedAt INTEGER NOT NULL, floor INTEGER NOT NULL DEFAULT 0, cursor INTEGER NOT NULL "
-    "DEFAULT 0, missing INTEGER NOT NULL DEFAULT 0);"
+    "DEFAULT 0, missing INTEGER NOT NULL DEFAULT 0, source INTEGER NOT NULL DEFAULT 0);"
     "CREATE TABLE IF NOT EXISTS main._replic_epochs(origin INTEGER NOT NULL, sequence INTEGER "
     "NOT NULL, epoch INTEGER NOT NULL, PRIMARY KEY(origin, sequence)) WITHOUT ROWID;"
     "CREATE TABLE IF NOT EXISTS main._replic_staged(id INTEGER PRIMARY KEY, source INTEGER NOT "
@@ -181,6 +210,9 @@ static const char CREATE_TABLES[] =
     "CREATE INDEX IF NOT EXISTS main._replic_staged_by ON _replic_staged(source, origin, upTo, "
     "age);"
     "CREATE INDEX IF NOT EXISTS main._replic_staged_age ON _replic_staged(source, age);"
+    "CREATE TABLE IF NOT EXISTS main._replic_sources(source INTEGER PRIMARY KEY, progressAt "
+    "INTEGER "
+    "NOT NULL);"
     "CREATE TABLE IF NOT EXISTS main._replic_forks(origin INTEGER PRIMARY KEY, common INTEGER "
     "NOT NULL, patchedAt INTEGER NOT NULL, parted INTEGER NOT NULL);"
     "CREATE TABLE IF NOT EXISTS main._replic_dropped" DROPPED
@@ -192,15 +224,8 @@ static const char CREATE_TABLES[] =
     "CREATE TABLE IF NOT EXISTS main._replic_renames(version INTEGER NOT NULL, tableName TEXT "
     "NOT NULL COLLATE NOCASE, oldColumn TEXT NOT NULL COLLATE NOCASE, newColumn TEXT NOT NULL "
     "COLLATE NOCASE, PRIMARY KEY(version, tableName, oldColumn)) WITHOUT ROWID;"
-    "CREATE TABLE IF NOT EXISTS main._replic_definitions(id INTEGER PRIMARY KEY, definition "
-    "BLOB NOT NULL, taken TEXT);"
-    "CREATE UNIQUE INDEX IF NOT EXISTS main._replic_definitions_by ON "
-    "_replic_definitions(definition);"
-    "CREATE TABLE IF NOT EXISTS main._replic_pending(origin INTEGER NOT NULL, sequence INTEGER "
-    "NOT NULL, patchedAt INTEGER NOT NULL, definition INTEGER NOT NULL, patch BLOB NOT NULL, "
-    "PRIMARY KEY(origin, sequence)) WITHOUT ROWID;"
-    "CREATE INDEX IF NOT EXISTS main._replic_pending_by ON _replic_pending(definition, "
-    "patchedAt, origin, sequence);"
+    "CREATE TABLE IF NOT EXISTS main._replic_definitions" DEFINITIONS DEFINITIONS_BY
+    "CREATE TABLE IF NOT EXISTS main._replic_pending" PENDING PENDING_BY
     "CREATE TABLE IF NOT EXISTS main._replic_past(definition INTEGER PRIMARY KEY);"
     "CREATE TABLE IF NOT EXISTS main._replic_stuck(tableName TEXT NOT NULL COLLATE NOCASE, id TEXT "
     "NOT NULL, key TEXT NOT NULL, code INTEGER NOT NULL, why TEXT NOT NULL, PRIMARY KEY(tableName, "
@@ -208,7 +233,7 @@ static const char CREATE_TABLES[] =
     "CREATE TABLE IF NOT EXISTS main._replic_settled(tableName TEXT PRIMARY KEY COLLATE NOCASE, "
     "ddl "
     "TEXT NOT NULL) WITHOUT ROWID;"
-    "INSERT OR IGNORE INTO main._replic_meta(key, value) VALUES('layout', 3)";
+    "INSERT OR IGNORE INTO main._replic_meta(key, value) VALUES('layout', 4)";
 
 static int set_cache(replic *r) {
   char *sql = sqlite3_mprintf("PRAGMA main.cache_size = -%d", r->config.cache_kib);
@@ -306,6 +331,7 @@ void replic_close(replic *r) {
   sqlite3_free(r->auth.what);
   sqlite3_free(r->gone);
   sqlite3_free(r->vector);
+  sqlite3_free(r->shares);
   sqlite3_free(r->positions);
   sqlite3_free(r->error);
   sqlite3_free(r->path);

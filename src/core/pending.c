@@ -24,7 +24,7 @@
 /* ---- the store ---- */
 
 /* Statements that a patch needs are prepared once. */
-enum { READ, KEEP, FORGET, FIND_DEFINITION, KEEP_DEFINITION, OLDEST };
+enum { READ, KEEP, FORGET, FIND_DEFINITION, KEEP_DEFINITION, FORGET_DEFINITION, OLDEST };
 
 static int get_sql(replic *r, int which, sqlite3_stmt **out) {
   static const char *const SQL[REPLIC__N_PENDING_SQL] = {
@@ -32,11 +32,15 @@ static int get_sql(replic *r, int which, sqlite3_stmt **out) {
                "JOIN main._replic_definitions d ON d.id = p.definition WHERE p.origin = ?1 AND "
                "p.sequence > ?2 AND p.sequence <= ?3 ORDER BY p.sequence",
       [KEEP] = "INSERT OR IGNORE INTO main._replic_pending(origin, sequence, patchedAt, "
-               "definition, patch) VALUES(?1, ?2, ?3, ?4, ?5)",
+               "definition, source, patch) VALUES(?1, ?2, ?3, ?4, ?6, ?5)",
       [FORGET] = "DELETE FROM main._replic_pending WHERE origin = ?1 AND sequence = ?2 RETURNING "
-                 "length(patch)",
+                 "source, length(patch), definition",
       [FIND_DEFINITION] = "SELECT id FROM main._replic_definitions WHERE definition = ?1",
-      [KEEP_DEFINITION] = "INSERT INTO main._replic_definitions(definition) VALUES(?1)",
+      [KEEP_DEFINITION] = "INSERT INTO main._replic_definitions(definition, source) VALUES(?1, ?2)",
+      [FORGET_DEFINITION] =
+          "DELETE FROM main._replic_definitions WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM "
+          "main._replic_pending WHERE definition = ?1) AND NOT EXISTS (SELECT 1 FROM "
+          "main._replic_past WHERE definition = ?1) RETURNING source, length(definition)",
       [OLDEST] = "SELECT p.origin, p.sequence FROM main._replic_past q CROSS JOIN "
                  "main._replic_pending p ON p.definition = q.definition WHERE p.patchedAt < ?1 "
                  "LIMIT 1"};
@@ -53,7 +57,7 @@ static int bind_definition(replic *r, int which, const replic_frame *definition,
       r, sqlite3_bind_blob64(*stmt, 1, definition->data, definition->len, SQLITE_STATIC));
 }
 
-static int definition_id(replic *r, const replic_frame *definition, int64_t *id) {
+static int definition_id(replic *r, uint32_t source, const replic_frame *definition, int64_t *id) {
   sqlite3_stmt *stmt;
   *id = 0;
   int rc = bind_definition(r, FIND_DEFINITION, definition, &stmt);
@@ -64,21 +68,48 @@ static int definition_id(replic *r, const replic_frame *definition, int64_t *id)
   sqlite3_reset(stmt);
   if (rc != REPLIC_OK || *id) return rc;
   rc = bind_definition(r, KEEP_DEFINITION, definition, &stmt);
+  if (rc == REPLIC_OK) sqlite3_bind_int64(stmt, 2, source);
   if (rc == REPLIC_OK) rc = replic__step(r, stmt);
   *id = sqlite3_last_insert_rowid(r->db);
+  if (rc == REPLIC_OK && source)
+    rc = replic__bring(r, source, BROUGHT_PENDING, (int64_t)definition->len);
   return rc;
 }
+
+/* `row`: source and length, of what is gone. */
+static int credit(replic *r, sqlite3_stmt *row) {
+  uint32_t source = (uint32_t)sqlite3_column_int64(row, 0);
+  return source ? replic__bring(r, source, BROUGHT_PENDING, -sqlite3_column_int64(row, 1))
+                : REPLIC_OK;
+}
+
+static int forget_definition(replic *r, int64_t id) {
+  sqlite3_stmt *stmt;
+  int rc = get_sql(r, FORGET_DEFINITION, &stmt);
+  if (rc != REPLIC_OK) return rc;
+  sqlite3_bind_int64(stmt, 1, id);
+  if (sqlite3_step(stmt) == SQLITE_ROW) rc = credit(r, stmt);
+  int done = replic__fail_db(r, sqlite3_reset(stmt));
+  return rc == REPLIC_OK ? done : rc;
+}
+
+/* ---- what is pending, per table and reason ---- */
+
+typedef struct tally {
+  replic_pending **at;
+  size_t *n;
+} tally;
 
 static int compare_count(const replic_pending *one, const char *table, const char *why) {
   int order = strcmp(one->table, table);
   return order ? order : strcmp(one->why, why);
 }
 
-static size_t find_count(const replic *r, const char *table, const char *why) {
-  size_t low = 0, high = r->n_pending;
+static size_t find_count(tally in, const char *table, const char *why) {
+  size_t low = 0, high = *in.n;
   while (low < high) {
     size_t middle = low + (high - low) / 2;
-    if (compare_count(&r->pending[middle], table, why) < 0)
+    if (compare_count(&(*in.at)[middle], table, why) < 0)
       low = middle + 1;
     else
       high = middle;
@@ -87,52 +118,74 @@ static size_t find_count(const replic *r, const char *table, const char *why) {
 }
 
 /* A figure that is lost for want of memory is no patch. */
-static void add_count(replic *r, size_t at, const char *table, const char *why, int64_t patches) {
-  replic_pending *grown = sqlite3_realloc64(r->pending, (r->n_pending + 1) * sizeof *grown);
+static void add_count(tally to, size_t at, replic_pending one) {
+  replic_pending *grown = sqlite3_realloc64(*to.at, (*to.n + 1) * sizeof *grown);
   if (!grown) return;
-  r->pending = grown;
-  replic_pending one = {sqlite3_mprintf("%s", table), sqlite3_mprintf("%s", why), patches};
+  *to.at = grown;
+  one.table = sqlite3_mprintf("%s", one.table);
+  one.why = sqlite3_mprintf("%s", one.why);
   if (one.table && one.why) {
-    memmove(&grown[at + 1], &grown[at], (r->n_pending - at) * sizeof one);
+    memmove(&grown[at + 1], &grown[at], (*to.n - at) * sizeof one);
     grown[at] = one;
-    r->n_pending++;
+    ++*to.n;
     return;
   }
   sqlite3_free((char *)one.table);
   sqlite3_free((char *)one.why);
 }
 
-/* `why`: NULL: what the definition says, or else its values. Of more tables and reasons than are
- * shown, what is left is counted under no name. */
-static void count(replic *r, const remote_table *t, const char *why, int64_t patches) {
-  const char *table = t->name;
-  if (!why) why = t->why ? t->why : "a column here cannot hold the value";
+/* Of more tables and reasons than are shown, what is left is counted under no name. */
+static void count(tally to, replic_pending one) {
   for (;;) {
-    size_t at = find_count(r, table, why);
-    if (at < r->n_pending && !compare_count(&r->pending[at], table, why)) {
-      r->pending[at].patches += patches;
+    size_t at = find_count(to, one.table, one.why);
+    replic_pending *same = at < *to.n ? &(*to.at)[at] : NULL;
+    if (same && !compare_count(same, one.table, one.why)) {
+      same->patches += one.patches;
+      if (one.oldest_at < same->oldest_at) same->oldest_at = one.oldest_at;
       return;
     }
-    if (r->n_pending < REPLIC_PENDING_SHOWN || !*table) {
-      add_count(r, at, table, why, patches);
+    if (*to.n < REPLIC_PENDING_SHOWN || !*one.table) {
+      add_count(to, at, one);
       return;
     }
-    table = "";
-    why = "of further tables, or for further reasons";
+    one.table = "";
+    one.why = "of further tables, or for further reasons";
   }
 }
 
-static void forget_counts(replic *r) {
-  for (size_t i = 0; i < r->n_pending; i++) {
-    sqlite3_free((char *)r->pending[i].table);
-    sqlite3_free((char *)r->pending[i].why);
+/* `why`: NULL: what the definition says, or else its values. */
+static replic_pending counted(const remote_table *t, const char *why, int64_t patches,
+                              int64_t oldest_at) {
+  if (!why) why = t->why ? t->why : "a column here cannot hold the value";
+  return (replic_pending){t->name, why, patches, oldest_at};
+}
+
+static tally all_of(replic *r) {
+  return (tally){&r->pending, &r->n_pending};
+}
+
+static tally fresh_of(replic *r) {
+  return (tally){&r->fresh, &r->n_fresh};
+}
+
+static void forget_counts(tally of) {
+  for (size_t i = 0; i < *of.n; i++) {
+    sqlite3_free((char *)(*of.at)[i].table);
+    sqlite3_free((char *)(*of.at)[i].why);
   }
-  r->n_pending = 0;
+  *of.n = 0;
+}
+
+void replic__pending_settle(replic *r, int is_kept) {
+  for (size_t i = 0; is_kept && i < r->n_fresh; i++) count(all_of(r), r->fresh[i]);
+  forget_counts(fresh_of(r));
 }
 
 void replic__pending_close(replic *r) {
-  forget_counts(r);
+  forget_counts(all_of(r));
+  forget_counts(fresh_of(r));
   sqlite3_free(r->pending);
+  sqlite3_free(r->fresh);
   for (int i = 0; i < REPLIC__N_PENDING_SQL; i++) sqlite3_finalize(r->pending_sql[i]);
 }
 
@@ -145,35 +198,34 @@ const replic_pending *replic_pending_at(const replic *r, size_t index) {
 }
 
 /* *kept: 0 where it was kept before. */
-static int keep(replic *r, const replic_frame *definition, const replic__patch *p,
+static int keep(replic *r, uint32_t source, const replic_frame *definition, const replic__patch *p,
                 const void *fields, size_t len, int *kept) {
   sqlite3_stmt *stmt;
   int64_t id;
   *kept = 0;
-  int rc = definition ? definition_id(r, definition, &id) : SQLITE_NOMEM;
+  int rc = definition ? definition_id(r, source, definition, &id) : SQLITE_NOMEM;
   if (rc == REPLIC_OK) rc = get_sql(r, KEEP, &stmt);
   if (rc != REPLIC_OK) return rc;
   sqlite3_bind_int64(stmt, 1, p->origin);
   sqlite3_bind_int64(stmt, 2, p->sequence);
   sqlite3_bind_int64(stmt, 3, p->patched_at);
   sqlite3_bind_int64(stmt, 4, id);
+  sqlite3_bind_int64(stmt, 6, source);
   rc = replic__fail_db(r, sqlite3_bind_blob64(stmt, 5, fields, len, SQLITE_STATIC));
   if (rc == REPLIC_OK) rc = replic__step(r, stmt);
   *kept = rc == REPLIC_OK && sqlite3_changes64(r->db) > 0;
   r->has_pending |= *kept;
-  if (*kept) r->pending_bytes += (int64_t)len;
-  r->counted |= *kept;
-  return rc;
+  return *kept && source ? replic__bring(r, source, BROUGHT_PENDING, (int64_t)len) : rc;
 }
 
-static int insert(replic *r, const remote_table *t, const replic__patch *p, const void *fields,
-                  size_t len, const char *why, int *kept) {
+static int insert(replic *r, uint32_t source, const remote_table *t, const replic__patch *p,
+                  const void *fields, size_t len, const char *why, int *kept) {
   replic__writer w = {0};
   replic__put_definition(&w, 0, t);
   replic_frame *definition = replic__finish(&w);
-  int rc = keep(r, definition, p, fields, len, kept);
+  int rc = keep(r, source, definition, p, fields, len, kept);
   replic__frame_release(definition);
-  if (*kept) count(r, t, why, 1);
+  if (*kept) count(fresh_of(r), counted(t, why, 1, p->patched_at));
   return rc;
 }
 
@@ -266,10 +318,10 @@ void replic__pending_reset(replic *r) {
 
 /* T_patches itself refuses it, by a STRICT key or an index of the application's: to be tried
  * whatever changes in the schema, so its definition is taken as nothing yet. */
-static int keep_refused(replic *r, const remote_table *t, const replic__patch *p,
+static int keep_refused(replic *r, uint32_t source, const remote_table *t, const replic__patch *p,
                         const void *fields, size_t len, int *kept) {
   char *why = sqlite3_mprintf("%s cannot store it: %s", t->table->patches, replic_error_text(r));
-  int rc = insert(r, t, p, fields, len, why, kept);
+  int rc = insert(r, source, t, p, fields, len, why, kept);
   sqlite3_free(why);
   if (rc != REPLIC_OK) return rc;
   char *sql = sqlite3_mprintf(
@@ -282,25 +334,34 @@ static int keep_refused(replic *r, const remote_table *t, const replic__patch *p
 }
 
 /* What a peer brings; what a change of the schema here takes away is always kept. */
-static int check_quota(replic *r, const remote_table *t, size_t len) {
-  if (r->pending_bytes + (int64_t)len <= r->config.max_pending_bytes) return REPLIC_OK;
-  return replic__fail(r, REPLIC_EQUOTA,
-                      "%lld bytes of patches are pending, and of %s more would be (%s): "
-                      "maxPendingBytes is %lld; raise it, or migrate to what the others have",
-                      r->pending_bytes, t->name, t->why ? t->why : "a value does not fit",
-                      r->config.max_pending_bytes);
+static int check_quota(replic *r, uint32_t source, const remote_table *t, size_t len) {
+  if (!replic__brings_too_much(r, source, BROUGHT_PENDING, (int64_t)len)) return REPLIC_OK;
+  char *text = replic__quota_text(r, source, BROUGHT_PENDING);
+  int rc = replic__fail(r, REPLIC_EQUOTA, "%s is pending (%s). %s", t->name,
+                        t->why ? t->why : "a value does not fit", text ? text : "");
+  sqlite3_free(text);
+  return rc;
 }
 
-int replic__apply_patch(replic *r, remote_table *t, const replic__patches *p,
+/* Before, which costs nothing; and after, as its definition counts if it is the first of it. */
+static int keep_brought(replic *r, uint32_t source, const remote_table *t, const replic__patch *p,
+                        const void *fields, size_t len, int is_refused, int *kept) {
+  int rc = check_quota(r, source, t, len);
+  if (rc == REPLIC_OK)
+    rc = is_refused ? keep_refused(r, source, t, p, fields, len, kept)
+                    : insert(r, source, t, p, fields, len, NULL, kept);
+  return rc == REPLIC_OK && *kept ? check_quota(r, source, t, 0) : rc;
+}
+
+int replic__apply_patch(replic *r, uint32_t source, remote_table *t, const replic__patches *p,
                         const uint8_t *fields) {
   int rc = REPLIC_OK, kept = 1;
+  size_t len = (size_t)(p->in.at - fields);
   replic__patch patch = {t->table, p->origin, p->sequence, p->clock, NULL, NULL};
   int whole = t->table && replic__map_values(r, t);
   const replic_position at = {.origin = p->origin, .sequence = p->sequence, .patched_at = p->clock};
   replic__clock_seen(&r->clock, r->now_ms, &at, r->peer_id);
-  if (!whole) rc = check_quota(r, t, (size_t)(p->in.at - fields));
-  if (!whole && rc == REPLIC_OK)
-    rc = insert(r, t, &patch, fields, (size_t)(p->in.at - fields), NULL, &kept);
+  if (!whole) rc = keep_brought(r, source, t, &patch, fields, len, 0, &kept);
   if (rc != REPLIC_OK) return rc;
   if (!t->table) {
     r->counters.patches_duplicate += !kept;
@@ -309,9 +370,7 @@ int replic__apply_patch(replic *r, remote_table *t, const replic__patches *p,
   patch.values = t->table->values;
   rc = replic__merge(r, &patch, 0);
   if (!replic__lies_in_data(rc)) return rc;
-  int fits = check_quota(r, t, (size_t)(p->in.at - fields));
-  if (fits != REPLIC_OK) return fits;
-  rc = keep_refused(r, t, &patch, fields, (size_t)(p->in.at - fields), &kept);
+  rc = keep_brought(r, source, t, &patch, fields, len, 1, &kept);
   r->counters.patches_duplicate += whole && rc == REPLIC_OK && !kept;
   return rc;
 }
@@ -343,8 +402,15 @@ int replic__pending_forget(replic *r, uint32_t origin, int64_t sequence) {
   if (rc != REPLIC_OK) return rc;
   sqlite3_bind_int64(stmt, 1, origin);
   sqlite3_bind_int64(stmt, 2, sequence);
-  if (sqlite3_step(stmt) == SQLITE_ROW) r->pending_bytes -= sqlite3_column_int64(stmt, 0);
-  return replic__fail_db(r, sqlite3_reset(stmt));
+  int64_t definition = 0;
+  if (sqlite3_step(stmt) == SQLITE_ROW) {
+    definition = sqlite3_column_int64(stmt, 2);
+    rc = credit(r, stmt);
+  }
+  int done = replic__fail_db(r, sqlite3_reset(stmt));
+  if (rc == REPLIC_OK) rc = done;
+  r->counted |= definition != 0;
+  return rc == REPLIC_OK && definition ? forget_definition(r, definition) : rc;
 }
 
 /* What the log has of it is all from now on, and may be pruned like any other. */
@@ -413,13 +479,8 @@ static char *taken_as(const remote_table *t) {
 }
 
 static int note_taken(settling *s, const char *taken) {
-  char *sql =
-      s->left ? sqlite3_mprintf("UPDATE main._replic_definitions SET taken = %Q WHERE id = "
-                                "%lld",
-                                s->refused ? "" : taken, s->id)
-              : sqlite3_mprintf("DELETE FROM main._replic_definitions WHERE id = %lld AND id NOT "
-                                "IN (SELECT definition FROM main._replic_past)",
-                                s->id);
+  char *sql = sqlite3_mprintf("UPDATE main._replic_definitions SET taken = %Q WHERE id = %lld",
+                              s->refused ? "" : taken, s->id);
   int rc = sql ? replic__exec(s->r, sql) : SQLITE_NOMEM;
   sqlite3_free(sql);
   return rc;
@@ -436,7 +497,7 @@ static int settle_definition(settling *s, const char *before) {
   return rc;
 }
 
-/* `row`: id, definition, taken, number of patches. */
+/* `row`: id, definition, taken, number of patches, and the oldest one's clock. */
 static int look_at_definition(replic *r, sqlite3_stmt *row, int apply) {
   const uint8_t *bytes = sqlite3_column_blob(row, 1);
   size_t len = (size_t)sqlite3_column_bytes(row, 1);
@@ -449,7 +510,8 @@ static int look_at_definition(replic *r, sqlite3_stmt *row, int apply) {
   int rc = replic__resolve(r, s.t);
   if (rc == REPLIC_OK) rc = replic__reserve_values(r->sync, s.t->n_fields);
   if (rc == REPLIC_OK && apply) rc = settle_definition(&s, before ? before : "");
-  if (rc == REPLIC_OK && s.left) count(r, s.t, NULL, s.left);
+  if (rc == REPLIC_OK && s.left)
+    count(all_of(r), counted(s.t, NULL, s.left, sqlite3_column_int64(row, 4)));
   replic__free_remote_table(s.t);
   return rc;
 }
@@ -458,22 +520,28 @@ static int see_whether_any(replic *r) {
   int64_t any;
   int rc = replic__int(r, "SELECT EXISTS (SELECT 1 FROM main._replic_pending)", &any);
   r->has_pending = rc != REPLIC_OK || any;
-  r->pending_bytes = 0;
-  if (rc != REPLIC_OK || !any) return rc;
-  return replic__int(r, "SELECT sum(length(patch)) FROM main._replic_pending", &r->pending_bytes);
+  return rc != REPLIC_OK
+             ? rc
+             : replic__bring_again(
+                   r, BROUGHT_PENDING,
+                   "SELECT source, sum(n) FROM (SELECT source, length(patch) AS n FROM "
+                   "main._replic_pending UNION ALL SELECT source, length(definition) FROM "
+                   "main._replic_definitions) WHERE source > 0 GROUP BY source");
 }
 
 /* Counts what is pending and, if `apply`, merges before what can be held now. */
 static int look_at_all(replic *r, int apply) {
   sqlite3_stmt *stmt = NULL;
-  forget_counts(r);
+  forget_counts(all_of(r));
+  forget_counts(fresh_of(r));
   int rc = see_whether_any(r);
   if (rc != REPLIC_OK || !r->has_pending) return rc;
   /* sorted, and so read to its end before rows are changed on the way */
   rc = replic__prepare(r,
                        "SELECT id, definition, taken, (SELECT count(*) FROM main._replic_pending "
-                       "WHERE definition = d.id) AS n FROM main._replic_definitions d ORDER BY n, "
-                       "id",
+                       "WHERE definition = d.id) AS n, (SELECT min(patchedAt) FROM "
+                       "main._replic_pending WHERE definition = d.id) FROM "
+                       "main._replic_definitions d ORDER BY n, id",
                        &stmt);
   while (rc == REPLIC_OK && (rc = sqlite3_step(stmt)) == SQLITE_ROW)
     rc = look_at_definition(r, stmt, apply);
@@ -571,7 +639,7 @@ static int keep_row(before *b, sqlite3_stmt *stmt) {
   replic__put_fields(&w, t->n_keys, t->n_fields, r->sync->values);
   replic_frame *fields = replic__finish(&w);
   if (!fields) return SQLITE_NOMEM;
-  int rc = insert(r, t, &p, fields->data, fields->len, NULL, &kept);
+  int rc = insert(r, 0, t, &p, fields->data, fields->len, NULL, &kept);
   replic__frame_release(fields);
   return rc;
 }
@@ -632,7 +700,7 @@ static int note_past(const before *b) {
   int64_t id;
   replic__put_definition(&w, 0, b->t);
   replic_frame *definition = replic__finish(&w);
-  int rc = definition ? definition_id(r, definition, &id) : SQLITE_NOMEM;
+  int rc = definition ? definition_id(r, 0, definition, &id) : SQLITE_NOMEM;
   replic__frame_release(definition);
   if (rc != REPLIC_OK) return rc;
   char *sql =
@@ -697,7 +765,7 @@ static int keep_written(void *ctx, const replic__patch *p) {
   replic__put_own_definition(&definition, 0, t);
   replic__put_fields(&fields, t->n_keys, t->n_fields, p->values);
   replic_frame *d = replic__finish(&definition), *f = replic__finish(&fields);
-  int kept, rc = f ? keep(r, d, p, f->data, f->len, &kept) : SQLITE_NOMEM;
+  int kept, rc = f ? keep(r, 0, d, p, f->data, f->len, &kept) : SQLITE_NOMEM;
   replic__frame_release(d);
   replic__frame_release(f);
   return rc;

@@ -62,14 +62,17 @@ typedef struct replic_config {
   uint32_t first_table_id;   /* 1 to 2^31: by which number links know the first table; 0: one that
                                 follows from new_peer_id, and so is another in each opening */
   int64_t max_pending_retention_ms; /* 30 days: see replic_compact */
-  /* What peers may bring; what is beyond is held, with REPLIC_EQUOTA: */
-  int64_t max_origins;       /* 100 000: that are known here */
-  int64_t max_pending_bytes; /* 1 GiB: of patches that this schema cannot hold */
-  int64_t max_staged_bytes;  /* 16 GiB: of jumps under way */
-  int64_t heartbeat_ms;      /* 1 000: interval at which the caller calls replic_tick */
-  int64_t link_timeout_ms;   /* 10 000: a link that is silent for longer is closed */
-  size_t max_frame_bytes;    /* 64 MiB: largest group; a received frame may be 2 MiB larger */
-  size_t window_bytes;       /* 4 MiB: sent and not yet acknowledged, per link */
+  /* What peers may bring: what is beyond is held, with REPLIC_EQUOTA. What one of them has brought
+   * may not be more than what is left free (quota.c): one alone gets half. */
+  int64_t max_origins;             /* 200 000: that are known here */
+  int64_t max_pending_bytes;       /* 2 GiB: of patches that this schema cannot hold, and of the
+                                      definitions of their tables */
+  int64_t max_staged_bytes;        /* 32 GiB: of jumps under way */
+  int64_t max_staged_retention_ms; /* 1 day: of a jump that has made no progress since */
+  int64_t heartbeat_ms;            /* 1 000: interval at which the caller calls replic_tick */
+  int64_t link_timeout_ms;         /* 10 000: a link that is silent for longer is closed */
+  size_t max_frame_bytes;          /* 64 MiB: largest group; a received frame may be 2 MiB larger */
+  size_t window_bytes;             /* 4 MiB: sent and not yet acknowledged, per link */
   size_t slice_bytes;      /* 256 KiB: a PATCHES frame ends at the first group boundary beyond it */
   size_t early_bytes;      /* 4 MiB: frames kept that arrived before their predecessors */
   size_t max_link_origins; /* 16 384: of which one link keeps what its peer has of them */
@@ -305,6 +308,7 @@ const replic_position *replic_vector(const replic *r);
 typedef struct replic_pending {
   const char *table, *why; /* the first reason */
   int64_t patches;
+  int64_t oldest_at; /* when the oldest of them was written, by its clock: Unix time in ms */
 } replic_pending;
 /* Of more tables and reasons the rest is counted in one more, whose table is "". */
 enum { REPLIC_PENDING_SHOWN = 1000 };

@@ -232,11 +232,10 @@ struct replic__sync {
   uint64_t pieces;      /* of jumps that were looked at */
   replic__due *due;
   size_t n_due, cap_due;
-  int64_t staged_bytes; /* in _replic_staged, or there were */
-  int staged;           /* there are rows in _replic_staged, or there were */
-  int64_t staged_ms;    /* when they were last counted; */
-  int64_t staged_at;    /* up to which of them was looked at whether it may go */
-  int has_notes;        /* the same of _replic_forks */
+  int staged;        /* there are rows in _replic_staged, or there were */
+  int64_t staged_ms; /* when they were last counted; */
+  int64_t staged_at; /* up to which of them was looked at whether it may go */
+  int has_notes;     /* the same of _replic_forks */
   sqlite3_stmt *staged_sql;
 };
 
@@ -334,6 +333,8 @@ void replic__tick_reader(replic *r, link *l);
 /* ---- incoming.c ---- */
 
 int replic__on_schema(replic *r, link *l, replic__reader *in);
+/* Its first patch has been applied, inside a savepoint that has the peer's share. */
+int replic__bring_origin(replic *r, const link *l, replic__entry *entry);
 int replic__on_patches(replic *r, link *l, const uint8_t *bytes, size_t len);
 /* What a frame's failure means: the peer is refused, or the frame is lost and asked for again. */
 void replic__conclude(replic *r, link *l, int rc);
@@ -377,8 +378,9 @@ int replic__map_values(replic *r, const remote_table *t);
 /* ---- pending.c ---- */
 
 /* Merges the patch that `p` stands on, whose fields are r->sync->values, and in the frame what lies
- * between `fields` and p->in.at. What this schema cannot hold is kept. */
-int replic__apply_patch(replic *r, remote_table *t, const replic__patches *p,
+ * between `fields` and p->in.at. What this schema cannot hold is kept. REPLIC_EQUOTA: `source`, the
+ * peer that brings it, may bring no more of that. */
+int replic__apply_patch(replic *r, uint32_t source, remote_table *t, const replic__patches *p,
                         const uint8_t *fields);
 
 /* ---- outgoing.c ---- */

@@ -55,10 +55,18 @@ void replic__vector_elsewhere(replic *r, uint32_t origin, int64_t sequence) {
   if (sequence > r->vector[slot].elsewhere) r->vector[slot].elsewhere = sequence;
 }
 
+/* Who has brought how many, as in the open batch. Without memory for it some are not counted. */
+static void count_origins(replic *r) {
+  replic__bring_nothing(r, BROUGHT_ORIGINS);
+  for (size_t i = 0; i < r->n_vector; i++)
+    if (r->vector[i].now.sequence) replic__bring(r, r->vector[i].source, BROUGHT_ORIGINS, 1);
+}
+
 int replic__vector_load(replic *r) {
   sqlite3_stmt *stmt = NULL;
   int rc = replic__prepare(
-      r, "SELECT origin, sequence, patchedAt, floor, cursor, missing FROM main._replic_vector",
+      r,
+      "SELECT origin, sequence, patchedAt, floor, cursor, missing, source FROM main._replic_vector",
       &stmt);
   while (rc == REPLIC_OK && (rc = sqlite3_step(stmt)) == SQLITE_ROW) {
     replic__entry *entry = replic__vector_entry(r, (uint32_t)sqlite3_column_int64(stmt, 0));
@@ -72,11 +80,13 @@ int replic__vector_load(replic *r) {
     entry->pruned.floor = sqlite3_column_int64(stmt, 3);
     entry->pruned.cursor = sqlite3_column_int64(stmt, 4);
     entry->pruned.missing = sqlite3_column_int64(stmt, 5);
+    entry->source = (uint32_t)sqlite3_column_int64(stmt, 6);
     entry->pruned_committed = entry->pruned;
     replic__clock_seen(&r->clock, r->now_ms, &entry->now, 0);
     rc = REPLIC_OK;
   }
   sqlite3_finalize(stmt);
+  count_origins(r);
   r->clock_committed = r->clock;
   return rc == SQLITE_DONE ? REPLIC_OK : replic__fail_db(r, rc);
 }
@@ -95,8 +105,9 @@ int replic__vector_is_pruned_anew(const replic *r) {
 int replic__vector_store(replic *r) {
   int rc = replic__prepare(
       r,
-      "INSERT INTO main._replic_vector(origin, sequence, patchedAt, floor, cursor, missing) "
-      "VALUES(?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT(origin) DO UPDATE SET sequence = ?2, "
+      "INSERT INTO main._replic_vector(origin, sequence, patchedAt, floor, cursor, missing, "
+      "source) "
+      "VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT(origin) DO UPDATE SET sequence = ?2, "
       "patchedAt = ?3, floor = ?4, cursor = ?5, missing = ?6",
       &r->vector_sql);
   for (size_t i = 0; rc == REPLIC_OK && i < r->n_vector; i++) {
@@ -108,15 +119,18 @@ int replic__vector_store(replic *r) {
     sqlite3_bind_int64(r->vector_sql, 4, entry->pruned.floor);
     sqlite3_bind_int64(r->vector_sql, 5, entry->pruned.cursor);
     sqlite3_bind_int64(r->vector_sql, 6, entry->pruned.missing);
+    sqlite3_bind_int64(r->vector_sql, 7, entry->source);
     rc = replic__step(r, r->vector_sql);
   }
   return rc;
 }
 
 void replic__vector_settle(replic *r) {
+  r->brought[BROUGHT_ORIGINS] = 0;
   for (size_t i = 0; i < r->n_vector; i++) {
     replic__entry *entry = &r->vector[i];
     int pruned = is_pruned_anew(entry);
+    r->brought[BROUGHT_ORIGINS] += entry->now.sequence > 0;
     r->vector_changes += (uint64_t)(pruned || entry->now.sequence != entry->committed.sequence);
     entry->pruned_committed = entry->pruned;
     if (entry->now.sequence == entry->committed.sequence) continue;
@@ -136,6 +150,7 @@ void replic__vector_revert(replic *r) {
     r->vector[i].pruned = r->vector[i].pruned_committed;
     r->vector[i].due = 0;
   }
+  count_origins(r);
 }
 
 int64_t replic_log_rows(const replic *r) {

@@ -109,6 +109,7 @@ static bool read_config(Napi::Object from, replic_config *config, Limits *limits
   config->max_origins = static_cast<int64_t>(reader.number("maxOrigins"));
   config->max_pending_bytes = static_cast<int64_t>(reader.number("maxPendingBytes"));
   config->max_staged_bytes = static_cast<int64_t>(reader.number("maxStagedBytes"));
+  config->max_staged_retention_ms = static_cast<int64_t>(reader.number("maxStagedRetentionMs"));
   config->heartbeat_ms = static_cast<int64_t>(reader.number("heartbeatMs"));
   config->link_timeout_ms = static_cast<int64_t>(reader.number("linkTimeoutMs"));
   config->max_frame_bytes = reader.size("maxFrameBytes");

@@ -221,6 +221,7 @@ Napi::Value Pending::to_js(Napi::Env env) const {
     one.Set("table", list_[i].table);
     one.Set("why", list_[i].why);
     one.Set("patches", Napi::Number::New(env, static_cast<double>(list_[i].patches)));
+    one.Set("oldestAt", Napi::Number::New(env, static_cast<double>(list_[i].oldest_at)));
     pending.Set(i, one);
   }
   return pending;

@@ -372,6 +372,7 @@ static void prepare_layout_1(cluster *c) {
            "ALTER TABLE _replic_migrations DROP COLUMN appliedAt;"
            "DROP TABLE _replic_renames; DROP TABLE _replic_epochs; DROP TABLE _replic_dropped;"
            "DROP TABLE _replic_pending; DROP TABLE _replic_definitions;"
+           "DROP TABLE _replic_sources; ALTER TABLE _replic_vector DROP COLUMN source;"
            "CREATE TABLE _replic_dropped(origin INTEGER NOT NULL, sequence INTEGER NOT NULL, "
            "patchedAt INTEGER NOT NULL, PRIMARY KEY(origin, sequence, patchedAt)) WITHOUT ROWID;"
            "UPDATE _replic_meta SET value = 1 WHERE key = 'layout'");

@@ -14,11 +14,15 @@
 
 enum { HOSTILE = 900 };
 
-static int hostile(cluster *c) {
+static int hostile_as(cluster *c, uint32_t id) {
   int w = wire_open_test(c, 0);
-  play(c, w, hello_frame(HOSTILE, c->now_ms, NULL, 0));
+  play(c, w, hello_frame(id, c->now_ms, NULL, 0));
   take_frames(c, w, 0);
   return w;
+}
+
+static int hostile(cluster *c) {
+  return hostile_as(c, HOSTILE);
 }
 
 static replic_link_info info_of(const peer *p) {
@@ -241,11 +245,15 @@ static int64_t work(peer *p) {
   return peer_at(p, HOSTILE);
 }
 
-static int with_t(cluster *c) {
+static int with_t_as(cluster *c, uint32_t id) {
   const char *const FIELDS[] = {"id", "INTEGER", "v", "TEXT"};
-  int w = hostile(c);
+  int w = hostile_as(c, id);
   play(c, w, schema_frame(1, "t", 1, 2, FIELDS));
   return w;
+}
+
+static int with_t(cluster *c) {
+  return with_t_as(c, HOSTILE);
 }
 
 static void a_large_frame_is_taken_in_in_parts(void) {
@@ -380,7 +388,7 @@ static void check_held(cluster *c, int w) {
 }
 
 static void origins_beyond_the_quota_are_held(void) {
-  cluster *c = with_quotas(&(replic_config){.max_origins = 3});
+  cluster *c = with_quotas(&(replic_config){.max_origins = 5});
   peer *p = &c->peers[0];
   int w = with_t(c);
   upsert(p, "t", ROW({"id", v_int(9)}, {"v", v_text("x")}));
@@ -392,7 +400,7 @@ static void origins_beyond_the_quota_are_held(void) {
   check_held(c, w);
   play(c, w, one_of(1001, 1, 1, "y")); /* others go on */
   CHECK_INT(peer_at(p, 1001), 2);
-  p->r->config.max_origins = 4;
+  p->r->config.max_origins = 7;
   cluster_beat(c, 6);
   CHECK(take_frames(c, w, NEED) > 0); /* it is asked for again */
   play(c, w, one_of(1002, 0, 1, "x"));
@@ -401,7 +409,7 @@ static void origins_beyond_the_quota_are_held(void) {
 }
 
 static void pending_beyond_the_quota_is_held(void) {
-  cluster *c = with_quotas(&(replic_config){.max_pending_bytes = 50});
+  cluster *c = with_quotas(&(replic_config){.max_pending_bytes = 160});
   peer *p = &c->peers[0];
   const char *const FIELDS[] = {"id", "INTEGER", "v", "TEXT"};
   int w = with_t(c);
@@ -439,7 +447,7 @@ static bytes *piece_of(uint32_t origin, int64_t up_to) {
 }
 
 static void pieces_beyond_the_quota_are_held(void) {
-  cluster *c = with_quotas(&(replic_config){.max_staged_bytes = 100});
+  cluster *c = with_quotas(&(replic_config){.max_staged_bytes = 300});
   peer *p = &c->peers[0];
   int w = with_t(c);
   play(c, w, piece_of(1000, 5));
@@ -453,6 +461,243 @@ static void pieces_beyond_the_quota_are_held(void) {
   play(c, w, piece_of(1002, 5));
   CHECK_INT(sql_int(peer_sql(p), "SELECT count(*) FROM _replic_staged"), 3);
   CHECK(info_of(p).held == NULL);
+}
+
+/* ---- and one peer leaves room for the others ---- */
+
+/* How many of `frames` a new link of that peer brings, until one is held. */
+static int brought(cluster *c, uint32_t id, bytes *(*frame)(uint32_t origin), uint32_t first,
+                   uint32_t n) {
+  const char *const FIELDS[] = {"id", "INTEGER", "v", "TEXT"};
+  peer *p = &c->peers[0];
+  int w = with_t_as(c, id), taken = 0;
+  play(c, w, schema_frame(2, "u", 1, 2, FIELDS));
+  for (uint32_t origin = first; origin < first + n; origin++) {
+    play(c, w, frame(origin));
+    taken += peer_at(p, origin) > 0;
+    taken +=
+        sql_int(peer_sql(p), test_format("SELECT count(*) FROM _replic_staged WHERE origin = %u",
+                                         (unsigned)origin)) > 0;
+  }
+  CHECK_INT(info_of(p).held != NULL, taken < (int)n);
+  if (taken < (int)n) {
+    CHECK_INT(event_last(p, REPLIC_EVENT_LINK_ERROR)->code, REPLIC_EQUOTA);
+    CHECK_CONTAINS(info_of(p).held, test_format("peer %u has brought", (unsigned)id));
+    CHECK(take_frames(c, w, ERROR) > 0);
+  }
+  CHECK(c->wires[w].open[0]);
+  CHECK_INT(event_count(p, REPLIC_EVENT_ERROR), 0);
+  wire_cut(c, w);
+  return taken;
+}
+
+static bytes *of_t(uint32_t origin) {
+  return one_of(origin, 0, 1, "x");
+}
+
+static bytes *of_u(uint32_t origin) {
+  return one_of(origin, 0, 2, "twenty bytes of text");
+}
+
+static bytes *of_jump(uint32_t origin) {
+  return piece_of(origin, 5);
+}
+
+/* Whoever comes first, comes again, or comes after a restart: there is room for the next one. */
+static void one_peer_leaves_room_for_others(void) {
+  static const struct {
+    replic_config quotas;
+    bytes *(*frame)(uint32_t origin);
+    int first; /* that one peer may bring */
+  } KINDS[] = {{{.max_origins = 40}, of_t, 20},
+               {{.max_pending_bytes = 1000}, of_u, 20},
+               {{.max_staged_bytes = 2000}, of_jump, 16}};
+  for (size_t i = 0; i < COUNT(KINDS); i++) {
+    cluster *c = with_quotas(&KINDS[i].quotas);
+    peer *p = &c->peers[0];
+    int first = brought(c, HOSTILE, KINDS[i].frame, 1000, 100);
+    CHECK_INT(first, KINDS[i].first);
+    CHECK_INT(brought(c, HOSTILE, KINDS[i].frame, 2000, 100), 0);
+    int second = brought(c, 901, KINDS[i].frame, 3000, 100);
+    CHECK(second >= first / 2 - 1 && second <= first / 2 + 1);
+    peer_stop(p);
+    peer_start(p);
+    CHECK_INT(brought(c, HOSTILE, KINDS[i].frame, 4000, 100), 0);
+    CHECK_INT(brought(c, 901, KINDS[i].frame, 5000, 100), 0);
+    int third = brought(c, 902, KINDS[i].frame, 6000, 100);
+    CHECK(third >= second / 2 - 1 && third <= second / 2 + 1);
+    CHECK(brought(c, 903, KINDS[i].frame, 7000, 1) == 1);
+  }
+}
+
+/* What fails in its midst counts for nobody. */
+static void what_is_undone_counts_for_nobody(void) {
+  cluster *c = with_quotas(&(replic_config){.max_pending_bytes = 1000});
+  peer *p = &c->peers[0];
+  const char *const FIELDS[] = {"id", "INTEGER", "v", "TEXT"};
+  char *large = test_format("%0400d", 7);
+  const replic_value small[] = {v_int(1), v_text("x")}, big[] = {v_int(2), v_text(large)};
+  int w = with_t(c);
+  play(c, w, schema_frame(2, "u", 1, 2, FIELDS));
+  for (int round = 0; round < 20; round++) {
+    bytes *b = patches_frame(HOSTILE, 0, 3); /* one group: its last patch is too much */
+    add_patch(b, 1, true, 10, 2, 1, 2, big);
+    add_patch(b, 1, false, 0, 2, 1, 2, small);
+    add_patch(b, 1, false, 0, 2, 1, 2, big);
+    play(c, w, b);
+    CHECK_INT(peer_at(p, HOSTILE), 0);
+  }
+  CHECK_INT(replic_pending_count(p->r), 0);
+  CHECK_INT(sql_int(peer_sql(p), "SELECT count(*) FROM _replic_definitions"), 0);
+  CHECK(brought(c, HOSTILE, of_u, 1000, 100) >= 19);
+}
+
+static void a_definition_counts_with_its_patches(void) {
+  cluster *c = with_quotas(&(replic_config){.max_pending_bytes = 1000});
+  peer *p = &c->peers[0];
+  int w = with_t(c);
+  const char *const FIELDS[] = {"id", "INTEGER", test_format("%0200d", 7), "TEXT"};
+  for (uint32_t id = 2; id < 12; id++) {
+    play(c, w, schema_frame(id, test_format("u%u", (unsigned)id), 1, 2, FIELDS));
+    play(c, w, one_of(1000 + id, 0, id, "x"));
+  }
+  CHECK_INT(replic_vector_count(p->r), 2); /* of 200 bytes each */
+  CHECK_INT(sql_int(peer_sql(p), "SELECT count(*) FROM _replic_definitions"), 2);
+}
+
+/* A jump that would bring too many is held as a whole, and what needs none goes on. */
+static void origins_of_a_jump_count(void) {
+  cluster *c = with_quotas(&(replic_config){.max_origins = 10});
+  peer *p = &c->peers[0];
+  int w = with_t(c);
+  replic_position to[8];
+  int64_t floors[8];
+  for (int i = 0; i < 8; i++) {
+    to[i] = (replic_position){.origin = 1000 + (uint32_t)i, .sequence = 5, .patched_at = 10};
+    floors[i] = 5;
+    play(c, w, piece_of(to[i].origin, 5));
+  }
+  take_frames(c, w, 0);
+  play(c, w, jump_frame(to, floors, 8));
+  CHECK_INT(replic_vector_count(p->r), 0);
+  check_held(c, w);
+  play(c, w, one_of(HOSTILE, 0, 1, "x"));
+  CHECK_INT(peer_at(p, HOSTILE), 1);
+  p->r->config.max_origins = 20;
+  play(c, w, jump_frame(to, floors, 8));
+  CHECK_INT(replic_vector_count(p->r), 9);
+  CHECK(info_of(p).held == NULL);
+  wire_cut(c, w);
+  CHECK_INT(brought(c, HOSTILE, of_t, 2000, 100), 1); /* nine of them are its */
+}
+
+/* ---- what nobody needs any more goes ---- */
+
+static int64_t definitions(peer *p) {
+  return sql_int(peer_sql(p), "SELECT count(*) FROM _replic_definitions");
+}
+
+static int64_t forget(peer *p, int what) {
+  int64_t forgotten;
+  peer_begin(p);
+  CHECK_OK(p->r, replic_forget(p->r, what, 0, 0, &forgotten));
+  CHECK_OK(p->r, peer_commit(p));
+  return forgotten;
+}
+
+static void definitions_go_with_the_last_patch(void) {
+  for (int migrates = 0; migrates < 2; migrates++) {
+    cluster *c = with_quotas(&(replic_config){.max_pending_bytes = 1000});
+    peer *p = &c->peers[0];
+    int first = brought(c, HOSTILE, of_u, 1000, 100);
+    CHECK_INT(definitions(p), 1);
+    if (!migrates)
+      CHECK_INT(forget(p, REPLIC_FORGET_PENDING), first);
+    else
+      CHECK_OK(p->r, try_migrate(p, 2,
+                                 "CREATE TABLE u(id INTEGER PRIMARY KEY, v TEXT); CREATE TABLE "
+                                 "u_patches(" CLOCK "id INTEGER, v TEXT);",
+                                 "DROP TABLE u; DROP TABLE u_patches"));
+    CHECK_INT(definitions(p), 0);
+    CHECK_INT(replic_pending_count(p->r), 0);
+    if (!migrates) CHECK_INT(brought(c, HOSTILE, of_u, 2000, 100), first); /* and count no more */
+  }
+}
+
+/* The vector stays, so it never comes again; who lacks it gets past it, also in its midst, and
+ * has the same then. */
+static void what_was_forgotten_keeps_nobody_from_joining(void) {
+  cluster *c = with_quotas(&(replic_config){0});
+  peer *p = &c->peers[0];
+  for (int i = 0; i < 2; i++) {
+    peer *q = cluster_add(c);
+    peer_start(q);
+    CHECK_OK(q->r, try_migrate(q, 1, T, ""));
+  }
+  const char *const FIELDS[] = {"id", "INTEGER", "v", "TEXT"};
+  int w = with_t(c), to_q = wire_open(c, 0, 1);
+  play(c, w, schema_frame(2, "u", 1, 2, FIELDS));
+  for (int64_t after = 0; after < 9; after++) {
+    play(c, w, one_of(HOSTILE, after, after % 3 == 2 ? 1 : 2, "x"));
+    cluster_beat(c, 1);
+    if (after == 4) wire_cut(c, to_q);
+  }
+  CHECK_INT(peer_at(&c->peers[1], HOSTILE), 5);
+  wire_cut(c, w);
+  CHECK_INT(forget(p, REPLIC_FORGET_PENDING), 6);
+  wire_open(c, 0, 1);
+  wire_open(c, 0, 2);
+  cluster_settle(c);
+  CHECK_INT(peer_at(&c->peers[2], HOSTILE), 9);
+  CHECK_INT(replic_pending_count(c->peers[2].r), 0);
+  CHECK_INT(replic_pending_at(c->peers[1].r, 0)->patches, 4); /* it had them before */
+  cluster_same(c, "t");
+  CHECK_INT(sql_int(peer_sql(p), "SELECT count(*) FROM t"), 3);
+}
+
+static void the_oldest_that_is_pending_is_told(void) {
+  cluster *c = with_quotas(&(replic_config){0});
+  peer *p = &c->peers[0];
+  brought(c, HOSTILE, of_u, 1000, 3);
+  int w = with_t(c);
+  const char *const FIELDS[] = {"id", "INTEGER", "v", "TEXT"};
+  const replic_value values[] = {v_int(1), v_text("x")};
+  for (int64_t clock = 9; clock > 5; clock--) {
+    bytes *b = patches_frame(2000 + (uint32_t)clock, 0, 1);
+    add_patch(b, 1, true, (uint64_t)clock, 2, 1, 2, values);
+    play(c, w, schema_frame(2, "u", 1, 2, FIELDS));
+    play(c, w, b);
+    CHECK_INT(replic_pending_at(p->r, 0)->oldest_at, clock);
+  }
+  peer_stop(p);
+  peer_start(p);
+  CHECK_INT(replic_pending_at(p->r, 0)->oldest_at, 6);
+  CHECK_INT(replic_pending_at(p->r, 0)->patches, 7);
+}
+
+/* What a source has staged goes when nothing has come of it for long, also over a restart. */
+static void pieces_of_who_comes_no_more_expire(void) {
+  enum { HOUR = 3600000 };
+  cluster *c = with_quotas(&(replic_config){.max_staged_bytes = 2000});
+  peer *p = &c->peers[0];
+  CHECK_INT(brought(c, HOSTILE, of_jump, 1000, 100), 16);
+  c->now_ms += 12 * HOUR;
+  cluster_beat(c, 1);
+  CHECK_INT(brought(c, 901, of_jump, 3000, 2), 2);
+  c->now_ms += 11 * HOUR;
+  cluster_beat(c, 1);
+  CHECK_INT(sql_int(peer_sql(p), "SELECT count(*) FROM _replic_staged"), 18);
+  peer_stop(p);
+  c->now_ms += 2 * HOUR;
+  peer_start(p);
+  cluster_beat(c, 1);
+  CHECK_INT(sql_int(peer_sql(p), "SELECT count(*) FROM _replic_staged WHERE source = 901"), 2);
+  CHECK_INT(sql_int(peer_sql(p), "SELECT count(*) FROM _replic_staged"), 2);
+  CHECK_INT(brought(c, HOSTILE, of_jump, 2000, 100), 15); /* there is room for its own again */
+  c->now_ms += 25 * HOUR;
+  cluster_beat(c, 2);
+  CHECK_INT(sql_int(peer_sql(p), "SELECT count(*) FROM _replic_staged"), 0);
+  CHECK_INT(sql_int(peer_sql(p), "SELECT count(*) FROM _replic_sources"), 0);
 }
 
 /* ---- more origins than one link keeps track of ---- */
@@ -641,19 +886,22 @@ static void pieces_are_let_go_in_slices(void) {
 
 static int count_sums(unsigned type, void *ctx, void *stmt, void *sql) {
   (void)type, (void)stmt;
-  *(int64_t *)ctx += strstr(sql, "sum(length(patches))") != NULL;
+  *(int64_t *)ctx += strstr(sql, "length(patches))") != NULL;
   return 0;
 }
 
 static void pieces_are_not_counted_with_each(void) {
-  cluster *c = with_quotas(&(replic_config){.max_staged_bytes = 100});
+  cluster *c = with_quotas(&(replic_config){.max_staged_bytes = 300});
   peer *p = &c->peers[0];
   int w = with_t(c);
   int64_t sums = 0;
-  play(c, w, piece_of(1000, 5));
-  play(c, w, piece_of(1001, 5));
+  for (uint32_t i = 0; i < 20; i++) play(c, w, piece_of(1000 + i, 1));
   sqlite3_trace_v2(p->r->db, SQLITE_TRACE_STMT, count_sums, &sums);
   for (uint32_t i = 0; i < 50; i++) play(c, w, piece_of(1002 + i, 5));
+  CHECK_INT(sums, 0); /* nothing has been taken away */
+  play(c, w, one_of(1000, 0, 1, "x"));
+  cluster_beat(c, 1);
+  for (uint32_t i = 0; i < 50; i++) play(c, w, piece_of(2000 + i, 5));
   CHECK_INT(sums, 1);
 }
 
@@ -681,6 +929,14 @@ int main(int argc, char **argv) {
                                TEST(what_is_staged_is_told_where_it_is_new),
                                TEST(pieces_are_let_go_in_slices),
                                TEST(pieces_are_not_counted_with_each),
+                               TEST(one_peer_leaves_room_for_others),
+                               TEST(what_is_undone_counts_for_nobody),
+                               TEST(a_definition_counts_with_its_patches),
+                               TEST(origins_of_a_jump_count),
+                               TEST(definitions_go_with_the_last_patch),
+                               TEST(what_was_forgotten_keeps_nobody_from_joining),
+                               TEST(the_oldest_that_is_pending_is_told),
+                               TEST(pieces_of_who_comes_no_more_expire),
                                TEST(a_frame_of_one_origin_too_many),
                                TEST(more_origins_than_a_link_has_room_for)};
   return run_tests(argc, argv, TESTS, COUNT(TESTS));
