@@ -82,14 +82,13 @@ static int64_t skew_of_most(const replic *r, int64_t n) {
 
 static void tell_off(replic *r, int64_t n, uint32_t only) {
   int64_t off = r->sync->clock_off_ms;
-  char *whom = n == 1 ? sqlite3_mprintf("peer %u, the only one", only)
-                      : sqlite3_mprintf("most of the %lld peers", n);
-  replic__event(
-      r, (replic_event){.kind = REPLIC_EVENT_ERROR, .code = REPLIC_ECLOCKSKEW},
-      "the clock of this peer (%u) is %lld ms %s %s that are linked: beyond maxClockSkewMs (%lld) "
-      "what the one writes is held by the other. Correct the clock that is wrong%s",
-      r->peer_id, absolute(off), side_of(off), whom ? whom : "peers", r->config.max_clock_skew_ms,
-      n == 1 ? "" : ": it seems to be the one here");
+  char *whom = n == 1 ? sqlite3_mprintf("peer %u, the only one that is", only)
+                      : sqlite3_mprintf("most of the %lld peers that are", n);
+  replic__event(r, (replic_event){.kind = REPLIC_EVENT_ERROR, .code = REPLIC_ECLOCKSKEW},
+                "the clock of this peer (%u) is %lld ms %s %s linked: beyond maxClockSkewMs (%lld) "
+                "what the one writes is held by the other. Correct the clock that is wrong%s",
+                r->peer_id, absolute(off), side_of(off), whom ? whom : "peers",
+                r->config.max_clock_skew_ms, n == 1 ? "" : ": it seems to be the one here");
   sqlite3_free(whom);
 }
 
