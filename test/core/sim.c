@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core.h"
 #include "memvfs.h"
 
 struct sim_packet {
@@ -104,6 +105,7 @@ sim *sim_new(uint64_t seed, bool on_disk) {
   if (open_sims) sim_free(open_sims);
   sim *s = grow(NULL, sizeof *s);
   *s = (sim){.g = {seed},
+             .quotas = {seed ^ 0x9e3779b97f4a7c15u},
              .now_ms = 1700000000000, /* November 2023 */
              .on_disk = on_disk,
              .trace_hash = 0xcbf29ce484222325u,
@@ -174,6 +176,40 @@ void sim_copy_file(sim *s, const char *from, const char *to) {
   CHECK(out && fclose(out) == 0);
 }
 
+/* ---- quotas ---- */
+
+void sim_draw_quotas(sim *s) {
+  s->has_quotas = rng_chance(&s->quotas, 25);
+  s->has_crowds = s->has_quotas && rng_chance(&s->quotas, 30);
+}
+
+static void draw_quotas(sim *s, replic_config *config) {
+  static const int64_t ORIGINS[] = {0, 1, 3, 6, 12}, PENDING[] = {0, 1, 100, 1000, 10000},
+                       STAGED[] = {0, 1, 300, 3000}, RETENTION[] = {0, 2000, 20000};
+  config->max_origins = ORIGINS[rng_below(&s->quotas, COUNT(ORIGINS))];
+  config->max_pending_bytes = PENDING[rng_below(&s->quotas, COUNT(PENDING))];
+  config->max_staged_bytes = STAGED[rng_below(&s->quotas, COUNT(STAGED))];
+  config->max_staged_retention_ms = RETENTION[rng_below(&s->quotas, COUNT(RETENTION))];
+  if (s->has_crowds) config->max_link_origins = 1 + rng_below(&s->quotas, 6);
+}
+
+static void lift_quotas(replic_config *config) {
+  config->max_origins = config->max_pending_bytes = config->max_staged_bytes = 1LL << 40;
+  config->max_link_origins = 1000;
+}
+
+void sim_lift_quotas(sim *s) {
+  if (!s->has_quotas) return;
+  s->has_quotas = false;
+  sim_trace(s, "the quotas are lifted");
+  for (int i = 0; i < s->n_peers; i++) {
+    lift_quotas(&s->peers[i]->config);
+    if (s->peers[i]->r) lift_quotas(&s->peers[i]->r->config);
+  }
+  for (int e = 0; s->has_crowds && e < s->n_edges; e++)
+    if (!s->edges[e].is_removed) sim_close_edge(s, e);
+}
+
 /* ---- peers ---- */
 
 sim_peer *sim_add(sim *s) {
@@ -188,6 +224,7 @@ sim_peer *sim_add(sim *s) {
   p->path = grow(NULL, strlen(path) + 1);
   memcpy(p->path, path, strlen(path) + 1);
   p->config.path = p->path;
+  if (s->has_quotas) draw_quotas(s, &p->config);
   s->peers[s->n_peers++] = p;
   return p;
 }

@@ -75,6 +75,8 @@ typedef struct sim_hooks {
 
 struct sim {
   rng g;
+  rng quotas; /* what draws them: other seeds are as if there were none */
+  bool has_quotas, has_crowds;
   int64_t now_ms;
   bool on_disk; /* real files, in the test's folder */
   bool trace;   /* print what happens */
@@ -101,6 +103,11 @@ void sim_free(sim *s);
 /* A line of the trace: into its hash, and printed if asked for. */
 void sim_trace(sim *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* In some seeds, from here on, those of each new peer are small, so that what others bring is held;
+ * in some of them (has_crowds) links have room for few origins. */
+void sim_draw_quotas(sim *s);
+/* Until now: they are large for all, at once where a peer runs. */
+void sim_lift_quotas(sim *s);
 sim_peer *sim_add(sim *s);
 int64_t sim_peer_now(const sim_peer *p);
 /* Opens the replica, whose code is returned; where it fails, p->r is NULL and the text is traced.

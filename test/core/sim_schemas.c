@@ -1055,6 +1055,7 @@ static void live(schemas *w, int n_steps) {
 static void heal(schemas *w) {
   sim *s = w->s;
   sim_trace(s, "everything heals");
+  sim_lift_quotas(s);
   for (int e = 0; e < s->n_edges; e++) {
     if (s->edges[e].is_removed) continue;
     s->edges[e].quality = (sim_quality){.delay_min_ms = 1, .delay_max_ms = 20, .ordered = true};
@@ -1114,6 +1115,7 @@ static void settle(schemas *w) {
 
 static void on_event(sim_peer *p, const replic_event *event) {
   schemas *w = world_of(p);
+  if (event->kind == REPLIC_EVENT_LINK_ERROR && event->code == REPLIC_EQUOTA) w->report->quotas++;
   if (event->kind == REPLIC_EVENT_ERROR && event->text && strstr(event->text, "-replic: "))
     mind_of(p)->may_fork = true;
   if (event->kind == REPLIC_EVENT_LINK_CLOSE) {
@@ -1139,6 +1141,7 @@ void schemas_run(uint64_t seed, bool trace, world_report *report) {
   w->patches = test_alloc(MAX_PATCHES * sizeof *w->patches);
   draw_versions(w);
   write_scripts(w);
+  sim_draw_quotas(s);
   for (int n = 2 + (int)rng_below(&s->g, 5); n > 0; n--) add(w);
   live(w, 40 + (int)rng_below(&s->g, 120));
   heal(w);

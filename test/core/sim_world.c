@@ -393,6 +393,7 @@ static void on_event(sim_peer *p, const replic_event *event) {
     w->report->skew_refusals++;
   if (event->kind == REPLIC_EVENT_LINK_ERROR && event->code == REPLIC_ETIMEOUT)
     w->report->carried++;
+  if (event->kind == REPLIC_EVENT_LINK_ERROR && event->code == REPLIC_EQUOTA) w->report->quotas++;
   /* a clock that is off says so */
   if (event->kind == REPLIC_EVENT_ERROR && event->code < 0 && event->code != REPLIC_ECLOCKSKEW)
     check_failed(__FILE__, __LINE__, "peer %d reports %s: %s", p->index,
@@ -844,6 +845,7 @@ static void heal(world *w) {
   sim *s = w->s;
   w->healing = true;
   sim_trace(s, "everything heals");
+  sim_lift_quotas(s);
   bool afresh = rng_chance(&s->g, 50) || latest_stamp(w) > s->now_ms + 60000;
   heal_swallowing(w);
   for (int e = 0; e < s->n_edges; e++) {
@@ -935,6 +937,7 @@ void world_run(const world_options *options, world_report *report) {
   s->hooks = (sim_hooks){on_batch, on_committed, on_sent, on_event, on_killed};
   w->report = report;
   w->may = draw_features(&s->g);
+  sim_draw_quotas(s);
   w->topology = 1 + (int)rng_below(&s->g, N_TOPOLOGIES - 1);
   int n_peers = 2 + (int)rng_below(&s->g, 5), n_steps = 60 + (int)rng_below(&s->g, 140);
   if (options->topology) w->topology = options->topology;

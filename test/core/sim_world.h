@@ -48,6 +48,7 @@ typedef struct world_options {
   X(revived, "failed commits that a restart brought back")                                         \
   X(clock_steps, "clock steps")                                                                    \
   X(skew_refusals, "skew refusals")                                                                \
+  X(quotas, "times that a quota has held something")                                               \
   X(restored, "restored backups")                                                                  \
   X(new_peers, "files that went on as a new peer")                                                 \
   X(refused_opens, "opens refused with REPLIC_RESTORED")                                           \
