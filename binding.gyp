@@ -74,6 +74,7 @@
         'src/core/sql.c',
         'src/core/stuck.c',
         'src/core/sync.c',
+        'src/core/told.c',
         'src/core/vector.c',
         'src/core/wal_file.c',
         'src/core/wire.c',

@@ -33,6 +33,7 @@ export function progressOf(db) {
 export class Progress {
   #peerId = 0
   #vector = new Map() // origin -> sequence; what advanced last stands last
+  #back = new Set() // origins of which what is applied has once become less
   #all // the token of all that; undefined: to be made
   #answer // the token of answers that lack nothing, made of the same; undefined: to be made
   #read = new Map() // text of a request's tokens -> entries
@@ -62,7 +63,7 @@ export class Progress {
     for (let i = 0; i < lost.length; i += 2) this.lose(lost[i], lost[i + 1])
     const triples = []
     for (let i = 0; i < vector.length; i += 3) triples.push(vector.slice(i, i + 3))
-    this.advance(triples.sort((a, b) => a[2] - b[2]).flat())
+    this.advance(triples.sort((a, b) => a[2] - b[2]).flat(), true)
   }
 
   get vector() {
@@ -80,11 +81,14 @@ export class Progress {
     return this.#waiters.size
   }
 
-  /** Flat: origin, sequence, patchedAt, and again. What is known already changes nothing. */
-  advance(vector) {
+  /**
+   * Flat: origin, sequence, patchedAt, and again. What is known already changes nothing. `isBatch`: a batch tells it, and
+   * not a query, which may have seen an earlier state.
+   */
+  advance(vector, isBatch) {
     for (let i = 0; i < vector.length; i += 3) {
       const [origin, sequence] = [vector[i], vector[i + 1]]
-      if (sequence <= this.#vector.get(origin)) continue
+      if (sequence <= this.#vector.get(origin) || (!isBatch && this.#back.has(origin))) continue
       this.#lacked.delete(origin)
       this.#vector.delete(origin)
       this.#vector.set(origin, sequence)
@@ -97,6 +101,18 @@ export class Progress {
   /** Whether that is applied here, or forgotten. Nothing of an origin is applied everywhere. */
   has(origin, sequence) {
     return sequence === 0 || this.#vector.get(origin) >= sequence || this.#isLost(origin, sequence)
+  }
+
+  /** The same list, of origins of which less is applied than was said: another peer had told so, and was wrong. */
+  goBack(vector) {
+    for (let i = 0; i < vector.length; i += 3) {
+      const [origin, sequence] = [vector[i], vector[i + 1]]
+      this.#back.add(origin)
+      if (sequence > 0) this.#vector.set(origin, sequence)
+      else this.#vector.delete(origin)
+    }
+    this.#all = undefined
+    this.#answer = undefined
   }
 
   // ---- patches that are lost ----

@@ -736,7 +736,8 @@ export class Replica extends EventEmitter {
     if (report.lockWaitMs) return this.#waitForLock(report.lockWaitMs, report.lockedSince)
     const { vector, sends, events, links, pending, stuck, tables, frameBytes, unsettled } = report
     if (unsettled) this.#soon()
-    if (vector) this.#advance(vector)
+    if (report.back) this.#progress.goBack(report.back)
+    if (vector) this.#advance(vector, sends !== undefined)
     if (!sends) return // a query has seen the commit of a batch that has not finished yet
     if (tables) this.#setTables(tables)
     if (pending) this.#pendingPatches = pending
@@ -785,8 +786,8 @@ export class Replica extends EventEmitter {
     this.#emitLater('error', error)
   }
 
-  #advance(vector) {
-    this.#progress.advance(vector)
+  #advance(vector, isBatch) {
+    this.#progress.advance(vector, isBatch)
     this.#verifier.advanced()
   }
 

@@ -263,6 +263,12 @@ describe('token()', () => {
     replica.advance([1149, 11, 9_000])
     expect(covered().get(1149)).toBe(11)
     expect(covered().has(1098)).toBe(false)
+    // What another peer had only told of is taken back, also where a query has seen it late.
+    replica.goBack([1149, 10, 8_000])
+    replica.advance([1149, 11, 9_000], false)
+    expect([covered().get(1149), replica.has(1149, 11)]).toEqual([10, false])
+    replica.advance([1149, 11, 9_000], true)
+    expect(covered().get(1149)).toBe(11)
     // What the session has seen elsewhere, and is not here, comes first.
     const seen = plain.parse('9.9~sg.b') // 1024.11
     const answer = plain.parse(replica.answer(seen))

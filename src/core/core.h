@@ -22,6 +22,7 @@
  *   jump.c      the same where the log is pruned
  *   fork.c      two histories under one peerId
  *   forget.c    what others have said, and was wrong
+ *   told.c      what is known of an origin by the word of another
  *   skew.c      clocks that are wrong: whose it is
  *   wire.c      bytes <-> frames
  *   crc.c       the sum that a frame ends with
@@ -243,6 +244,7 @@ typedef struct replic__entry {
   uint32_t source;    /* the peer that has brought its first patch here; 0: not known */
   int64_t elsewhere;  /* up to here some other peer has reported it as applied since replic_open,
                          as far as replic__vector_elsewhere was told */
+  int64_t denied, denied_ms; /* the origin has denied to have issued more, told.c; 0: it has not */
   replic__mark marks[REPLIC__MARKS]; /* the latest first */
 } replic__entry;
 
@@ -251,6 +253,9 @@ int replic__vector_load(replic *r);
 replic__entry *replic__vector_entry(replic *r, uint32_t origin);
 int64_t replic__vector_sequence(const replic *r, uint32_t origin); /* as in the open batch */
 int64_t replic__vector_floor(const replic *r, uint32_t origin);    /* as in the open batch */
+/* How many patches it has, as it said when it denied others, not before `since_ms`; -1: it did not.
+ */
+int64_t replic__vector_denied(const replic *r, uint32_t origin, int64_t since_ms);
 /* Some other peer has reported it as applied; of origins that are not known here it is ignored. */
 void replic__vector_elsewhere(replic *r, uint32_t origin, int64_t sequence);
 /* See replic_unacknowledged. */

@@ -205,8 +205,9 @@ static int is_evident(replic *r, const link *l, const comparison *c, int *eviden
   int rc = holds(r, c->origin, &c->given_up, &given_up);
   int found = c->contradicts || given_up || (l->fork_text && l->fork_origin == c->origin);
   int of_its_own = l->peer == c->origin && c->theirs_last < c->mine_last;
-  int of_mine = c->origin == r->peer_id && c->theirs_last > c->mine_last;
-  *evident = (found || of_its_own || of_mine) && !is_denied(r, l, c);
+  int is_mine = c->origin == r->peer_id, of_mine = is_mine && c->theirs_last > c->mine_last;
+  int is_taken_back = is_mine && l->peer != c->origin && c->agrees && !given_up; /* only told */
+  *evident = (found || of_its_own || of_mine) && !is_taken_back && !is_denied(r, l, c);
   return rc;
 }
 
@@ -252,6 +253,15 @@ static int take_advice(replic *r, link *l, const comparison *c) {
       c->origin, l->peer, c->theirs_last, c->mine_last, r->peer_id, l->peer);
 }
 
+/* What was only told here, the origin, or who is linked to it, denies. */
+static int give_way(replic *r, link *l, comparison *c) {
+  int denies = c->contradicts || c->theirs_last < c->mine_last;
+  if (!denies || l->reader || (l->peer != c->origin && !c->is_advice)) return REPLIC_OK;
+  int rc = replic__told_gives_way(r, l, c->origin, c->theirs_last);
+  c->mine_last = replic__vector_sequence(r, c->origin);
+  return rc;
+}
+
 int replic__on_fork(replic *r, link *l, replic__reader *in) {
   comparison c = {.origin = replic__get_peer(in), .theirs_last = replic__get_sequence(in)};
   int evident;
@@ -263,6 +273,8 @@ int replic__on_fork(replic *r, link *l, replic__reader *in) {
     if (l->fork_text) replic__refuse(r, l, l->fork_code, l->fork_text);
     return REPLIC_OK;
   }
+  rc = give_way(r, l, &c);
+  if (rc != REPLIC_OK) return rc;
   if (c.is_advice && !c.contradicts) return take_advice(r, l, &c);
   rc = is_evident(r, l, &c, &evident);
   if (rc == REPLIC_OK && evident) rc = note(r, &c);
@@ -436,12 +448,6 @@ static int issue_all(healing *h) {
   }
 }
 
-static int count_patch(void *ctx, const replic__patch *p) {
-  (void)p;
-  ++*(int64_t *)ctx;
-  return REPLIC_OK;
-}
-
 static int take_first(void *ctx, const replic__patch *p) {
   probe *first = ctx;
   first->sequence = p->sequence;
@@ -472,18 +478,8 @@ static int drop(replic *r, const history *one) {
 
 /* The vector goes back to what is common. */
 static int set_back(replic *r, const history *one) {
-  int64_t kept = 0, common = one->common.sequence;
-  if (one->last <= common) return REPLIC_OK;
-  int rc = replic__log_read(r, one->origin, 0, common, count_patch, &kept);
-  if (rc != REPLIC_OK) return rc;
-  replic__entry *entry = replic__vector_entry(r, one->origin);
-  replic__pruned *pruned = &entry->pruned;
-  entry->now.sequence = common;
-  entry->now.patched_at = one->common.patched_at;
-  if (pruned->floor > common) pruned->floor = common;
-  if (pruned->cursor > common) pruned->cursor = common;
-  pruned->missing = common - kept;
-  return replic__epochs_cut(r, one->origin, common);
+  if (one->last <= one->common.sequence) return REPLIC_OK;
+  return replic__vector_back(r, one->origin, one->common.sequence, one->common.patched_at);
 }
 
 static int read_histories(healing *h) {

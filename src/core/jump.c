@@ -549,6 +549,7 @@ static int set_vector(jumping *j) {
       return replic__forked(r, j->source, t->to.origin, entry->now.sequence, FALLS);
     entry->pruned.missing += t->to.sequence - entry->now.sequence - t->inserted;
     int rc = entry->now.sequence ? REPLIC_OK : replic__bring_origin(r, j->source, entry);
+    if (rc == REPLIC_OK) rc = replic__told_note(r, j->source->peer, &t->to, t->merged, t->clock);
     if (rc != REPLIC_OK) return rc;
     uint32_t epoch = entry->now.epoch; /* as the pieces said */
     entry->now = t->to;

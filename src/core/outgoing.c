@@ -419,6 +419,7 @@ static int is_still(const replic *r, const link *l) {
 static void flush_link(replic *r, link *l) {
   l->below = l->is_behind = l->stirred = 0;
   l->seen_changes = r->vector_changes;
+  if (l->void_hellos == VOID_HELLOS) replic__tell_void(r, l); /* the others with the heartbeats */
   if (!l->muted && l->schema_sent != ids_end(r->schema)) send_schema(r, l);
   if (!l->muted && replic__link_active(r, l)) flush_origins(r, l);
   replic__flush_jump(r, l);

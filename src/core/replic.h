@@ -511,6 +511,8 @@ typedef struct replic_send {
 enum {
   REPLIC_EVENT_VECTOR, /* origin, a = sequence, b = _patchedAt: applied and committed, own writes
                           too */
+  REPLIC_EVENT_BACK,   /* the same, where that is less than before: what another peer had only told
+                          of was denied */
   REPLIC_EVENT_CHANGE, /* text = table: its rows changed in this commit; code: 1 local, 2 remote, 3
                           both */
   REPLIC_EVENT_LINK_READY, /* link, peer: HELLO accepted */

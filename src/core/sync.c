@@ -142,6 +142,8 @@ int64_t replic__own_word(const replic *r, const link *l, uint32_t origin) {
 
 int64_t replic__believed(const replic *r, const link *l, uint32_t origin) {
   int64_t word = l->peer == origin ? NO_WORD : replic__own_word(r, l, origin);
+  if (word == NO_WORD && l->peer != origin)
+    word = replic__vector_denied(r, origin, r->now_ms - DENIED_HEARTBEATS * r->config.heartbeat_ms);
   return word == NO_WORD ? INT64_MAX : word;
 }
 
@@ -263,10 +265,10 @@ static void put_leader(const replic *r, replic__writer *w) {
   if (leader) replic__put_varint(w, leader);
 }
 
-static void send_hello(replic *r, link *l, int please_answer) {
+static void send_hello(replic *r, link *l, int flags) {
   replic__writer w;
   replic__put_frame(&w, FRAME_HELLO);
-  replic__put_varint(&w, (please_answer ? FLAG_ANSWER : 0) | (l->reader ? FLAG_READER : 0));
+  replic__put_varint(&w, (uint64_t)(flags | (l->reader ? FLAG_READER : 0)));
   replic__put_varint(&w, r->peer_id);
   replic__put_varint(&w, r->config.new_peer_id);
   replic__put_varint(&w, (uint64_t)r->now_ms);
@@ -282,6 +284,10 @@ static void send_hello(replic *r, link *l, int please_answer) {
   put_direct(r, &w, 0);
   put_leader(r, &w);
   replic__send(r, l, replic__finish_frame(&w));
+}
+
+void replic__send_void(replic *r, link *l) {
+  send_hello(r, l, FLAG_VOID);
 }
 
 /* What the other side holds counts, though nothing of it is: so it tells when it has it. */
@@ -708,7 +714,7 @@ static int check_rival(replic *r, const link *l, int64_t wall) {
 }
 
 static int on_hello(replic *r, link *l, replic__reader *in) {
-  uint64_t flags = replic__get_varint(in, FLAG_ANSWER | FLAG_READER);
+  uint64_t flags = replic__get_varint(in, FLAG_ANSWER | FLAG_READER | FLAG_VOID);
   uint32_t peer = replic__get_peer(in), instance = (uint32_t)replic__get_varint(in, UINT32_MAX);
   int64_t wall = replic__get_clock(in);
   size_t n = replic__get_count(in, 4);
@@ -721,6 +727,7 @@ static int on_hello(replic *r, link *l, replic__reader *in) {
         l->peer ? l->peer : l->expected, peer);
   l->peer = peer;
   l->instance = instance;
+  if (flags & FLAG_VOID) replic__hear_void(l);
   if (!replic__position(l, peer)) return SQLITE_NOMEM; /* before there is no room for it */
   int left = replic__check_budget(r);
   for (uint32_t last = 0; n > 0; n--) {
@@ -1122,7 +1129,7 @@ int replic_tick(replic *r) {
       replic__refuse(r, l, REPLIC_ETIMEOUT, text ? text : "silent");
       sqlite3_free(text);
     } else if (!l->ready) {
-      send_hello(r, l, 1);
+      send_hello(r, l, FLAG_ANSWER);
     } else {
       for (size_t p = 0; l->n_held && p < l->n_at; p++) /* another link may have brought it */
         if (replic__vector_sequence(r, l->at[p].origin) > l->at[p].held_after)
@@ -1131,6 +1138,7 @@ int replic_tick(replic *r) {
         l->held_ms = r->now_ms;
         send_needs(r, l);
       }
+      replic__tell_void(r, l);
       answer_needs(r, l);
       replic__take_again(r, l);
       check_claims(r, l);
@@ -1160,6 +1168,7 @@ void replic__sync_close(replic *r) {
   while (s->n_ring) replic__ring_drop(s);
   replic__jump_over(s);
   sqlite3_finalize(s->staged_sql);
+  sqlite3_finalize(s->told_sql);
   sqlite3_free(s->links);
   sqlite3_free(s->values);
   sqlite3_free(s->due);

@@ -5,9 +5,11 @@
 
 #include "wire.h"
 
-#define GRACE_HEARTBEATS 3 /* before relaying to a peer that is linked to the origin itself */
-#define OFF_PART 4         /* a clock that is off by so much of max_clock_skew_ms is told of */
-#define HELD_HEARTBEATS 5  /* between two attempts at what could not be applied */
+#define GRACE_HEARTBEATS 3   /* before relaying to a peer that is linked to the origin itself */
+#define DENIED_HEARTBEATS 60 /* for so long an origin is believed that has gone since */
+#define VOID_HELLOS 3        /* that say that the vector has gone back */
+#define OFF_PART 4           /* a clock that is off by so much of max_clock_skew_ms is told of */
+#define HELD_HEARTBEATS 5    /* between two attempts at what could not be applied */
 #define UNHEARD_MAX 5 /* askings, one a heartbeat, that may bring nothing: see replic__ask_over */
 #define RING_MAX 256  /* frames kept encoded */
 #define FRAME_SLACK                                                                                \
@@ -145,6 +147,7 @@ typedef struct link {
   int unheard;          /* it brings heartbeats and nothing that is asked for */
   int64_t word_ms;      /* when it last told in time what the peer has, */
   int64_t most_skew_ms; /* and the greatest skew_ms, which is that of the fastest frame */
+  int void_hellos;      /* so many are to be sent yet: see told.c */
   int carried;          /* how often it was asked for over it while another one carried */
   int64_t idle_ms; /* since when the peer tells that it sends nothing of what is lacking here */
 } link;
@@ -236,7 +239,7 @@ struct replic__sync {
   int64_t staged_ms; /* when they were last counted; */
   int64_t staged_at; /* up to which of them was looked at whether it may go */
   int has_notes;     /* the same of _replic_forks */
-  sqlite3_stmt *staged_sql;
+  sqlite3_stmt *staged_sql, *told_sql;
 };
 
 #define GIVEN_UP "that history was given up here"
@@ -293,6 +296,7 @@ link *replic__ask_over(replic *r, link *l, int asked);
 /* What the peer lacks was asked for over `l`: from here on that carries. */
 void replic__carry_over(replic *r, link *l);
 void replic__send_error(replic *r, link *l, int code, const char *text);
+void replic__send_void(replic *r, link *l); /* HELLO, after the vector has gone back */
 void replic__count_again(replic *r, link *l, int64_t patches); /* sent once more */
 /* What cannot be applied now is asked for again later; both sides are told once. */
 /* What follows `after` cannot be applied before `until_ms`, 0: nobody knows when. The other side is
@@ -349,6 +353,20 @@ int replic__reserve_values(replic__sync *s, int n);
 int replic__parts(replic *r, const replic__patches *p);
 /* Notes the epochs that the frame tells of patches up to `up_to` that are not applied yet. */
 int replic__note_epochs(replic *r, replic__patches p, int64_t up_to);
+
+/* ---- told.c ---- */
+
+/* Inside the savepoint of a jump, before the vector follows it: of what comes, `merged` is the last
+ * patch. */
+int replic__told_note(replic *r, uint32_t source, const replic_position *to, int64_t merged,
+                      int64_t merged_at);
+/* The peer of `l`, which is that origin, or is linked to it, says that there are `denied` patches
+ * of it. Where more was only told, the vector goes back. */
+int replic__told_gives_way(replic *r, link *l, uint32_t origin, int64_t denied);
+/* Inside a savepoint of all origins. What the log has beyond `to` stays. */
+int replic__vector_back(replic *r, uint32_t origin, int64_t to, int64_t patched_at);
+void replic__tell_void(replic *r, link *l); /* where it is due */
+void replic__hear_void(link *l);
 
 /* ---- skew.c ---- */
 

@@ -49,6 +49,13 @@ int64_t replic__vector_floor(const replic *r, uint32_t origin) {
                                                                     : 0;
 }
 
+int64_t replic__vector_denied(const replic *r, uint32_t origin, int64_t since_ms) {
+  size_t slot = find_slot(r, origin);
+  if (slot == r->n_vector || r->vector[slot].now.origin != origin) return -1;
+  const replic__entry *entry = &r->vector[slot];
+  return entry->denied_ms && entry->denied_ms >= since_ms ? entry->denied : -1;
+}
+
 void replic__vector_elsewhere(replic *r, uint32_t origin, int64_t sequence) {
   size_t slot = find_slot(r, origin);
   if (slot == r->n_vector || r->vector[slot].now.origin != origin) return;
@@ -134,9 +141,10 @@ void replic__vector_settle(replic *r) {
     r->vector_changes += (uint64_t)(pruned || entry->now.sequence != entry->committed.sequence);
     entry->pruned_committed = entry->pruned;
     if (entry->now.sequence == entry->committed.sequence) continue;
+    int is_back = entry->now.sequence < entry->committed.sequence;
     entry->committed = entry->now;
     replic__event(r,
-                  (replic_event){.kind = REPLIC_EVENT_VECTOR,
+                  (replic_event){.kind = is_back ? REPLIC_EVENT_BACK : REPLIC_EVENT_VECTOR,
                                  .origin = entry->now.origin,
                                  .a = entry->now.sequence,
                                  .b = entry->now.patched_at},

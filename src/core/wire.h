@@ -20,7 +20,7 @@ enum {
   FRAME_LAST = FRAME_FORK
 };
 
-enum { FLAG_ANSWER = 1, FLAG_READER = 2 }; /* of HELLO */
+enum { FLAG_ANSWER = 1, FLAG_READER = 2, FLAG_VOID = 4 }; /* of HELLO */
 
 /* ---- writing: a frame that grows. The first failure (memory) sticks; finish then gives NULL. ---- */
 

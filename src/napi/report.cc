@@ -399,17 +399,21 @@ static Napi::Object link_to_js(Napi::Env env, const replic_link_info &info) {
 
 Napi::Value Report::to_js(Napi::Env env, size_t frame_bytes, bool unsettled) const {
   Napi::Object result = Napi::Object::New(env);
-  Napi::Array events = Napi::Array::New(env), vector = Napi::Array::New(env);
+  Napi::Array events = Napi::Array::New(env), vector = Napi::Array::New(env),
+              back = Napi::Array::New(env);
   for (size_t i = 0; i < outbox_.n_events; i++) {
     Napi::HandleScope scope(env);
     const replic_event &event = outbox_.events[i];
     if (event.kind == REPLIC_EVENT_VECTOR)
       push_position(vector, event);
+    else if (event.kind == REPLIC_EVENT_BACK)
+      push_position(back, event);
     else
       events.Set(events.Length(), event_to_js(env, event));
   }
   if (lost) events.Set(events.Length(), lost_to_js(env, lost));
   if (vector.Length()) result.Set("vector", vector);
+  if (back.Length()) result.Set("back", back);
   result.Set("sends", sends_to_js(env, outbox_));
   result.Set("events", events);
   if (links_) {

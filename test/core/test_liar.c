@@ -237,6 +237,84 @@ static void a_jump_that_the_origin_denies_is_not_made(void) {
   check_no_fork(c);
 }
 
+/* The hub opens the link again, as dialers do. */
+static void link_again(cluster *c, int with) {
+  wire_open(c, 0, with);
+  cluster_beat(c, 2);
+}
+
+static void check_told_gave_way(const peer *p, uint32_t who) {
+  const char *part = test_format("peer %lu has told of", (unsigned long)who);
+  int found = 0;
+  for (size_t i = 0; i < p->n_events; i++)
+    found |=
+        p->events[i].code == REPLIC_EFORK && p->events[i].text && strstr(p->events[i].text, part);
+  CHECK(found);
+}
+
+/* While the victim is away: nobody denies it, and others jump in turn. Then the victim comes: what
+ * was only told gives way, at the hub and at who has it from there, and nobody is expelled. */
+static void what_was_only_told_gives_way(void) {
+  for (int restart = 0; restart < 2; restart++) {
+    cluster *c = three();
+    peer *hub = &c->peers[0], *other = &c->peers[2];
+    peer_stop(&c->peers[1]);
+    int w = link_as(c, 0, LIAR, NULL, 0);
+    lie_by_jump(c, w, 5, MOST);
+    cluster_beat(c, 3);
+    CHECK_INT(peer_at(hub, VICTIM), MOST);
+    CHECK_INT(peer_at(other, VICTIM), MOST);
+    wire_cut(c, w);
+    if (restart) {
+      peer_stop(hub);
+      peer_start(hub);
+      wire_open(c, 0, 2);
+      cluster_beat(c, 2);
+    }
+    peer_start(&c->peers[1]);
+    put(&c->peers[1], 15, "a", 1);
+    for (int i = 0; i < 3; i++) link_again(c, 1);
+    cluster_beat(c, 20);
+    CHECK_INT(peer_at(hub, VICTIM), 6);
+    CHECK_INT(peer_at(other, VICTIM), 6);
+    check_told_gave_way(hub, LIAR);
+    check_told_gave_way(other, HUB);
+    for (int i = 0; i < 3; i++) CHECK_INT(notes(&c->peers[i]), 0);
+    check_same(c);
+    replic_link_info info;
+    for (size_t i = 0; replic_link_at(hub->r, i, &info); i++) {
+      test_note("restart %d, link to %lu", restart, (unsigned long)info.peer);
+      CHECK_INT(info.behind, 0);
+    }
+    CHECK_INT(replic_log_rows(hub->r), sql_int(peer_sql(hub), "SELECT count(*) FROM t_patches"));
+    test_release();
+  }
+}
+
+/* A patch of what was told is there: then it is a fork as any other, and nothing of it is lost. */
+static void what_has_come_does_not_give_way(void) {
+  cluster *c = three();
+  peer *hub = &c->peers[0];
+  peer_stop(&c->peers[1]);
+  int w = link_as(c, 0, LIAR, NULL, 0);
+  define_t(c, w);
+  lie_by_jump(c, w, 5, 7);
+  cluster_beat(c, 1);
+  bytes *later = frame_new(PATCHES);
+  const uint64_t head[] = {VICTIM, 7, 8, 0, VICTIM, 0};
+  for (size_t i = 0; i < COUNT(head); i++) add_varint(later, head[i]);
+  const replic_value values[] = {v_int(66), v_text("forged"), {0, 0, 0, NULL, 0}};
+  add_patch(later, 1, true, (uint64_t)c->now_ms, 7, 1, 3, values);
+  play(c, w, later);
+  CHECK_INT(peer_at(hub, VICTIM), 8);
+  wire_cut(c, w);
+  peer_start(&c->peers[1]);
+  link_again(c, 1);
+  CHECK_INT(peer_at(hub, VICTIM), 8);
+  CHECK_INT(event_last(hub, REPLIC_EVENT_LINK_CLOSE)->code, REPLIC_EFORK);
+  CHECK_INT(notes(hub), 1);
+}
+
 /* ---- in the way of others ---- */
 
 /* A pair of frames every 250 ms, in which hardly anything is: the newcomer takes the honest source
@@ -416,6 +494,8 @@ int main(int argc, char **argv) {
       TEST(patches_in_anothers_name_are_not_taken),
       TEST(who_is_ahead_of_the_origin_is_believed_in_time),
       TEST(a_jump_that_the_origin_denies_is_not_made),
+      TEST(what_was_only_told_gives_way),
+      TEST(what_has_come_does_not_give_way),
       TEST(a_source_without_progress_gives_way),
       TEST(who_links_first_under_an_id_starves_nobody),
       TEST(who_has_written_under_an_id_stays),

@@ -1,0 +1,144 @@
+/* told.c - what is known here of an origin by another one's word alone.
+ *
+ * A jump takes the vector over from its source, with those patches that have survived there:
+ *
+ *      before ──── patches that came ──── merged ──── none came ──── up to
+ *                                                     "nothing of it has survived"
+ *
+ * What lies between `merged` and `up to` was only told. Where the origin itself denies it, or who
+ * is linked to the origin says so, it gives way: the vector goes back to `merged`, and what there
+ * is beyond it is fetched once more. That does no harm where the source was right, for no patch is
+ * lost. Once a later patch of the origin is applied it is told no more: it is its history. And for
+ * some heartbeats nobody else is believed in that again, until the origin is linked: its link is
+ * refused first, for both sides had found that they differ (fork.c). */
+#include "sync.h"
+
+typedef struct told {
+  uint32_t source;
+  int64_t merged, merged_at, up_to; /* up_to 0: there is nothing */
+} told;
+
+int replic__told_note(replic *r, uint32_t source, const replic_position *to, int64_t merged,
+                      int64_t merged_at) {
+  sqlite3_stmt **slot = &r->sync->told_sql;
+  const replic__entry *entry = replic__vector_entry(r, to->origin);
+  if (!entry || source == to->origin) return entry ? REPLIC_OK : SQLITE_NOMEM;
+  int rc = replic__prepare(r,
+                           "INSERT INTO main._replic_told(origin, before, merged, mergedAt, upTo, "
+                           "source) VALUES(?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT(origin) DO UPDATE "
+                           "SET merged = ?3, mergedAt = ?4, upTo = ?5, source = ?6",
+                           slot);
+  if (rc != REPLIC_OK) return rc;
+  const int64_t values[] = {to->origin, entry->now.sequence, merged,
+                            merged_at,  to->sequence,        source};
+  for (int i = 0; i < 6; i++) sqlite3_bind_int64(*slot, i + 1, values[i]);
+  return replic__step(r, *slot);
+}
+
+static int find_told(replic *r, uint32_t origin, told *out) {
+  sqlite3_stmt *stmt = NULL;
+  int rc = replic__prepare(
+      r, "SELECT source, merged, mergedAt, upTo FROM main._replic_told WHERE origin = ?1", &stmt);
+  *out = (told){0};
+  if (rc != REPLIC_OK) return rc;
+  sqlite3_bind_int64(stmt, 1, origin);
+  rc = sqlite3_step(stmt);
+  if (rc == SQLITE_ROW)
+    *out = (told){(uint32_t)sqlite3_column_int64(stmt, 0), sqlite3_column_int64(stmt, 1),
+                  sqlite3_column_int64(stmt, 2), sqlite3_column_int64(stmt, 3)};
+  rc = rc == SQLITE_ROW || rc == SQLITE_DONE ? REPLIC_OK : replic__fail_db(r, rc);
+  sqlite3_finalize(stmt);
+  return rc;
+}
+
+static int count_patch(void *ctx, const replic__patch *p) {
+  (void)p;
+  ++*(int64_t *)ctx;
+  return REPLIC_OK;
+}
+
+int replic__vector_back(replic *r, uint32_t origin, int64_t to, int64_t patched_at) {
+  int64_t kept = 0;
+  int rc = replic__log_read(r, origin, 0, REPLIC_MAX_SEQUENCE, count_patch, &kept);
+  replic__entry *entry = rc == REPLIC_OK ? replic__vector_entry(r, origin) : NULL;
+  if (!entry) return rc == REPLIC_OK ? SQLITE_NOMEM : rc;
+  replic__pruned *pruned = &entry->pruned;
+  entry->now.sequence = to;
+  entry->now.patched_at = patched_at;
+  entry->due = 0;
+  if (entry->elsewhere > to) entry->elsewhere = to;
+  for (int i = 0; i < REPLIC__MARKS; i++)
+    if (entry->marks[i].sequence > to) entry->marks[i].sequence = to;
+  if (pruned->floor > to) pruned->floor = to;
+  if (pruned->cursor > to) pruned->cursor = to;
+  pruned->missing = to - kept;
+  return replic__epochs_cut(r, origin, to);
+}
+
+/* What was told others of the vector is void. (Said more than once, as it may be lost.) */
+static void tell_void(replic *r) {
+  for (size_t i = 0; i < r->sync->n_links; i++) r->sync->links[i]->void_hellos = VOID_HELLOS;
+  replic__stir(r);
+}
+
+static int go_back(replic *r, uint32_t origin, const told *t) {
+  replic__savepoint save;
+  int rc = replic__savepoint_open(r, 0, &save);
+  if (rc != REPLIC_OK) return rc;
+  rc = replic__vector_back(r, origin, t->merged, t->merged_at);
+  char *sql = sqlite3_mprintf("DELETE FROM main._replic_told WHERE origin = %u", origin);
+  if (rc == REPLIC_OK) rc = sql ? replic__exec(r, sql) : SQLITE_NOMEM;
+  sqlite3_free(sql);
+  return replic__savepoint_end(r, &save, rc);
+}
+
+int replic__told_gives_way(replic *r, link *l, uint32_t origin, int64_t denied) {
+  told t;
+  int rc = find_told(r, origin, &t);
+  if (rc != REPLIC_OK || !t.up_to || t.merged >= t.up_to || t.merged > denied ||
+      replic__vector_sequence(r, origin) != t.up_to)
+    return rc;
+  rc = go_back(r, origin, &t);
+  if (rc != REPLIC_OK) return rc;
+  replic__entry *entry = replic__vector_entry(r, origin);
+  entry->denied = denied;
+  entry->denied_ms = r->now_ms;
+  tell_void(r);
+  replic__event(
+      r,
+      (replic_event){
+          .kind = REPLIC_EVENT_LINK_ERROR, .link = l->id, .peer = l->peer, .code = REPLIC_EFORK},
+      "peer %u has told of patches of peer %u up to %lld, of which none has come, and peer %u %s "
+      "it: they are not believed any more, and what there is after %lld is fetched once more. Look "
+      "at peer %u",
+      t.source, origin, t.up_to, l->peer, l->peer == origin ? "itself denies" : "denies", t.merged,
+      t.source);
+  return REPLIC_OK;
+}
+
+/* What was sent of it, and is not here any more, is not on its way either. */
+static void take_back(const replic *r, link *l, position *at) {
+  int64_t mine = replic__vector_sequence(r, at->origin);
+  at->told = 0;
+  if (at->sent <= mine || at->sent <= at->acked) return;
+  l->unacked -= at->unacked;
+  at->unacked = 0;
+  at->sent = mine > at->acked ? mine : at->acked;
+  if (at->staged > at->sent) at->staged = at->sent;
+}
+
+void replic__tell_void(replic *r, link *l) {
+  if (!l->void_hellos || !l->ready) return;
+  l->void_hellos--;
+  for (size_t i = 0; i < l->n_at; i++) take_back(r, l, &l->at[i]);
+  replic__send_void(r, l);
+}
+
+/* As if the link had begun now, with the HELLO that follows. */
+void replic__hear_void(link *l) {
+  for (size_t i = 0; i < l->n_at; i++) replic__release(l, &l->at[i]);
+  l->n_at = 0;
+  l->unacked = 0;
+  l->n_wants = l->n_claims = 0;
+  l->synced = 0;
+}
