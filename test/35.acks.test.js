@@ -1,9 +1,11 @@
 // Writes that resolve when so many peers have them on their disks: { acks, timeoutMs }, and the middleware's option.
 
 import { EventEmitter } from 'node:events'
+import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { readYourWrite } from '../lib/middleware/fetch.js'
-import { eventOf, link, openReplica, rejects } from './helpers.js'
+import { connect, listen } from '../lib/transport/tcp.js'
+import { eventOf, FAST, link, openReplica, rejects, tempDir } from './helpers.js'
 
 const MANY = { acks: 2, timeoutMs: 60_000 }
 
@@ -84,6 +86,23 @@ describe('acks', () => {
     isOpen = false
     const late = hub.upsert('note', { id: 1 }, { acks: 1, timeoutMs: 20 })
     await rejects(late, 'REPLIC_TIMEOUT', '1 more are linked: 101')
+  })
+
+  it('does not count what a peer claims of another history', async () => {
+    const path = join(tempDir(), 'other.db')
+    const before = await openReplica({ peerId: 100, path })
+    await before.upsert('note', [{ id: 7 }, { id: 8 }, { id: 9 }])
+    await before.close()
+    const other = await openReplica({ peerId: 101, path, ddl: null }) // it has 100.3, of that one
+    const hub = await openReplica({ peerId: 100 })
+    const forks = eventOf(hub, 'link', ({ code }) => code === 'REPLIC_FORK')
+    const late = hub.upsert('note', { id: 1 }, { acks: 1, timeoutMs: 300 }).catch((error) => error)
+    const listener = await listen(hub)
+    const connection = connect(other, { port: listener.address().port, ...FAST })
+    await forks
+    await rejects(hub.upsert('note', { id: 2 }, { acks: 1, timeoutMs: 100 }), 'REPLIC_TIMEOUT')
+    expect(await late).toMatchObject({ code: 'REPLIC_TIMEOUT' })
+    await connection.close()
   })
 
   it('does not count who may only read', async () => {

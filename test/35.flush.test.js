@@ -379,3 +379,12 @@ it('wrong arguments close nothing', async () => {
   expect(a.status().state).toBe('open')
   await a.upsert('note', { id: 1 })
 })
+
+it('what only a peer has that may only read is not flushed', async () => {
+  const hub = await openReplica({ peerId: 11, authorize: () => ({ write: false }) })
+  const reader = await openReplica({ peerId: 12 })
+  await link(reader, hub)
+  await hub.upsert('note', { id: 1 })
+  await reader.waitFor(hub.token())
+  expect(await hub.close({ flushMs: DAYS })).toEqual(lacks({ 11: 1 }))
+})

@@ -450,7 +450,8 @@ typedef struct replic_link_info {
   const char
       *held; /* why its patches are not applied at present (schema, skew); NULL if they are */
 } replic_link_info;
-/* The greatest sequence of `origin` that a linked peer has said to have; -1: no peer is linked. */
+/* The greatest sequence of `origin` that a linked peer has said to have; -1: no peer is linked.
+ * Those that may only read here do not count: nothing comes from them. */
 int64_t replic_announced(const replic *r, uint32_t origin);
 /* on 1: from now on each acknowledgement of patches that were written here is a
  * REPLIC_EVENT_ACKED, but those of peers that may only read here. At first they are not. */

@@ -62,7 +62,7 @@ int64_t replic_announced(const replic *r, uint32_t origin) {
   int64_t most = -1;
   for (size_t i = 0; i < r->sync->n_links; i++) {
     const link *l = r->sync->links[i];
-    if (!l->ready || l->closing) continue;
+    if (!l->ready || l->closing || l->reader) continue;
     const position *at = find_position(l, origin);
     int64_t announced = at ? at->announced : 0;
     if (announced > most) most = announced;
@@ -666,11 +666,16 @@ void replic__learn(replic *r, link *l, position *at, int64_t applied) {
   at->unacked = unacked;
   at->acked = applied;
   at->must_relay = at->stopped = at->probe = 0;
-  if (r->sync->tells_acks && at->origin == r->peer_id && !l->reader) /* it could not give it back */
-    replic__event(
-        r, (replic_event){.kind = REPLIC_EVENT_ACKED, .link = l->id, .peer = l->peer, .a = applied},
-        NULL);
   at->lag_since_ms = applied < replic__vector_sequence(r, at->origin) ? r->now_ms : 0;
+}
+
+/* What it has of this peer's own. Who may only read could not give it back. */
+static void tell_acked(replic *r, const link *l) {
+  const position *at = r->sync->tells_acks && !l->reader ? find_position(l, r->peer_id) : NULL;
+  if (!at || !at->acked) return;
+  replic__event(
+      r, (replic_event){.kind = REPLIC_EVENT_ACKED, .link = l->id, .peer = l->peer, .a = at->acked},
+      NULL);
 }
 
 void replic__get_position(replic__reader *in, uint32_t *last, replic_position *out) {
@@ -761,6 +766,7 @@ static int on_hello(replic *r, link *l, replic__reader *in) {
     send_hello(r, l, 0);
   }
   note_word(r, l);
+  tell_acked(r, l); /* not before all that it claims was checked */
   if (l->ready) return REPLIC_OK;
   l->ready = 1;
   find_rivals(r, l, wall);
@@ -794,7 +800,9 @@ static int on_ack(replic *r, link *l, replic__reader *in) {
       if (origin == r->peer_id && sequence > mine)
         return replic__forked(r, l, origin, sequence, "it holds more than was issued here");
       if (section == APPLIED) {
+        int64_t acked = at->acked;
         replic__learn(r, l, at, sequence);
+        if (origin == r->peer_id && at->acked > acked) tell_acked(r, l);
         replic__reader_has(r, l, origin, sequence);
       } else if (l->reader) {
         replic__tell_reader(r, l);
@@ -1064,10 +1072,11 @@ int replic_link_open(replic *r, uint32_t id, uint32_t expected_peer, int only_re
   return REPLIC_OK;
 }
 
-/* What the peer has is known beyond its link. Of a fork it is another history that it has. */
+/* What the peer has is known beyond its link. Of a fork it is another history that it has, and from
+ * who may only read nothing is taken back. */
 static void keep_acked(replic *r, const link *l) {
-  for (size_t i = 0; l->ready && !l->fork_text && i < l->n_at; i++)
-    replic__vector_elsewhere(r, l->at[i].origin, l->at[i].acked);
+  if (!l->ready || l->fork_text || l->reader) return;
+  for (size_t i = 0; i < l->n_at; i++) replic__vector_elsewhere(r, l->at[i].origin, l->at[i].acked);
 }
 
 static void tell_left(replic *r, const link *l) {
