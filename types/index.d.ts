@@ -154,7 +154,10 @@ export interface OpenOptions {
   heartbeatMs?: number | undefined
   /** A link that is silent for longer is closed; so is one without HELLO. Default 10,000 ms. */
   linkTimeoutMs?: number | undefined
-  /** Largest group (all changes of one call, encoded). Default 64 MiB. */
+  /**
+   * Largest group (all changes of one call, encoded), the same at all peers. A group is one transaction at each of them, and
+   * their own calls wait for it: that takes about 10 us a row. Default 64 MiB.
+   */
   maxFrameBytes?: number | undefined
   /** Bytes sent and not yet acknowledged, per link, at most: less where the line is slow. Default 4 MiB. */
   windowBytes?: number | undefined
@@ -883,7 +886,8 @@ export interface LinkEvent {
   reason: string | null
   /**
    * How many events this one stands for: of strangers who were refused, or left, those beyond ten in a second are summed by
-   * transport and code at its end, and the last one is told of. Else 1.
+   * transport and code at its end, and the last one is told of. Else 1. Of one link's troubles (`error`) 100 are told of
+   * between two heartbeats, and no more.
    */
   count: number
 }

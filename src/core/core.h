@@ -273,6 +273,8 @@ int replic__epoch_note(replic *r, uint32_t origin, int64_t from, uint32_t epoch)
  * up_to], in order. `from` of the first is where it begins, or any later sequence up to `after`. */
 int replic__epochs_read(replic *r, uint32_t origin, int64_t after, int64_t up_to,
                         int (*each)(void *ctx, int64_t from, uint32_t epoch), void *ctx);
+/* *up_to becomes less where more than `most` epochs begin in (after, *up_to]. */
+int replic__epochs_end(replic *r, uint32_t origin, int64_t after, int64_t most, int64_t *up_to);
 int replic__epoch_at(replic *r, uint32_t origin, int64_t sequence, uint32_t *epoch);
 /* Forgets those that begin later. */
 int replic__epochs_cut(replic *r, uint32_t origin, int64_t after);
@@ -371,8 +373,8 @@ struct replic {
   uint64_t vector_changes;    /* commits that have changed it, and holes that were found */
   replic_position newest;     /* no patch in the log has a greater clock */
   replic_position *positions; /* what replic_vector returned last */
-  sqlite3_stmt *vector_sql, *epochs_sql, *begin_sql, *commit_sql, *savepoint_sql, *release_sql,
-      *rollback_to_sql, *rollback_sql;
+  sqlite3_stmt *vector_sql, *epoch_sql, *epochs_sql, *begin_sql, *commit_sql, *savepoint_sql,
+      *release_sql, *rollback_to_sql, *rollback_sql;
   replic__schema *schema;
   sqlite3_stmt *pending_sql[REPLIC__N_PENDING_SQL];
   int has_pending;         /* rows in _replic_pending; also where that cannot be read */

@@ -27,16 +27,14 @@ int replic__epoch_note(replic *r, uint32_t origin, int64_t from, uint32_t epoch)
   replic__entry *entry = replic__vector_entry(r, origin);
   if (!entry) return SQLITE_NOMEM;
   if (entry->now.epoch == epoch) return REPLIC_OK;
-  sqlite3_stmt *stmt = NULL;
   int rc = replic__prepare(
       r, "INSERT OR REPLACE INTO main._replic_epochs(origin, sequence, epoch) VALUES(?1, ?2, ?3)",
-      &stmt);
+      &r->epoch_sql);
   if (rc != REPLIC_OK) return rc;
-  sqlite3_bind_int64(stmt, 1, origin);
-  sqlite3_bind_int64(stmt, 2, from);
-  sqlite3_bind_int64(stmt, 3, epoch);
-  rc = replic__step(r, stmt);
-  sqlite3_finalize(stmt);
+  sqlite3_bind_int64(r->epoch_sql, 1, origin);
+  sqlite3_bind_int64(r->epoch_sql, 2, from);
+  sqlite3_bind_int64(r->epoch_sql, 3, epoch);
+  rc = replic__step(r, r->epoch_sql);
   if (rc != REPLIC_OK) return rc;
   entry->now.epoch = epoch;
   entry->epoch_from = from; /* too high after a rollback: then the table is asked, no more */
@@ -63,6 +61,20 @@ int replic__epochs_read(replic *r, uint32_t origin, int64_t after, int64_t up_to
               (uint32_t)sqlite3_column_int64(r->epochs_sql, 1));
   rc = rc == SQLITE_DONE ? REPLIC_OK : replic__fail_db(r, rc);
   sqlite3_reset(r->epochs_sql);
+  return rc;
+}
+
+int replic__epochs_end(replic *r, uint32_t origin, int64_t after, int64_t most, int64_t *up_to) {
+  int64_t end = 0;
+  const replic__entry *entry = replic__vector_entry(r, origin);
+  if (!entry) return SQLITE_NOMEM;
+  if (after >= entry->epoch_from) return REPLIC_OK;
+  char *sql = sqlite3_mprintf("SELECT sequence - 1 FROM main._replic_epochs WHERE origin = %u AND "
+                              "sequence > %lld ORDER BY sequence LIMIT 1 OFFSET %lld",
+                              origin, after, most);
+  int rc = sql ? replic__int(r, sql, &end) : SQLITE_NOMEM;
+  sqlite3_free(sql);
+  if (rc == REPLIC_OK && end && end < *up_to) *up_to = end;
   return rc;
 }
 

@@ -111,7 +111,10 @@ int replic__note_epochs(replic *r, replic__patches p, int64_t up_to) {
   uint32_t epoch;
   int rc = REPLIC_OK;
   while (rc == REPLIC_OK && replic__next_epoch(&p, &from, &epoch) && from <= up_to)
-    if (from > known) rc = replic__epoch_note(r, p.origin, from, epoch);
+    if (from > known) {
+      rc = replic__epoch_note(r, p.origin, from, epoch);
+      r->sync->units -= UNITS_OF_APPLYING;
+    }
   return rc;
 }
 
@@ -121,7 +124,34 @@ int replic__note_epochs(replic *r, replic__patches p, int64_t up_to) {
  * taken in in parts, each as large as s->units allow: first it is read to its end, then applied,
  * and what is left of it is s->rest until the caller calls replic_work, or replic_receive. */
 
-enum { UNITS_OF_READING = 1, UNITS_OF_APPLYING = 32 };
+/* Of one patch. It may have very many fields, and with each one that is kept its definition is put
+ * together and looked for. */
+static int64_t units_of_reading(const remote_table *t) {
+  return 1 + t->n_fields / 8;
+}
+
+static int64_t units_of_applying(const remote_table *t) {
+  int is_same = t->table && t->n_same == t->n_fields;
+  return UNITS_OF_APPLYING + t->n_fields / 4 + (is_same ? 0 : (int64_t)t->bytes / 64);
+}
+
+/* Counts a patch as its writer does (engine.c), so that no group is refused that one could write.
+ */
+static int exceeds_group(const replic *r, replic__rest *t, const remote_table *m) {
+  if (t->p.begins_group) t->group_bytes = 0;
+  t->group_bytes += 24 + m->n_fields / 8;
+  for (int i = 0; i < m->n_fields; i++)
+    if (r->sync->values[i].type != REPLIC_UNSET)
+      t->group_bytes += 11 + (int64_t)r->sync->values[i].len;
+  return t->group_bytes > (int64_t)r->config.max_frame_bytes + FRAME_SLACK;
+}
+
+static int fail_group(replic *r, const link *l) {
+  return replic__fail(r, REPLIC_ETOOLARGE,
+                      "peer %u sent a group of more than maxFrameBytes (%lld): raise that here, or "
+                      "lower it there",
+                      l->peer, (int64_t)r->config.max_frame_bytes);
+}
 
 /* Reads the whole frame before anything is applied: is it well formed, and up to where can it be
  * applied? *done: it is read to its end. */
@@ -136,7 +166,6 @@ static int examine(replic *r, link *l, replic__rest *t, int *done) {
     int64_t last = p->sequence;
     *done = !replic__next_patch(p);
     if (*done) break;
-    r->sync->units -= UNITS_OF_READING;
     if (p->begins_group) t->whole = last;
     remote_table *m = replic__table_by_id(&l->tables, p->table_id);
     if (!m) {
@@ -146,7 +175,9 @@ static int examine(replic *r, link *l, replic__rest *t, int *done) {
     int rc = replic__reserve_values(r->sync, m->n_fields);
     if (rc == REPLIC_OK) rc = replic__resolve(r, m);
     if (rc != REPLIC_OK) return rc;
+    r->sync->units -= units_of_reading(m);
     replic__get_fields(p, m->n_keys, m->n_fields, r->sync->values);
+    if (exceeds_group(r, t, m)) return fail_group(r, l);
     if (replic__brings_dropped(r, p)) return replic__forked(r, l, p->origin, p->sequence, GIVEN_UP);
     if (p->sequence == known && last_clock && p->clock != last_clock)
       return replic__forked(r, l, p->origin, known, ISSUED_TWICE);
@@ -193,7 +224,7 @@ static int merge_part(replic *r, link *l, replic__rest *t, int64_t known, int64_
     const uint8_t *fields = p->in.at;
     replic__get_fields(p, m->n_keys, m->n_fields, r->sync->values);
     if (p->in.failed) return is_lost(r); /* its table has been defined in another way since */
-    r->sync->units -= p->sequence <= known ? UNITS_OF_READING : UNITS_OF_APPLYING;
+    r->sync->units -= p->sequence <= known ? units_of_reading(m) : units_of_applying(m);
     if (p->sequence <= known) continue;
     rc = replic__apply_patch(r, l->peer, m, p, fields);
     if (rc != REPLIC_OK) return rc;

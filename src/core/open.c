@@ -324,8 +324,9 @@ void replic_close(replic *r) {
   replic__schema_free(r->schema);
   replic__pending_close(r);
   replic__stuck_close(r);
-  sqlite3_stmt *kept[] = {r->vector_sql,    r->epochs_sql,  r->begin_sql,       r->commit_sql,
-                          r->savepoint_sql, r->release_sql, r->rollback_to_sql, r->rollback_sql};
+  sqlite3_stmt *kept[] = {r->vector_sql,  r->epoch_sql,       r->epochs_sql,
+                          r->begin_sql,   r->commit_sql,      r->savepoint_sql,
+                          r->release_sql, r->rollback_to_sql, r->rollback_sql};
   for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) sqlite3_finalize(kept[i]);
   replic__claims_release(r);
   sqlite3_close(r->db); /* before the lock is released: the next opener finds a quiet file */

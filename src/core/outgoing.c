@@ -177,7 +177,9 @@ static replic_frame *encode(replic *r, int type, uint32_t origin, int64_t after,
                .has_holes = type == FRAME_STAGE};
   replic__writer head;
   replic__put_frame(&e.w, type);
-  int rc = replic__log_read(r, origin, after ? after - 1 : 0, *up_to, encode_patch, &e);
+  int rc = replic__epochs_end(r, origin, after, EPOCHS_MAX, up_to);
+  if (rc == REPLIC_OK)
+    rc = replic__log_read(r, origin, after ? after - 1 : 0, *up_to, encode_patch, &e);
   if (rc != REPLIC_OK && rc != SQLITE_DONE) {
     replic__event(r, (replic_event){.kind = REPLIC_EVENT_ERROR, .code = rc},
                   "the log cannot be read: %s", replic_error_text(r));

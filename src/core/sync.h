@@ -24,6 +24,7 @@
 #define TROUBLES_MAX 100      /* events of one link in a heartbeat that say what is wrong, */
 #define TROUBLE_TEXT_MAX 2000 /* bytes of what the other side says in one */
 #define FIELDS_MAX 32767      /* columns of a table in SQLite */
+#define UNITS_OF_APPLYING 32  /* of work: a patch, or an epoch; reading a patch is about one */
 #define DIRECT_MAX 16384      /* peers that one may be linked to */
 
 typedef struct position {
@@ -177,6 +178,7 @@ typedef struct replic__rest {
   int is_read;              /* to its end: then it is applied */
   replic__patches start, p; /* p: up to where it was read, or applied */
   int64_t whole;            /* the end of the last whole group before that */
+  int64_t group_bytes;      /* of the group at hand, while it is read */
   int64_t known;            /* what was applied when it came */
   replic__verdict verdict;
 } replic__rest;

@@ -283,6 +283,7 @@ int replic__get_patches(replic__reader *in, int type, replic__patches *out) {
   out->after_clock = out->clock = replic__get_clock(in);
   out->after_epoch = replic__get_epoch(in);
   out->n_epochs = replic__get_count(in, 2);
+  if (out->n_epochs > EPOCHS_MAX) in->failed = 1;
   out->epochs = *in;
   replic__patches epochs = *out;
   uint32_t epoch = out->after_epoch, next;

@@ -77,6 +77,8 @@ uint32_t replic__get_peer(replic__reader *in); /* never 0 */
 int64_t replic__get_sequence(replic__reader *in);
 int64_t replic__get_clock(replic__reader *in);
 
+#define EPOCHS_MAX 4096 /* that may begin in one frame */
+
 /* The patches of a PATCHES or STAGE frame, one after another. */
 typedef struct replic__patches {
   replic__reader in;

@@ -905,6 +905,116 @@ static void pieces_are_not_counted_with_each(void) {
   CHECK_INT(sums, 1);
 }
 
+/* Patches (after, after + n] of HOSTILE, all of one row, each of another epoch than the one before.
+ */
+static bytes *of_epochs(int64_t after, int64_t n) {
+  bytes *b = frame_new(PATCHES);
+  add_varint(b, HOSTILE);
+  add_varint(b, (uint64_t)after);
+  add_varint(b, (uint64_t)(after + n));
+  add_varint(b, after ? 10 : 0);
+  add_varint(b, after ? (uint64_t)(7 + after % 2) : 0);
+  add_varint(b, (uint64_t)n);
+  for (int64_t i = 1; i <= n; i++) {
+    add_varint(b, 1);
+    add_varint(b, (uint64_t)(7 + (after + i) % 2));
+  }
+  for (int64_t i = 1; i <= n; i++) {
+    const replic_value values[] = {v_int(1), v_text("x")};
+    add_patch(b, 1, true, after + i == 1 ? 10 : 0, 1, 1, 2, values);
+  }
+  return b;
+}
+
+static void take_in(cluster *c, int w, const bytes *b) {
+  receive(&c->peers[0], c, w, b);
+  while (replic_has_work(c->peers[0].r)) work(&c->peers[0]);
+}
+
+static void epochs_of_a_frame_are_bounded(void) {
+  for (int more = 0; more < 2; more++) {
+    cluster *c = cluster_start(1, T);
+    int w = with_t(c);
+    take_in(c, w, of_epochs(0, 4096 + more));
+    CHECK_INT(peer_at(&c->peers[0], HOSTILE), more ? 0 : 4096);
+    CHECK_INT(c->wires[w].open[0], !more);
+  }
+}
+
+/* An origin that is opened for each of its writes: its patches go on, and the pruned ones as well.
+ */
+static void very_many_epochs_go_on(void) {
+  for (int pruned = 0; pruned < 2; pruned++) {
+    cluster *c = cluster_start(2, T);
+    peer *p = &c->peers[0], *q = &c->peers[1];
+    int w = with_t(c);
+    p->r->config.slice_bytes = 1 << 20;
+    p->r->config.window_bytes = 4 << 20;
+    for (int64_t after = 0; after < 9000; after += 3000) take_in(c, w, of_epochs(after, 3000));
+    CHECK_INT(peer_at(p, HOSTILE), 9000);
+    if (pruned) peer_compact(p, c->now_ms, 10000);
+    CHECK_INT(replic_log_rows(p->r), pruned ? 1 : 9000);
+    wire_open(c, 0, 1);
+    cluster_settle(c);
+    while (replic_has_work(q->r)) work(q);
+    cluster_settle(c);
+    CHECK_INT(peer_at(q, HOSTILE), 9000);
+    CHECK_INT(sql_int(peer_sql(q), "SELECT count(*) FROM _replic_epochs"), 9000);
+  }
+}
+
+/* By the bytes that its writer counts: tiny patches are as many as that one could write. */
+static void a_group_is_as_large_as_one_may_be_written(void) {
+  cluster *c = cluster_start(1, T);
+  peer *p = &c->peers[0];
+  const int64_t N = 70000;
+  int w = with_t(c);
+  p->r->config.max_frame_bytes = 10000;
+  bytes *b = patches_frame(HOSTILE, 0, N);
+  for (int64_t i = 1; i <= N; i++) {
+    const replic_value values[] = {v_int(i), {.type = REPLIC_UNSET}};
+    add_patch(b, 1, i == 1, 10, 1, 1, 2, values);
+  }
+  CHECK(b->len < 1000000);
+  take_in(c, w, b);
+  CHECK_INT(peer_at(p, HOSTILE), 0);
+  CHECK_INT(event_last(p, REPLIC_EVENT_LINK_CLOSE)->code, REPLIC_ETOOLARGE);
+}
+
+static void wide_patches_count_for_more(void) {
+  enum { FIELDS = 20000 };
+  cluster *c = cluster_start(1, T);
+  peer *p = &c->peers[0];
+  int w = with_t(c);
+  bytes *b = frame_new(SCHEMA);
+  add_varint(b, 2);
+  add_text(b, "wide");
+  add_varint(b, 1);
+  add_varint(b, FIELDS);
+  for (int i = 0; i < FIELDS; i++) {
+    char name[12];
+    sqlite3_snprintf(sizeof name, name, "f%d", i);
+    add_text(b, name);
+    add_u8(b, 0);
+  }
+  play(c, w, b);
+  replic_value *values = test_alloc(FIELDS * sizeof *values);
+  for (int i = 1; i < FIELDS; i++) values[i].type = REPLIC_UNSET;
+  b = patches_frame(HOSTILE, 0, 30);
+  for (int64_t i = 1; i <= 30; i++) {
+    values[0] = v_int(i);
+    add_patch(b, 1, true, i == 1 ? 10 : 0, 2, 1, FIELDS, values);
+  }
+  int64_t at = receive(p, c, w, b);
+  CHECK(at < 10);
+  while (replic_has_work(p->r)) {
+    int64_t next = work(p);
+    CHECK(next - at < 10);
+    at = next;
+  }
+  CHECK_INT(at, 30);
+}
+
 int main(int argc, char **argv) {
   static const test TESTS[] = {TEST(what_is_asked_for_comes_once_per_heartbeat),
                                TEST(all_definitions_come_once_per_heartbeat),
@@ -937,6 +1047,10 @@ int main(int argc, char **argv) {
                                TEST(what_was_forgotten_keeps_nobody_from_joining),
                                TEST(the_oldest_that_is_pending_is_told),
                                TEST(pieces_of_who_comes_no_more_expire),
+                               TEST(epochs_of_a_frame_are_bounded),
+                               TEST(very_many_epochs_go_on),
+                               TEST(a_group_is_as_large_as_one_may_be_written),
+                               TEST(wide_patches_count_for_more),
                                TEST(a_frame_of_one_origin_too_many),
                                TEST(more_origins_than_a_link_has_room_for)};
   return run_tests(argc, argv, TESTS, COUNT(TESTS));
