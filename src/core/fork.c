@@ -142,6 +142,7 @@ typedef struct comparison {
   probe common;
   int64_t parted;  /* 0: nothing that differs is known */
   probe given_up;  /* the other side refuses the history that has it; sequence 0: none */
+  int gave_way;    /* here: it had only been told */
   int contradicts; /* a patch that both have is not the same */
   int agrees;      /* the last one there is the same here */
   int is_advice;   /* the other side has found nothing that is wrong: it knows the origin's own word
@@ -206,7 +207,8 @@ static int is_evident(replic *r, const link *l, const comparison *c, int *eviden
   int found = c->contradicts || given_up || (l->fork_text && l->fork_origin == c->origin);
   int of_its_own = l->peer == c->origin && c->theirs_last < c->mine_last;
   int is_mine = c->origin == r->peer_id, of_mine = is_mine && c->theirs_last > c->mine_last;
-  int is_taken_back = is_mine && l->peer != c->origin && c->agrees && !given_up; /* only told */
+  int agrees = c->agrees || !c->theirs_last;
+  int is_taken_back = c->gave_way || (is_mine && l->peer != c->origin && agrees && !given_up);
   *evident = (found || of_its_own || of_mine) && !is_taken_back && !is_denied(r, l, c);
   return rc;
 }
@@ -258,7 +260,9 @@ static int give_way(replic *r, link *l, comparison *c) {
   int denies = c->contradicts || c->theirs_last < c->mine_last;
   if (!denies || l->reader || (l->peer != c->origin && !c->is_advice)) return REPLIC_OK;
   int rc = replic__told_gives_way(r, l, c->origin, c->theirs_last);
-  c->mine_last = replic__vector_sequence(r, c->origin);
+  int64_t last = replic__vector_sequence(r, c->origin);
+  c->gave_way = last < c->mine_last;
+  c->mine_last = last;
   return rc;
 }
 

@@ -11,8 +11,8 @@
  *   _replic_sources     when each peer has brought the last of that
  *   _replic_forks       up to where two histories of an origin are one (fork.c)
  *   _replic_dropped     patches at which histories part that were given up here (fork.c)
- *   _replic_told        of origins that a jump has brought: up to where, and who said so (told.c)
- *   _replic_lost        origins whose patches after that one nobody has any more (forget.c)
+ *   _replic_told        of what no patch has come of in a jump: up to where, and who said so
+ * (told.c) _replic_lost        origins whose patches after that one nobody has any more (forget.c)
  *   _replic_migrations  what was applied, and how to step back (migrate.c)
  *   _replic_renames     columns that migrations have renamed, or dropped (migrate.c)
  *
@@ -217,9 +217,8 @@ static const char CREATE_TABLES[] =
     "CREATE TABLE IF NOT EXISTS main._replic_forks(origin INTEGER PRIMARY KEY, common INTEGER "
     "NOT NULL, patchedAt INTEGER NOT NULL, parted INTEGER NOT NULL);"
     "CREATE TABLE IF NOT EXISTS main._replic_dropped" DROPPED
-    "CREATE TABLE IF NOT EXISTS main._replic_told(origin INTEGER PRIMARY KEY, before INTEGER NOT "
-    "NULL, merged INTEGER NOT NULL, mergedAt INTEGER NOT NULL, upTo INTEGER NOT NULL, source "
-    "INTEGER NOT NULL, verified INTEGER NOT NULL DEFAULT 0);"
+    "CREATE TABLE IF NOT EXISTS main._replic_told(origin INTEGER PRIMARY KEY, merged INTEGER NOT "
+    "NULL, mergedAt INTEGER NOT NULL, upTo INTEGER NOT NULL, source INTEGER NOT NULL);"
     "CREATE TABLE IF NOT EXISTS main._replic_lost(origin INTEGER PRIMARY KEY, after INTEGER NOT "
     "NULL);"
     "CREATE TABLE IF NOT EXISTS main._replic_migrations(version INTEGER PRIMARY KEY, up TEXT "

@@ -21,17 +21,14 @@ typedef struct told {
 int replic__told_note(replic *r, uint32_t source, const replic_position *to, int64_t merged,
                       int64_t merged_at) {
   sqlite3_stmt **slot = &r->sync->told_sql;
-  const replic__entry *entry = replic__vector_entry(r, to->origin);
-  if (!entry || source == to->origin) return entry ? REPLIC_OK : SQLITE_NOMEM;
+  if (source == to->origin || merged >= to->sequence) return REPLIC_OK;
   int rc = replic__prepare(r,
-                           "INSERT INTO main._replic_told(origin, before, merged, mergedAt, upTo, "
-                           "source) VALUES(?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT(origin) DO UPDATE "
-                           "SET merged = ?3, mergedAt = ?4, upTo = ?5, source = ?6",
+                           "INSERT OR REPLACE INTO main._replic_told(origin, merged, mergedAt, "
+                           "upTo, source) VALUES(?1, ?2, ?3, ?4, ?5)",
                            slot);
   if (rc != REPLIC_OK) return rc;
-  const int64_t values[] = {to->origin, entry->now.sequence, merged,
-                            merged_at,  to->sequence,        source};
-  for (int i = 0; i < 6; i++) sqlite3_bind_int64(*slot, i + 1, values[i]);
+  const int64_t values[] = {to->origin, merged, merged_at, to->sequence, source};
+  for (int i = 0; i < 5; i++) sqlite3_bind_int64(*slot, i + 1, values[i]);
   return replic__step(r, *slot);
 }
 
@@ -85,7 +82,10 @@ static int go_back(replic *r, uint32_t origin, const told *t) {
   replic__savepoint save;
   int rc = replic__savepoint_open(r, 0, &save);
   if (rc != REPLIC_OK) return rc;
+  uint32_t source = replic__vector_entry(r, origin)->source;
+  save.share = replic__share_of(r, source);
   rc = replic__vector_back(r, origin, t->merged, t->merged_at);
+  if (rc == REPLIC_OK && !t->merged) rc = replic__bring(r, source, BROUGHT_ORIGINS, -1);
   char *sql = sqlite3_mprintf("DELETE FROM main._replic_told WHERE origin = %u", origin);
   if (rc == REPLIC_OK) rc = sql ? replic__exec(r, sql) : SQLITE_NOMEM;
   sqlite3_free(sql);

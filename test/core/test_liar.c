@@ -207,19 +207,23 @@ static void who_is_ahead_of_the_origin_is_believed_in_time(void) {
 }
 
 /* "Nothing of the victim has survived, up to the greatest number there is." */
-static void lie_by_jump(cluster *c, int w, int64_t from, int64_t up_to) {
-  const replic_position vector = {VICTIM, up_to, c->now_ms, VICTIM};
+static void lie_of(cluster *c, int w, int64_t from, int64_t up_to, uint32_t epoch) {
+  const replic_position vector = {VICTIM, up_to, c->now_ms, epoch};
   const int64_t floor = up_to;
   bytes *stage = frame_new(STAGE);
   const uint64_t head[] = {1, VICTIM, (uint64_t)from, (uint64_t)up_to, 0, from ? VICTIM : 0};
   for (size_t i = 0; i < COUNT(head); i++) add_varint(stage, head[i]);
   add_varint(stage, from ? 0 : 1);
-  if (!from) add_varint(stage, 1), add_varint(stage, VICTIM);
+  if (!from) add_varint(stage, 1), add_varint(stage, epoch);
   add_varint(stage, 0);
   bytes *jump = jump_frame(&vector, &floor, 1);
   play(c, w, jump);
   play(c, w, stage);
   play(c, w, jump);
+}
+
+static void lie_by_jump(cluster *c, int w, int64_t from, int64_t up_to) {
+  lie_of(c, w, from, up_to, VICTIM);
 }
 
 static void a_jump_that_the_origin_denies_is_not_made(void) {
@@ -287,6 +291,26 @@ static void what_was_only_told_gives_way(void) {
       CHECK_INT(info.behind, 0);
     }
     CHECK_INT(replic_log_rows(hub->r), sql_int(peer_sql(hub), "SELECT count(*) FROM t_patches"));
+    test_release();
+  }
+}
+
+/* Nothing of the victim has come yet, and what is told is of another opening of its file, maybe. */
+static void all_of_it_may_give_way(void) {
+  for (int other_epoch = 0; other_epoch < 2; other_epoch++) {
+    cluster *c = cluster_start(2, T);
+    peer *hub = &c->peers[0];
+    put_many(&c->peers[1], 10, 3, 0);
+    int w = link_as(c, 0, LIAR, NULL, 0);
+    lie_of(c, w, 0, MOST, other_epoch ? 777 : VICTIM);
+    CHECK_INT(peer_at(hub, VICTIM), MOST);
+    wire_cut(c, w);
+    for (int i = 0; i < 2; i++) link_again(c, 1);
+    CHECK_INT(peer_at(hub, VICTIM), 3);
+    check_told_gave_way(hub, LIAR);
+    CHECK_INT(notes(hub), 0);
+    CHECK_INT(notes(&c->peers[1]), other_epoch); /* a copy of its file would look alike */
+    check_same(c);
     test_release();
   }
 }
@@ -495,6 +519,7 @@ int main(int argc, char **argv) {
       TEST(who_is_ahead_of_the_origin_is_believed_in_time),
       TEST(a_jump_that_the_origin_denies_is_not_made),
       TEST(what_was_only_told_gives_way),
+      TEST(all_of_it_may_give_way),
       TEST(what_has_come_does_not_give_way),
       TEST(a_source_without_progress_gives_way),
       TEST(who_links_first_under_an_id_starves_nobody),
