@@ -245,7 +245,9 @@ describe('docs/protocol.md', () => {
   })
 
   it('has the limits of the code', () => {
-    const source = ['sync.h', 'clock.c', 'open.c'].map((name) => text(`src/core/${name}`)).join('')
+    const source = ['sync.h', 'wire.h', 'clock.c', 'open.c']
+      .map((name) => text(`src/core/${name}`))
+      .join('')
     const constant = (name) => {
       const [, a, b = '0'] = new RegExp(
         `#define ${name}\\s[\\s\\\\]*\\(?(\\d+)(?: << (\\d+))?`,
@@ -257,13 +259,18 @@ describe('docs/protocol.md', () => {
     const words = ['none', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine']
     const prose = PROTOCOL.replace(/\s+/g, ' ')
     const limits = tableRows(PROTOCOL, '## Limits').slice(1)
-    const [patches, control, origins, definitions, fields, early] = limits.map(([, limit]) => limit)
+    const [patches, control, origins, definitions, fields, early, group, epochs] = limits.map(
+      ([, limit]) => limit,
+    )
     expect(patches).toContain(`maxFrameBytes\` + ${mib('FRAME_SLACK')}`)
     expect(control).toBe(mib('CONTROL_MAX'))
     expect(origins).toContain(number('ORIGINS_MAX'))
     expect(definitions).toContain(`${number('TABLES_MAX')}, and ${mib('SCHEMA_MAX')},`)
     expect(fields).toContain(`${number('FIELDS_MAX')},`)
     expect(early).toContain(`${number('EARLY_MAX')} `)
+    expect(group).toContain(`maxFrameBytes\` + ${mib('FRAME_SLACK')}`)
+    expect(epochs).toBe(number('EPOCHS_MAX'))
+    expect(prose).toContain(`| ${number('TROUBLES_MAX')} in a heartbeat`)
     expect(prose).toContain(`${mib('FRAME_SLACK')} are there`)
     expect(prose).toContain(`${number('RUN_PATCHES')} patches or ${mib('RUN_BYTES')}`)
     expect(prose).toContain(`${constant('RING_MAX')} of them`)
