@@ -127,15 +127,16 @@ typedef struct replic__schema {
                        table */
   replic__foreign *foreign; /* tables as others have them, of which something is pending: known to
                                the links by the ids after those of `tables` */
-  size_t n_foreign, cap_foreign;
-  uint32_t *foreign_by; /* their places, sorted by length and bytes */
-  int constrained;      /* a CHECK or a foreign key is declared somewhere */
+  size_t n_foreign, cap_foreign, foreign_bytes; /* foreign_bytes: as who gets them counts */
+  uint32_t *foreign_by;                         /* their places, sorted by length and bytes */
+  int constrained;                              /* a CHECK or a foreign key is declared somewhere */
 } replic__schema;
 
 int replic__schema_load(replic *r,
                         replic__schema **out); /* creates missing indexes; needs a transaction */
 int replic__check(replic *r, const replic__schema *schema); /* check.c: REPLIC_ESCHEMA and why */
 void replic__schema_free(replic__schema *schema);
+void replic__foreign_free(replic__schema *schema);
 replic__table *replic__schema_find(const replic__schema *schema, const char *name);
 int replic__sql_get(replic *r, replic__table *t, int which, sqlite3_stmt **out);
 int replic__sql_row(replic *r, replic__table *t, const unsigned char *take, int update,

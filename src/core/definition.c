@@ -57,7 +57,7 @@ remote_table *replic__read_definition(replic__reader *in) {
     t->n_fields += i % 2;
   }
   if (complete && !in->failed) complete = read_rules(t, in);
-  t->bytes = sizeof *t + len + 64 * (size_t)t->n_fields;
+  t->bytes = DEFINITION_BYTES(len, t->n_fields);
   if (complete && in->at != in->end) in->failed = 1;
   if (complete && !in->failed) return t;
   replic__free_remote_table(t);

@@ -54,6 +54,11 @@ static void forget_first(link *l) {
 }
 
 int replic__on_schema(replic *r, link *l, replic__reader *in) {
+  if (in->end - in->at > CONTROL_MAX - SCHEMA_SLACK - FRAME_HEAD - FRAME_SUM)
+    return replic__fail(r, REPLIC_ETOOLARGE,
+                        "peer %u has a table whose definition takes %lld bytes: others could not "
+                        "hand it on. Shorten the names of its columns",
+                        l->peer, (int64_t)(in->end - in->at));
   remote_table *t = replic__read_definition(in);
   if (!t) return in->failed ? replic__malformed(r, l, "SCHEMA") : SQLITE_NOMEM;
   l->schema_changes++;

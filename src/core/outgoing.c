@@ -64,6 +64,35 @@ static int reserve_foreign(replic__schema *schema) {
   return 1;
 }
 
+/* As its receiver counts it. */
+static size_t bytes_there(const replic__raw *raw) {
+  replic__reader in = {raw->definition, raw->definition + raw->definition_len, 0};
+  size_t len;
+  replic__get_varint(&in, UINT32_MAX);
+  replic__get_text(&in, &len);
+  replic__get_varint(&in, FIELDS_MAX);
+  return DEFINITION_BYTES(raw->definition_len, replic__get_varint(&in, FIELDS_MAX));
+}
+
+/* A link keeps so much of definitions and forgets what was defined first. So there are never more
+ * than half of that in use: before a frame all are given up that are more than a lot, and frames
+ * end when they bring another lot. What is used again is defined again, under a new id. */
+#define LOT_TABLES (TABLES_MAX / 4)
+#define LOT_BYTES (SCHEMA_MAX / 4)
+
+static int is_a_lot(size_t n, size_t bytes) {
+  return n > LOT_TABLES || bytes > LOT_BYTES;
+}
+
+static void begin_lot(replic *r) {
+  replic__schema *schema = r->schema;
+  if (!is_a_lot(schema->n_foreign, schema->foreign_bytes)) return;
+  schema->base_id = ids_end(schema);
+  replic__foreign_free(schema);
+  while (r->sync->n_ring) replic__ring_drop(r->sync); /* they speak of the former ids */
+  replic__stir(r);
+}
+
 /* The id of a table as another peer has it; 0: out of memory. */
 static uint32_t foreign_id(replic__schema *schema, const replic__raw *raw) {
   int found;
@@ -79,6 +108,7 @@ static uint32_t foreign_id(replic__schema *schema, const replic__raw *raw) {
           (i - at) * sizeof *schema->foreign_by);
   schema->foreign_by[at] = i;
   schema->foreign[schema->n_foreign++] = (replic__foreign){copy, raw->definition_len};
+  schema->foreign_bytes += bytes_there(raw);
   return first + i;
 }
 
@@ -93,6 +123,7 @@ typedef struct encoder {
   int full;                          /* stopped before a group, because the slice is large enough */
   int has_holes;                     /* STAGE: sequences may be missing */
   int64_t hole_ends; /* stopped before a hole in the log, whose last sequence is this */
+  size_t n_foreign, foreign_bytes; /* that were there when it began */
   uint32_t after_epoch;
   replic__writer epochs; /* that begin after `after` */
   int64_t epoch_from;
@@ -124,7 +155,8 @@ static int encode_patch(void *ctx, const replic__patch *p) {
     e->hole_ends = p->sequence - 1;
     return SQLITE_DONE;
   }
-  if (begins && e->n && e->w.frame && (int64_t)e->w.frame->len >= e->slice) {
+  int is_lot = is_a_lot(schema->n_foreign - e->n_foreign, schema->foreign_bytes - e->foreign_bytes);
+  if (begins && e->n && e->w.frame && (is_lot || (int64_t)e->w.frame->len >= e->slice)) {
     e->full = 1;
     return SQLITE_DONE;
   }
@@ -169,8 +201,11 @@ static int put_epochs(replic__writer *head, encoder *e, int64_t up_to) {
  * NULL: there is nothing to send, or it cannot be read. */
 static replic_frame *encode(replic *r, int type, uint32_t origin, int64_t after, int64_t slice,
                             int64_t *up_to) {
+  begin_lot(r);
   encoder e = {.r = r,
                .origin = origin,
+               .n_foreign = r->schema->n_foreign,
+               .foreign_bytes = r->schema->foreign_bytes,
                .slice = slice,
                .after = after,
                .previous = after,

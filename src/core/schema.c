@@ -97,12 +97,19 @@ static void free_table(replic__table *t) {
   sqlite3_free(t);
 }
 
-void replic__schema_free(replic__schema *schema) {
-  if (!schema) return;
-  for (size_t i = 0; i < schema->n_tables; i++) free_table(schema->tables[i]);
+void replic__foreign_free(replic__schema *schema) {
   for (size_t i = 0; i < schema->n_foreign; i++) sqlite3_free(schema->foreign[i].bytes);
   sqlite3_free(schema->foreign);
   sqlite3_free(schema->foreign_by);
+  schema->foreign = NULL;
+  schema->foreign_by = NULL;
+  schema->n_foreign = schema->cap_foreign = schema->foreign_bytes = 0;
+}
+
+void replic__schema_free(replic__schema *schema) {
+  if (!schema) return;
+  for (size_t i = 0; i < schema->n_tables; i++) free_table(schema->tables[i]);
+  replic__foreign_free(schema);
   sqlite3_free(schema->tables);
   sqlite3_free(schema);
 }

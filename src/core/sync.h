@@ -19,6 +19,7 @@
 #define EARLY_MAX 1024        /* frames kept that arrived before their predecessors */
 #define SCHEMA_MAX (16 << 20) /* bytes of definitions that are kept of one link, */
 #define TABLES_MAX 16384      /* and how many: of more the oldest are forgotten */
+#define SCHEMA_SLACK 64       /* less than CONTROL_MAX: others hand it on under longer ids */
 #define NEEDS_MAX 1000        /* origins that are asked for over one link in a heartbeat */
 #define TABLES_SHOWN 1000     /* of them, by replic_link_at */
 #define TROUBLES_MAX 100      /* events of one link in a heartbeat that say what is wrong, */
@@ -81,6 +82,9 @@ typedef struct remote_table {
   char *why;            /* what is not the same; NULL: nothing */
   uint64_t piece;       /* the last piece of a jump that speaks of it (jump.c) */
 } remote_table;
+
+/* About what a definition takes in memory: so many bytes on the wire, so many fields. */
+#define DEFINITION_BYTES(len, n_fields) (sizeof(remote_table) + (len) + 64 * (size_t)(n_fields))
 
 typedef struct table_list {
   remote_table **at; /* sorted by id */

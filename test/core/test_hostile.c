@@ -591,6 +591,65 @@ static void origins_of_a_jump_count(void) {
   CHECK_INT(brought(c, HOSTILE, of_t, 2000, 100), 1); /* nine of them are its */
 }
 
+/* ---- definitions that one peer brings, on the link between two others ---- */
+
+static cluster *with_two(int *w) {
+  cluster *c = cluster_start(2, T);
+  *w = hostile(c);
+  return c;
+}
+
+static bytes *large_schema(uint32_t id, char first, size_t name_bytes) {
+  const char *const FIELDS[] = {"id", "INTEGER", "v", "TEXT"};
+  char *name = test_alloc(name_bytes + 1);
+  memset(name, 'u', name_bytes);
+  name[0] = first;
+  return schema_frame(id, name, 1, 2, FIELDS);
+}
+
+/* More than a link keeps, so what was defined first is not known there any more. */
+static void definitions_of_others_are_defined_again(void) {
+  for (int joins_late = 0; joins_late < 2; joins_late++) {
+    int w;
+    cluster *c = with_two(&w);
+    if (!joins_late) wire_open(c, 0, 1);
+    for (uint32_t i = 0; i < 12; i++) {
+      char first = (char)('a' + i % 6);
+      play(c, w, large_schema(2 + i, first, 3 << 20));
+      const replic_value values[] = {v_int(i), v_text("x")};
+      bytes *b = patches_on(HOSTILE, i, 10 * i, i + 1);
+      add_patch(b, 1, true, 10, 2 + i, 1, 2, values); /* a group of its own */
+      play(c, w, b);
+      if (!joins_late) cluster_beat(c, 1);
+    }
+    wire_cut(c, w);
+    if (joins_late) wire_open(c, 0, 1);
+    cluster_settle(c);
+    peer *q = &c->peers[1];
+    CHECK_INT(peer_at(q, HOSTILE), 12);
+    CHECK_INT(sql_int(peer_sql(q), "SELECT count(*) FROM _replic_definitions"), 6);
+    CHECK_INT(event_count(q, REPLIC_EVENT_LINK_ERROR), 0);
+  }
+}
+
+/* Its id is longer there. */
+static void a_definition_that_just_fits_is_handed_on(void) {
+  enum { MOST = 4 << 20, ROOM = 64, SUM = 4 };
+  for (size_t less = 0; less <= ROOM; less += ROOM / 2) {
+    int w;
+    cluster *c = with_two(&w);
+    int between = wire_open(c, 0, 1);
+    size_t other = large_schema(2, 'u', 3 << 20)->len - (3 << 20) + SUM;
+    play(c, w, large_schema(2, 'u', MOST - less - other));
+    play(c, w, one_of(HOSTILE, 0, 2, "x"));
+    cluster_beat(c, 2);
+    CHECK(c->wires[between].open[0] && c->wires[between].open[1]);
+    CHECK_INT(c->wires[w].open[0], less == ROOM);
+    CHECK_INT(peer_at(&c->peers[1], HOSTILE), less == ROOM);
+    test_release();
+  }
+}
+
 /* ---- what nobody needs any more goes ---- */
 
 static int64_t definitions(peer *p) {
@@ -1043,6 +1102,8 @@ int main(int argc, char **argv) {
                                TEST(what_is_undone_counts_for_nobody),
                                TEST(a_definition_counts_with_its_patches),
                                TEST(origins_of_a_jump_count),
+                               TEST(definitions_of_others_are_defined_again),
+                               TEST(a_definition_that_just_fits_is_handed_on),
                                TEST(definitions_go_with_the_last_patch),
                                TEST(what_was_forgotten_keeps_nobody_from_joining),
                                TEST(the_oldest_that_is_pending_is_told),
