@@ -52,6 +52,7 @@ export class Links {
   #closing = false
   #stopped = false
   #total
+  heardSince = Infinity // whoever is linked and may write has had the time to tell what it has: performance.now()
   #awaited = new Set() // peerIds that flush() waits for: their links broke, and they have dialed
   #isFlushing = false
   #flushed = () => {}
@@ -109,6 +110,7 @@ export class Links {
 
   #beat() {
     for (const link of this.#links.values()) {
+      if (link.isCarrying) this.carried(link)
       if (link.beat()) this.#native.receive(link.id, SIGN_OF_LIFE)
       if (link.beginMessages() && !this.#paused.has(link)) link.resume()
     }
@@ -190,6 +192,16 @@ export class Links {
     return this.#peersOf((link) => link.isReady && !link.isReader)
   }
 
+  /** Those of them that are sending a frame for longer than a heartbeat: what it brings, they have not told. */
+  carrying() {
+    return this.#peersOf((link) => link.isReady && !link.isReader && link.isCarrying)
+  }
+
+  /** A frame that took longer than a heartbeat is here, or a part of it. */
+  carried(link) {
+    if (!link.isReader) this.heardSince = performance.now()
+  }
+
   #peersOf(accepts) {
     const links = [...this.#links.values()].filter(accepts)
     return [...new Set(links.map((link) => link.peerId))]
@@ -207,7 +219,10 @@ export class Links {
   event(event) {
     const link = this.#links.get(event.link)
     if (!link) return
-    if (event.kind === 'ready') link.ready(event.peer)
+    if (event.kind === 'ready') {
+      if (this.writers().length === 0) this.heardSince = performance.now()
+      link.ready(event.peer)
+    }
     if (event.kind === 'linkError') link.trouble(told(event))
     if (event.kind === 'close') link.end(told(event))
     if (event.kind === 'left') link.had = event.sum
@@ -403,6 +418,8 @@ class Link {
   #isInCore = false
   #messageBytes = 0 // that came in since the last heartbeat, and what they cost
   #hasProgressed = false // since the last heartbeat a part of a frame has come in
+  #isMidFrame = false // the rest of it has not
+  isCarrying = false // nor had it at a heartbeat of this side's
   #isTrusted = false // nothing of what is kept for it is counted any more
   #isAsking = false // authorize()
   #isTerminating = false
@@ -451,7 +468,7 @@ class Link {
       if ('checkKept' in this.#socket) this.#socket.checkKept = (bytes) => this.#checkKept(bytes)
       hear('message', (data) => this.#message(data))
       hear('progress', () => {
-        this.#hasProgressed = true
+        this.#hasProgressed = this.#isMidFrame = true
         this.#heard()
       })
       hear('error', (error) => this.#failed(error))
@@ -599,6 +616,7 @@ class Link {
     if (this.#state === 'opening' && !this.#ending) this.#beginAgain()
     const hasProgressed = this.#hasProgressed && this.isReady
     this.#hasProgressed = false
+    this.isCarrying ||= this.#isMidFrame
     return hasProgressed
   }
 
@@ -630,10 +648,18 @@ class Link {
       return this.end(new ReplicError('REPLIC_PROTOCOL', `frames are bytes, not ${what}`))
     }
     this.#heard()
+    this.#wasWhole()
     const isShaking = this.#handshake && this.#handshake.peerId === undefined
     if (isShaking || isOfHandshake(bytes)) return this.#shake(bytes)
     if (this.#handshake) return this.#sealed(bytes)
     this.#frame(bytes)
+  }
+
+  #wasWhole() {
+    this.#isMidFrame = false
+    if (!this.isCarrying) return
+    this.isCarrying = false
+    this.#links.carried(this)
   }
 
   // After the handshake.

@@ -44,13 +44,16 @@ export class Progress {
   #waiters
   #onOverflow
   #announced
+  #heard
 
   /**
    * `onOverflow(error)` is told once when there are more origins than a token can hold; `announced(origin)` gives a promise
-   * of the greatest sequence of it that a linked peer has said to have, -1 where none is linked.
+   * of the greatest sequence of it that a linked peer has said to have, -1 where none is linked; `heard()`: { since, since
+   * when whoever is linked could have told what it has, isCarrying, whether somebody is in the middle of a long frame }.
    */
-  constructor({ tokenSecret, maxWaits }, onOverflow, announced) {
+  constructor({ tokenSecret, maxWaits }, onOverflow, announced, heard) {
     this.#announced = announced
+    this.#heard = heard
     const secrets = [tokenSecret ?? []].flat()
     this.#tokens = new Tokens(secrets)
     this.#waiters = new Waiters((origin, sequence) => this.has(origin, sequence), maxWaits)
@@ -272,13 +275,15 @@ export class Progress {
   }
 
   /**
-   * What of that list is lost, as far as can be known: nothing of its origin has come for `afterMs` of waiting, and no
-   * peer that is linked has it; one is linked at least.
+   * What of that list is lost, as far as can be known: nothing of its origin has come for `afterMs` of waiting while
+   * somebody was linked, and no peer that is linked has it. One is linked at least, and none is in the middle of a frame
+   * that takes longer than a heartbeat: what that brings is not known.
    */
   async lost(lacking, afterMs) {
     const lost = []
-    for (const [origin, sequence] of lacking) {
-      const since = this.#lacked.get(origin) ?? Infinity
+    const { since: heardSince, isCarrying } = this.#heard()
+    for (const [origin, sequence] of isCarrying ? NOTHING : lacking) {
+      const since = Math.max(this.#lacked.get(origin) ?? Infinity, heardSince)
       if (this.has(origin, sequence) || performance.now() - since < afterMs) continue
       const most = await this.#announced(origin)
       if (most >= 0 && most < sequence) lost.push([origin, sequence])

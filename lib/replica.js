@@ -166,6 +166,7 @@ export class Replica extends EventEmitter {
       options,
       (error) => this.#emitLater('error', error),
       (origin) => this.#call(this.#native.announced(origin)),
+      () => ({ since: this.#links.heardSince, isCarrying: this.#links.carrying().length > 0 }),
     )
   }
 
@@ -542,6 +543,8 @@ export class Replica extends EventEmitter {
   }
 
   async #forgetLost(origin, given) {
+    const [carrying] = this.#links.carrying()
+    if (carrying !== undefined) throw unknownYet(origin, carrying)
     const after = given ?? this.#progress.vector.get(origin) ?? 0
     const lost = await this.#call(this.#native.forget(FORGETTABLE.length, origin, after))
     this.#progress.lose(origin, after)
@@ -1178,6 +1181,13 @@ const isLocked = (path, since) =>
 
 const retentionError = (error) =>
   new ReplicError(error.code, `retention: ${error.message}; it is tried again`, { cause: error })
+
+const unknownYet = (origin, peerId) =>
+  new ReplicError(
+    'REPLIC_BUSY',
+    `forget: peer ${peerId} is sending a frame for longer than a heartbeat, and whether it brings patches of peer ` +
+      `${origin} is not known: try again once it is here`,
+  )
 
 // Flat: origin, patches, and again.
 function byOrigin(flat) {

@@ -2,7 +2,7 @@
 
 import { EventEmitter } from 'node:events'
 import { join } from 'node:path'
-import { expect, it } from 'vitest'
+import { expect, it, onTestFinished, vi } from 'vitest'
 import { Replica } from '../lib/index.js'
 import { readYourWrite } from '../lib/middleware/fetch.js'
 import { link, NOTES, openReplica, rejects, tempDir, until } from './helpers.js'
@@ -106,6 +106,67 @@ it('wait where a linked peer has it', async () => {
   isOpen = true
   await b.waitFor(token)
   expect(await ask(b, token)).toMatchObject({ status: 200, lost: [] })
+})
+
+it('wait where a linked peer may be sending it, in a frame that takes long', async () => {
+  const token = await lostDisk()
+  const [b, c] = [
+    await openReplica({ peerId: 11, heartbeatMs: 20 }),
+    await openReplica({ peerId: 12 }),
+  ]
+  const [near, far] = [new EventEmitter(), new EventEmitter()]
+  far.send = (frame) => isOpen && queueMicrotask(() => near.emit('message', frame))
+  near.send = (frame) => queueMicrotask(() => far.emit('message', frame))
+  near.close = far.close = () => {
+    for (const end of [near, far]) queueMicrotask(() => end.emit('close'))
+  }
+  let isOpen = true
+  b.addRemotePeer(12, near)
+  c.addRemotePeer(11, far)
+  await until(() => b.status().links.some(({ state }) => state === 'ready'))
+  expect((await ask(b, token)).lost).toHaveLength(1)
+  isOpen = false
+  near.emit('progress')
+  await until(async () => (await ask(b, token)).status === 503)
+  await rejects(b.forget({ origin: 900 }), 'REPLIC_BUSY', 'peer 12 is sending a frame')
+  isOpen = true
+  await until(async () => (await ask(b, token)).lost?.length === 1)
+})
+
+it('wait from the time on when somebody is linked again', async () => {
+  const token = await lostDisk()
+  const [b, c] = [await openReplica({ peerId: 11 }), await openReplica({ peerId: 12 })]
+  expect(await ask(b, token)).toMatchObject({ status: 503 })
+  const now = performance.now.bind(performance)
+  let hours = 0
+  const later = vi.spyOn(performance, 'now').mockImplementation(() => now() + hours * 3_600_000)
+  onTestFinished(() => later.mockRestore())
+  const options = { lostAfterMs: 3_600_000 }
+  hours = 2
+  await link(b, c)
+  expect(await ask(b, token, options)).toMatchObject({ status: 503 })
+  hours = 4
+  expect((await ask(b, token, options)).lost).toHaveLength(1)
+})
+
+it('are not lost where their origin is linked, nor does a reader keep them', async () => {
+  const token = await lostDisk()
+  const authorize = (peerId) => ({ write: peerId !== 12 })
+  const b = await openReplica({ peerId: 11, authorize })
+  const reader = await openReplica({ peerId: 12 })
+  const origin = await openReplica({ peerId: 900 })
+  const seen = await openReplica({ peerId: 13 })
+  await origin.upsert('note', { id: 1 })
+  await link(origin, reader)
+  await reader.waitFor(token)
+  await link(reader, b)
+  expect(await ask(b, token)).toMatchObject({ status: 503 }) // nobody is linked of whom it could come
+  await link(seen, b)
+  expect((await ask(b, token)).lost).toHaveLength(1)
+  expect(await b.forget({ origin: 900, after: 0 })).toEqual({ ...NONE, lost: 1 })
+  await link(origin, b)
+  await b.waitFor(token)
+  await rejects(b.forget({ origin: 900 }), 'REPLIC_USAGE', 'peer 900 itself is linked')
 })
 
 it('go on at once where it was forgotten, and after a restart', async () => {

@@ -38,6 +38,10 @@ static int check_lost(replic *r, uint32_t origin, int64_t after) {
     return replic__fail(r, REPLIC_EUSAGE,
                         "of peer %u everything up to %lld is here: say after %lld or more", origin,
                         here, here);
+  if (replic__is_linked(r, origin))
+    return replic__fail(r, REPLIC_EUSAGE,
+                        "peer %u itself is linked: what it has is not lost, and on its way",
+                        origin);
   if (there > after)
     return replic__fail(r, REPLIC_EUSAGE,
                         "a linked peer has patches of peer %u up to %lld: nothing of those is "

@@ -91,6 +91,12 @@ static int reaches(const link *l, uint32_t peer) {
   return l->ready && !l->closing && !l->fork_text && l->peer == peer;
 }
 
+int replic__is_linked(const replic *r, uint32_t peer) {
+  int n = 0;
+  for (size_t i = 0; i < r->sync->n_links; i++) n += reaches(r->sync->links[i], peer);
+  return n > 0;
+}
+
 /* Of several links to one peer the first that is ready. */
 int replic__link_first(const replic *r, const link *l) {
   if (!reaches(l, l->peer)) return 0;

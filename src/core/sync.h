@@ -284,6 +284,8 @@ int replic__has_room(const replic *r, const link *l);
 int64_t replic__slice(const replic *r, const link *l);
 /* A frame up to at->sent has been sent. */
 void replic__pace_sent(const replic *r, link *l, const position *at);
+/* Whether there is a link that carries what that peer sends. */
+int replic__is_linked(const replic *r, uint32_t peer);
 /* What was sent of that origin is held there, or lost: it is sent again. */
 void replic__pace_again(link *l, const position *at);
 /* There is more to send than the window takes. */
