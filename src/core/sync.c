@@ -738,7 +738,7 @@ static int on_hello(replic *r, link *l, replic__reader *in) {
         l->peer ? l->peer : l->expected, peer);
   l->peer = peer;
   l->instance = instance;
-  if (flags & FLAG_VOID) replic__hear_void(l);
+  if (flags & FLAG_VOID) replic__hear_void(r, l);
   if (!replic__position(l, peer)) return SQLITE_NOMEM; /* before there is no room for it */
   int left = replic__check_budget(r);
   for (uint32_t last = 0; n > 0; n--) {

@@ -7,7 +7,8 @@
 
 #define GRACE_HEARTBEATS 3   /* before relaying to a peer that is linked to the origin itself */
 #define DENIED_HEARTBEATS 60 /* for so long an origin is believed that has gone since */
-#define VOID_HELLOS 3        /* that say that the vector has gone back */
+#define VOID_HEARTBEATS 3    /* between two that are heard */
+#define VOID_HELLOS 4        /* that say that the vector has gone back */
 #define OFF_PART 4           /* a clock that is off by so much of max_clock_skew_ms is told of */
 #define HELD_HEARTBEATS 5    /* between two attempts at what could not be applied */
 #define UNHEARD_MAX 5 /* askings, one a heartbeat, that may bring nothing: see replic__ask_over */
@@ -152,6 +153,7 @@ typedef struct link {
   int unheard;          /* it brings heartbeats and nothing that is asked for */
   int64_t word_ms;      /* when it last told in time what the peer has, */
   int64_t most_skew_ms; /* and the greatest skew_ms, which is that of the fastest frame */
+  int64_t void_ms;      /* when it was last heard that what had been told is void */
   int void_hellos;      /* so many are to be sent yet: see told.c */
   int carried;          /* how often it was asked for over it while another one carried */
   int64_t idle_ms; /* since when the peer tells that it sends nothing of what is lacking here */
@@ -374,7 +376,7 @@ int replic__told_gives_way(replic *r, link *l, uint32_t origin, int64_t denied);
 /* Inside a savepoint of all origins. What the log has beyond `to` stays. */
 int replic__vector_back(replic *r, uint32_t origin, int64_t to, int64_t patched_at);
 void replic__tell_void(replic *r, link *l); /* where it is due */
-void replic__hear_void(link *l);
+void replic__hear_void(const replic *r, link *l);
 
 /* ---- skew.c ---- */
 

@@ -134,8 +134,13 @@ void replic__tell_void(replic *r, link *l) {
   replic__send_void(r, l);
 }
 
-/* As if the link had begun now, with the HELLO that follows. */
-void replic__hear_void(link *l) {
+/* As if the link had begun now, with the HELLO that follows. It comes several times, and what is on
+ * its way is sent again: so not each time, and who says it for ever gets little. */
+void replic__hear_void(const replic *r, link *l) {
+  int64_t passed = r->now_ms - l->void_ms;
+  if (l->void_ms && passed >= 0 && passed < VOID_HEARTBEATS * r->config.heartbeat_ms * 3 / 4)
+    return;
+  l->void_ms = r->now_ms;
   for (size_t i = 0; i < l->n_at; i++) replic__release(l, &l->at[i]);
   l->n_at = 0;
   l->unacked = 0;

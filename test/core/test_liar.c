@@ -315,6 +315,26 @@ static void all_of_it_may_give_way(void) {
   }
 }
 
+/* "What I have told is void", again and again, has nothing sent again and again. */
+static void void_is_heard_now_and_then(void) {
+  cluster *c = cluster_start(1, T);
+  peer *hub = &c->peers[0];
+  char *text = test_alloc(1001);
+  memset(text, 'x', 1000);
+  for (int i = 0; i < 100; i++) upsert(hub, "t", ROW({"id", v_int(i)}, {"a", v_text(text)}));
+  int w = link_as(c, 0, LIAR, NULL, 0);
+  for (int i = 0; i < 200; i++) {
+    bytes *hello = hello_frame(LIAR, c->now_ms, NULL, 0);
+    hello->data[2] |= 4;
+    play(c, w, hello);
+    c->now_ms += 10;
+  }
+  replic_link_info info;
+  CHECK(replic_link_at(hub->r, 0, &info));
+  CHECK_INT(info.state, REPLIC_LINK_READY);
+  CHECK(info.bytes_out < 250000); /* twice */
+}
+
 /* A patch of what was told is there: then it is a fork as any other, and nothing of it is lost. */
 static void what_has_come_does_not_give_way(void) {
   cluster *c = three();
@@ -520,6 +540,7 @@ int main(int argc, char **argv) {
       TEST(a_jump_that_the_origin_denies_is_not_made),
       TEST(what_was_only_told_gives_way),
       TEST(all_of_it_may_give_way),
+      TEST(void_is_heard_now_and_then),
       TEST(what_has_come_does_not_give_way),
       TEST(a_source_without_progress_gives_way),
       TEST(who_links_first_under_an_id_starves_nobody),
