@@ -58,6 +58,7 @@
         'src/core/log.c',
         'src/core/merge.c',
         'src/core/migrate.c',
+        'src/core/neighbours.c',
         'src/core/open.c',
         'src/core/optimize.c',
         'src/core/outgoing.c',

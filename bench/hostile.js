@@ -93,7 +93,7 @@ class Frame {
 
 const hello = (flags, peer, vector = [], direct = []) =>
   new Frame(HELLO)
-    .varint(flags, peer, 7, Date.now(), vector.length / 4, ...vector, direct.length, ...direct)
+    .varint(flags, peer, 7, Date.now(), vector.length / 4, ...vector, 0, direct.length, ...direct)
     .take()
 const schema = (id, name, fields) => {
   const frame = new Frame(SCHEMA).varint(id).text(name).varint(1, fields.length)
@@ -176,7 +176,7 @@ const KINDS = {
     for (let k = 0; k < 5000; k++) yield patches(100_000 + k, 0, 1, tiny)
     for (;;) {
       const direct = Array.from({ length: 16_384 }, (_, k) => 1 + k)
-      const frame = new Frame(ACK).varint(Date.now(), 0, 0, 0, direct.length + 1)
+      const frame = new Frame(ACK).varint(Date.now(), 0, 0, 0, 0, 1, 0, direct.length)
       for (const peer of direct) frame.varint(peer)
       yield frame.take()
     }
@@ -188,7 +188,7 @@ const KINDS = {
         frame.varint(16_000)
         for (let k = 0; k < 16_000; k++) frame.varint(1000 + k, 1 + i)
       }
-      return frame.varint(0).take()
+      return frame.varint(0, 0).take()
     }),
   NEED: ({ peerId }) => each(() => new Frame(NEED).varint(peerId, 0).take()),
   'HELLO that asks for one': () => each(() => hello(1, HOSTILE)),

@@ -1,4 +1,5 @@
-/* scale.c - how replication grows with the number of peers: npm run bench:scale [-- PEERS…]
+/* scale.c - how replication grows with the number of peers: npm run bench:scale [-- [scale|churn]
+ * PEERS…]
  *
  * Simulated clusters (test/core/sim.h) on a network that needs 10 ms for each frame and loses
  * nothing. Each peer has written one row before the links come up. Then:
@@ -8,6 +9,12 @@
  * and bytes per receiving peer, acknowledgements included rest    nothing is written: what
  * heartbeats (every second) cost, in all and at the busiest peer memory  of SQLite and core, per
  * peer, and of the busiest peer's links
+ *
+ * Then a hub of which one leaf goes each second, and comes again within two:
+ *
+ *   KB/s    over all links, while nobody writes
+ *   upsert  at the hub, ten a second: until its batch has ended. What comes while the hub computes
+ * waits, and how long that takes is measured
  *
  * CPU times are of this machine; all else is the same on every machine. */
 #include <stdio.h>
@@ -142,6 +149,95 @@ static void measure(const char *topology, int n) {
   memvfs_keep_synced(true);
 }
 
+/* ---- a hub whose leaves come and go ---- */
+
+enum { WRITTEN_MAX = 300 }; /* leaves that have all rows: 20 MB each */
+enum { CHURN_S = 30, UPSERT_MS = 100, CHURN_UPSERTS = CHURN_S * 1000 / UPSERT_MS };
+
+/* The hub does one batch after the other: what comes while it is busy waits. */
+static struct {
+  const sim_peer *hub;
+  double began, free_at; /* s of processor time; ms of the simulation's */
+} work;
+
+static void on_begin(sim_peer *p) {
+  if (p == work.hub) work.began = cpu_s();
+}
+
+static void on_committed(sim_peer *p, int rc) {
+  (void)rc;
+  if (p != work.hub) return;
+  double now = (double)p->sim->now_ms, took = (cpu_s() - work.began) * 1000;
+  work.free_at = (work.free_at > now ? work.free_at : now) + took;
+}
+
+static int by_size(const void *a, const void *b) {
+  double x = *(const double *)a, y = *(const double *)b;
+  return (x > y) - (x < y);
+}
+
+static void make_hub(sim *s, int n, bool have_written) {
+  for (int i = 0; i <= n; i++) {
+    sim_peer *p = sim_add(s);
+    CHECK_INT(sim_start(p), REPLIC_OK);
+    CHECK_OK(p->r, replic_migrate(p->r, sim_peer_now(p), 1, DDL, ""));
+    if (!i || have_written) write_row(p, i);
+    if (i) connect_peers(s, 0, i);
+  }
+  n_reached = 0;
+  run_until_reached(s, have_written ? (int64_t)n * (n + 1) : n);
+  sim_run_until(s, s->now_ms + 5000);
+}
+
+/* Bytes per second over all links, while one leaf at random goes each second and nobody writes. */
+static double churn_bytes(sim *s, int n) {
+  int64_t bytes = s->bytes_sent;
+  for (int i = 0; i < CHURN_S; i++) {
+    sim_close_edge(s, (int)rng_below(&s->g, (uint32_t)n));
+    sim_run_until(s, s->now_ms + 1000);
+  }
+  return (double)(s->bytes_sent - bytes) / CHURN_S;
+}
+
+/* How long upserts at the hub take meanwhile, in ms, in ascending order. */
+static void churn_upserts(sim *s, int n, double took[CHURN_UPSERTS]) {
+  for (int i = 0; i < CHURN_UPSERTS; i++) {
+    int64_t next = s->now_ms + UPSERT_MS, at = s->now_ms + rng_below(&s->g, UPSERT_MS);
+    if (i % (1000 / UPSERT_MS) == 0) sim_close_edge(s, (int)rng_below(&s->g, (uint32_t)n));
+    sim_run_until(s, at);
+    write_row(s->peers[0], 1000000 + i);
+    took[i] = work.free_at - (double)at;
+    sim_run_until(s, next);
+  }
+  qsort(took, CHURN_UPSERTS, sizeof *took, by_size);
+}
+
+/* A hub with n leaves: each second one goes, and comes again within two. */
+static void churn(int n, bool have_written) {
+  static double took[CHURN_UPSERTS];
+  sim *s = sim_new((uint64_t)n, false);
+  s->hooks = (sim_hooks){.event = on_event, .begins = on_begin, .committed = on_committed};
+  memvfs_keep_synced(false);
+  make_hub(s, n, have_written);
+  work.hub = s->peers[0];
+  work.free_at = 0;
+  double bytes = churn_bytes(s, n);
+  churn_upserts(s, n, took);
+  printf("%5d leaves%-15s | %6.1f | %10.1f %5.1f %6.1f\n", n, have_written ? ", all writers" : "",
+         bytes / 1000, took[CHURN_UPSERTS / 2], took[CHURN_UPSERTS * 99 / 100],
+         took[CHURN_UPSERTS - 1]);
+  sim_free(s);
+  memvfs_keep_synced(true);
+}
+
+static void churns(void) {
+  printf("\nhub, a leaf goes each second |   KB/s | upsert p50   p99    max ms\n");
+  for (int i = 0; i < n_sizes; i++) {
+    churn(sizes[i], false);
+    if (sizes[i] <= WRITTEN_MAX) churn(sizes[i], true);
+  }
+}
+
 static void scale(void) {
   static const char *const TOPOLOGIES[] = {"hubs", "hub", "random"};
   printf("                      |       join       |             one patch             |     rest, "
@@ -154,13 +250,14 @@ static void scale(void) {
 }
 
 int main(int argc, char **argv) {
-  static const test RUN[] = {TEST(scale)};
+  static const test RUN[] = {TEST(scale), TEST(churns)};
   static const int DEFAULT[] = {10, 100, 1000};
-  for (int i = 1; i < argc && n_sizes < 8; i++) {
+  int names = argc > 1 && (argv[1][0] == 's' || argv[1][0] == 'c');
+  for (int i = 1 + names; i < argc && n_sizes < 8; i++) {
     int n = atoi(argv[i]);
     if (n < 2 || n > 1000) return printf("numbers of peers, 2 to 1000, not \"%s\"\n", argv[i]), 2;
     sizes[n_sizes++] = n;
   }
-  for (size_t i = 0; argc == 1 && i < COUNT(DEFAULT); i++) sizes[n_sizes++] = DEFAULT[i];
-  return run_tests(1, argv, RUN, COUNT(RUN));
+  for (size_t i = 0; !n_sizes && i < COUNT(DEFAULT); i++) sizes[n_sizes++] = DEFAULT[i];
+  return run_tests(1 + names, argv, RUN, COUNT(RUN));
 }

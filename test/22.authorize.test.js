@@ -14,7 +14,7 @@ const [HELLO, ERROR, INTRODUCE] = [1, 6, 37]
 const isDown = ({ state }) => state === 'down'
 const isReadOnly = ({ code }) => code === 'REPLIC_READ_ONLY'
 const typesOf = (frames) => frames.map((frame) => frame[1])
-const hello = (peerId) => withSum(Buffer.of(1, HELLO, 0, peerId, 7, 0, 0, 0))
+const hello = (peerId) => withSum(Buffer.of(1, HELLO, 0, peerId, 7, 0, 0, 0, 0))
 const introduce = (peerId) => withSum(Buffer.of(1, INTRODUCE, 0, 0, 0, peerId))
 
 /** A link over a socket that the test holds, with a core that notes what it is told. */

@@ -126,7 +126,7 @@ void replic__fork_found(replic *r, link *l, int code) {
   l->fork_code = code;
   l->fork_text = sqlite3_mprintf("%s", replic_error_text(r));
   l->fork_ms = r->now_ms;
-  r->sync->direct_generation++;
+  r->sync->links_changed++;
   replic__stir(r);
   if (l->fork_text) replic__send_fork(r, l);
   if (l->reader || !l->fork_text) /* of what a reader answers nothing is noted */

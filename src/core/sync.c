@@ -109,19 +109,6 @@ int replic__link_active(const replic *r, const link *l) {
   return replic__link_first(r, l) || (l->carried > 1 && reaches(l, l->peer));
 }
 
-int replic__link_direct(const link *l, uint32_t peer) {
-  size_t low = 0, high = l->n_direct;
-  while (low < high) {
-    size_t middle = low + (high - low) / 2;
-    if (l->direct[middle] == peer) return 1;
-    if (l->direct[middle] < peer)
-      low = middle + 1;
-    else
-      high = middle;
-  }
-  return 0;
-}
-
 /* What the peer has told was true when it was sent. By a link that is slow it comes late, and
  * patches come faster another way: so it counts only where it was on its way for hardly longer than
  * others were (the clocks may differ). */
@@ -237,34 +224,6 @@ void replic__send(replic *r, link *l, replic_frame *frame) {
                 (int64_t)frame->len, l->id, l->peer);
 }
 
-/* The linked peers from whom patches of their own come here, as who has them too relays them after
- * a grace only; each once, in ascending order; made once for all links that are told. Without
- * memory for it none are told: what they would have had directly is relayed to them as well. */
-static void list_direct(replic *r) {
-  replic__sync *s = r->sync;
-  if (s->direct_listed == s->direct_generation && s->direct) return;
-  uint32_t *grown = sqlite3_realloc64(s->direct, (s->n_links + 1) * sizeof *grown);
-  s->n_direct = 0;
-  if (!grown) return;
-  s->direct = grown;
-  for (size_t i = 0; i < s->n_links; i++) {
-    const link *l = s->links[i];
-    if (!l->ready || l->closing || l->fork_text || l->reader) continue;
-    size_t at = s->n_direct;
-    while (at > 0 && grown[at - 1] >= l->peer) at--;
-    if (at < s->n_direct && grown[at] == l->peer) continue;
-    memmove(&grown[at + 1], &grown[at], (s->n_direct++ - at) * sizeof *grown);
-    grown[at] = l->peer;
-  }
-  s->direct_listed = s->direct_generation;
-}
-
-static void put_direct(replic *r, replic__writer *w, uint64_t extra) {
-  list_direct(r);
-  replic__put_varint(w, r->sync->n_direct + extra);
-  for (size_t i = 0; i < r->sync->n_direct; i++) replic__put_varint(w, r->sync->direct[i]);
-}
-
 /* Who has set the clock here ahead: nothing, where none has. */
 static void put_leader(const replic *r, replic__writer *w) {
   uint32_t leader = replic__clock_leader(r);
@@ -287,7 +246,7 @@ static void send_hello(replic *r, link *l, int flags) {
     replic__put_varint(&w, (uint64_t)p->patched_at);
     replic__put_varint(&w, p->epoch);
   }
-  put_direct(r, &w, 0);
+  replic__put_neighbours(r, &w);
   put_leader(r, &w);
   replic__send(r, l, replic__finish_frame(&w));
 }
@@ -340,12 +299,8 @@ void replic__send_ack(replic *r, link *l) {
   }
   put_sent(&w, l, 0);
   put_sent(&w, l, 1);
-  if (l->direct_told != r->sync->direct_generation)
-    put_direct(r, &w, 1);
-  else
-    replic__put_varint(&w, 0);
+  replic__put_neighbour_changes(r, l, &w);
   put_leader(r, &w);
-  l->direct_told = r->sync->direct_generation;
   l->ack_due = 0;
   replic__send(r, l, replic__finish_frame(&w));
 }
@@ -561,7 +516,7 @@ void replic__refuse(replic *r, link *l, int code, const char *text) {
       (replic_event){.kind = REPLIC_EVENT_LINK_CLOSE, .link = l->id, .peer = l->peer, .code = code},
       "%s", text);
   l->closing = 1;
-  r->sync->direct_generation++;
+  r->sync->links_changed++;
   replic__stir(r);
 }
 
@@ -576,18 +531,6 @@ uint32_t replic__get_origin(replic__reader *in, uint32_t *last) {
   uint32_t origin = replic__get_peer(in);
   if (origin <= *last) in->failed = 1;
   return *last = origin;
-}
-
-static int get_direct(replic__reader *in, link *l, size_t n) {
-  if (n > DIRECT_MAX) in->failed = 1;
-  if (in->failed) return REPLIC_OK;
-  uint32_t *direct = sqlite3_malloc64((n + 1) * sizeof *direct), last = 0;
-  if (!direct) return SQLITE_NOMEM;
-  for (size_t i = 0; i < n; i++) direct[i] = replic__get_origin(in, &last);
-  sqlite3_free(l->direct);
-  l->direct = direct;
-  l->n_direct = n;
-  return REPLIC_OK;
 }
 
 static void get_leader(replic__reader *in, link *l) {
@@ -761,7 +704,7 @@ static int on_hello(replic *r, link *l, replic__reader *in) {
                         "with a new peerId",
                         peer);
   }
-  int rc = get_direct(in, l, replic__get_count(in, 1));
+  int rc = replic__get_neighbours(l, in);
   get_leader(in, l);
   if (rc != REPLIC_OK || in->failed || in->at != in->end)
     return rc ? rc : replic__malformed(r, l, "HELLO");
@@ -776,7 +719,7 @@ static int on_hello(replic *r, link *l, replic__reader *in) {
   if (l->ready) return REPLIC_OK;
   l->ready = 1;
   find_rivals(r, l, wall);
-  r->sync->direct_generation++;
+  r->sync->links_changed++;
   replic__event(r, (replic_event){.kind = REPLIC_EVENT_LINK_READY, .link = l->id, .peer = peer},
                 NULL);
   position *own_at = replic__position(l, peer);
@@ -825,9 +768,7 @@ static int on_ack(replic *r, link *l, replic__reader *in) {
     }
   }
   if (!l->reader) look_for_idleness(r, l, is_idle);
-  size_t n = replic__get_count(in, 1);
-  if (!in->failed && n > (size_t)(in->end - in->at) + 1) in->failed = 1;
-  int rc = n && !in->failed ? get_direct(in, l, n - 1) : REPLIC_OK;
+  int rc = replic__get_neighbour_changes(l, in);
   get_leader(in, l);
   return rc != REPLIC_OK                   ? rc
          : in->failed || in->at != in->end ? replic__malformed(r, l, "ACK")
@@ -930,7 +871,7 @@ static int on_error(replic *r, link *l, replic__reader *in) {
                          .code = code},
           "the other side reports: %.*s", TROUBLE_TEXT_MAX, text);
     if (!stays) l->closing = 1;
-    r->sync->direct_generation += !stays;
+    r->sync->links_changed += !stays;
     if (!stays) replic__stir(r);
     if (stays && in->at != in->end) stop_sending(r, l, in);
   }
@@ -1066,8 +1007,11 @@ int replic_link_open(replic *r, uint32_t id, uint32_t expected_peer, int only_re
   s->links = grown;
   link *l = sqlite3_malloc64(sizeof *l);
   if (!l) return SQLITE_NOMEM;
-  *l = (link){
-      .id = id, .expected = expected_peer, .last_in_ms = r->now_ms, .reader = only_reads != 0};
+  *l = (link){.id = id,
+              .expected = expected_peer,
+              .last_in_ms = r->now_ms,
+              .reader = only_reads != 0,
+              .direct_known = -1};
   l->max_at = r->config.max_link_origins + 2; /* the peers' own are among them */
   if (!replic__position(l, r->peer_id)) {
     free_link(l);
@@ -1109,7 +1053,7 @@ void replic_link_close(replic *r, uint32_t id) {
     if (s->early[k].link == id) replic__drop_early(s, k);
   if (s->rest.link == id) replic__drop_rest(s);
   if (s->jump_link == id) replic__jump_over(s);
-  s->direct_generation++;
+  s->links_changed++;
   free_link(l);
   replic__stir(r);
 }

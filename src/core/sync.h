@@ -27,7 +27,8 @@
 #define TROUBLE_TEXT_MAX 2000 /* bytes of what the other side says in one */
 #define FIELDS_MAX 32767      /* columns of a table in SQLite */
 #define UNITS_OF_APPLYING 32  /* of work: a patch, or an epoch; reading a patch is about one */
-#define DIRECT_MAX 16384      /* peers that one may be linked to */
+#define DIRECT_MAX 16384      /* peers that one may be linked to, */
+#define DIRECT_KEPT 256       /* and changes of these that are kept */
 
 typedef struct position {
   uint32_t origin;
@@ -101,11 +102,14 @@ typedef struct link {
   uint64_t seen_changes; /* of the vector, as of then */
   position *at;          /* sorted by origin */
   size_t n_at, cap_at, max_at;
-  char *crowded;    /* there is no room for a further position: what is said of that; else NULL */
-  uint32_t *direct; /* the peers that it is linked to itself, in ascending order */
+  char *crowded; /* there is no room for a further position: what is said of that; else NULL */
+  /* neighbours.c: */
+  uint32_t *direct; /* the peers that it is linked to itself, in ascending order, */
   size_t n_direct;
-  uint32_t direct_told; /* generation of our own list that it knows */
-  uint32_t schema_sent; /* ids below are defined on its side */
+  int64_t direct_at;              /* as of this change of its list */
+  int64_t direct_known;           /* up to which change it has our list; -1: it does not need it */
+  int64_t direct_sent, direct_ms; /* up to which one it was sent last, and when */
+  uint32_t schema_sent;           /* ids below are defined on its side */
   table_list tables;
   uint64_t schema_changes; /* definitions that came in */
   uint64_t n_forgotten;    /* definitions, as there were too many */
@@ -213,11 +217,14 @@ struct replic__sync {
   int64_t units;             /* of work that may still be done in this call */
   ring_entry ring[RING_MAX]; /* [ring_from, ring_from + n_ring) modulo RING_MAX */
   size_t ring_from, n_ring, ring_bytes;
-  uint32_t generation;        /* of the schema */
-  uint32_t direct_generation; /* of the list of linked peers */
-  uint32_t *direct;           /* that list, as of */
+  uint32_t generation;    /* of the schema */
+  uint32_t links_changed; /* how often a link has become ready, or has ended */
+  /* neighbours.c: */
+  uint32_t *direct; /* the linked peers, in ascending order */
   size_t n_direct;
-  uint32_t direct_listed;
+  uint32_t direct_looked; /* links_changed as of that */
+  int64_t direct_at;      /* how many changes of the list there were, and the last of them */
+  uint32_t direct_changed[DIRECT_KEPT];
   int cap_values;
   replic_value *values; /* scratch for one remote patch */
   int64_t tick_ms;      /* the last replic_tick */
@@ -262,7 +269,6 @@ link *replic__link_find(const replic *r, uint32_t id);
 /* Of several links to one peer only the first carries patches. */
 int replic__link_active(const replic *r, const link *l);
 int replic__link_first(const replic *r, const link *l); /* ready, and the first one to its peer */
-int replic__link_direct(const link *l, uint32_t peer);
 /* How many patches `origin` has issued, as it says itself on a link of its own other than `l`.
  * NO_WORD: it is not linked here, or says less than what is applied here (then its history is
  * another one, and fork.c has to find out). */
@@ -332,6 +338,19 @@ void replic__define_again(replic *r, link *l); /* a definition may have been los
 /* Of a list in ascending order: anything else fails the reader. */
 uint32_t replic__get_origin(replic__reader *in, uint32_t *last);
 void replic__get_position(replic__reader *in, uint32_t *last, replic_position *position);
+
+/* ---- neighbours.c ---- */
+
+/* What an ACK says of the list of linked peers. */
+enum { LIST_SAME, LIST_WHOLE, LIST_CHANGES };
+
+int replic__link_direct(const link *l, uint32_t peer); /* it says that it is linked to `peer` */
+void replic__put_neighbours(replic *r, replic__writer *w);
+/* Up to where the other side's list is here, if it is needed, and what is not there of ours. */
+void replic__put_neighbour_changes(replic *r, link *l, replic__writer *w);
+/* What these have put; in->failed: malformed. */
+int replic__get_neighbours(link *l, replic__reader *in);
+int replic__get_neighbour_changes(link *l, replic__reader *in);
 
 /* ---- rights.c ---- */
 

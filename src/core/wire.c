@@ -13,7 +13,7 @@
  *
  *   HELLO 1    flags (1: please answer with a HELLO), peerId, instance, wall clock in ms,
  *              count, count * (origin, sequence, _patchedAt, epoch),
- *              count, count * directly linked peerId, ascending as the origins
+ *              list: its number, count, count * directly linked peerId, ascending as the origins
  *   PATCHES 2  origin, after, upTo, _patchedAt of the patch `after` (0: pruned, or after is 0),
  *              its epoch, count, count * (distance, epoch): the epochs that begin after it, at how
  *              many sequences from the one before (at first, from `after`),
@@ -27,7 +27,8 @@
  *              count, count * (origin, sequence applied),
  *              count, count * (origin, sequence sent to you),
  *              count, count * (origin, sequence sent to you in STAGE),
- *              0, or 1 + count, count * directly linked peerId
+ *              0, or 1 + the number of your list that is here,
+ *              0, or 1, list, or 2, number since, number, count, count * (peerId, 1 linked, 0 not)
  *   NEED 4     origin, after
  *   SCHEMA 5   table id, table name, number of keys, number of fields,
  *              fields * (name, declared type), keys first

@@ -84,6 +84,7 @@ bytes *hello_of(uint32_t peer, uint32_t instance, int64_t wall_ms, const replic_
     add_varint(b, vector[i].epoch);
   }
   add_varint(b, 0);
+  add_varint(b, 0);
   return b;
 }
 
@@ -95,6 +96,11 @@ bytes *ack_frame(int64_t wall_ms) {
   bytes *b = frame_new(ACK);
   add_varint(b, (uint64_t)wall_ms);
   return b;
+}
+
+void add_no_list(bytes *ack) {
+  add_varint(ack, 0);
+  add_varint(ack, 0);
 }
 
 void add_positions(bytes *b, const replic_position *positions, size_t n) {
@@ -203,6 +209,17 @@ void add_patch(bytes *b, int64_t step, bool begins_group, uint64_t clock_delta, 
   for (size_t i = n_keys; i < n_fields; i++) {
     if (values[i].type != REPLIC_UNSET) add_value(b, &values[i]);
   }
+}
+
+char *show_hex(const uint8_t *data, size_t len) {
+  char *text = test_alloc(3 * len + 1), *end = text;
+  for (size_t i = 0; i < len; i++) {
+    *end++ = "0123456789abcdef"[data[i] >> 4];
+    *end++ = "0123456789abcdef"[data[i] & 15];
+    *end++ = ' ';
+  }
+  if (len) end[-1] = 0;
+  return text;
 }
 
 bytes *whole(const void *frame, size_t len) {

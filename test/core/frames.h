@@ -25,9 +25,10 @@ bytes *hello_frame(uint32_t peer, int64_t wall_ms, const replic_position *vector
 /* The same of a certain process: hello_frame's instance is its peerId. */
 bytes *hello_of(uint32_t peer, uint32_t instance, int64_t wall_ms, const replic_position *vector,
                 size_t n_vector);
-/* An ACK begins with the time; then come three lists (applied, sent, staged), then the linked
- * peers. */
+/* An ACK begins with the time; then come three lists (applied, sent, staged), then what it
+ * says of lists of linked peers. */
 bytes *ack_frame(int64_t wall_ms);
+void add_no_list(bytes *ack); /* nothing of these */
 /* A list of (origin, sequence). */
 void add_positions(bytes *b, const replic_position *positions, size_t n);
 /* `fields`: name, type, name, type …; keys first */
@@ -47,6 +48,8 @@ bytes *fork_frame(uint32_t origin, int64_t last, const replic_position *probes, 
 /* `step`: its sequence minus the one before; `clock_delta` is written where it begins a group. */
 void add_patch(bytes *b, int64_t step, bool begins_group, uint64_t clock_delta, uint32_t table,
                size_t n_keys, size_t n_fields, const replic_value *values);
+
+char *show_hex(const uint8_t *data, size_t len); /* "01 0a"; lives until the test ends */
 
 /* A frame as it goes over the line: with its sum, CRC-32C by its definition. */
 bytes *whole(const void *frame, size_t len);

@@ -379,6 +379,7 @@ static void take_outbox(sim_peer *p) {
 }
 
 void sim_begin(sim_peer *p) {
+  if (p->sim->hooks.begins) p->sim->hooks.begins(p);
   CHECK_OK(p->r, replic_begin(p->r, sim_peer_now(p)));
 }
 

@@ -71,6 +71,7 @@ typedef struct sim_hooks {
   void (*event)(sim_peer *p, const replic_event *event);
   /* The disk failed for good within a batch: the peer has been killed. */
   void (*killed)(sim_peer *p);
+  void (*begins)(sim_peer *p); /* before each batch */
 } sim_hooks;
 
 struct sim {

@@ -934,7 +934,7 @@ void world_run(const world_options *options, world_report *report) {
   sim *s = w->s = sim_new(options->seed, options->on_disk);
   s->mind = w;
   s->trace = options->trace;
-  s->hooks = (sim_hooks){on_batch, on_committed, on_sent, on_event, on_killed};
+  s->hooks = (sim_hooks){on_batch, on_committed, on_sent, on_event, on_killed, NULL};
   w->report = report;
   w->may = draw_features(&s->g);
   sim_draw_quotas(s);

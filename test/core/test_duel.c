@@ -97,7 +97,7 @@ static void seed_hostile_claims(bytes *b) {
                 2);                                        /* has applied */
   add_positions(ack, &(replic_position){900, 9, 0, 0}, 1); /* has sent */
   add_positions(ack, &(replic_position){901, 3, 0, 0}, 1); /* has staged */
-  add_varint(ack, 0);
+  add_no_list(ack);
   add_frame(b, ack);
   bytes *need = frame_new(NEED);
   add_varint(need, 102), add_varint(need, 0);

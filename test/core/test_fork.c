@@ -915,7 +915,7 @@ static void a_restart_is_no_second_process(void) {
   for (int beat = 0; beat < 3; beat++) {
     c->now_ms += 1000;
     bytes *ack = ack_frame(c->now_ms);
-    for (int i = 0; i < 4; i++) add_varint(ack, 0);
+    for (int i = 0; i < 5; i++) add_varint(ack, 0);
     play(c, old, ack);
     tick(p);
   }
@@ -923,13 +923,13 @@ static void a_restart_is_no_second_process(void) {
   c->now_ms += 2000;
   play(c, fresh, hello_of(900, 2, c->now_ms, NULL, 0));
   bytes *late = ack_frame(c->now_ms - 1500); /* was on its way all the time */
-  for (int i = 0; i < 4; i++) add_varint(late, 0);
+  for (int i = 0; i < 5; i++) add_varint(late, 0);
   play(c, old, late);
   CHECK_INT(event_count(p, REPLIC_EVENT_LINK_CLOSE), 0);
   for (int beat = 0; beat < 11; beat++) {
     c->now_ms += 1000;
     bytes *ack = ack_frame(c->now_ms);
-    for (int i = 0; i < 4; i++) add_varint(ack, 0);
+    for (int i = 0; i < 5; i++) add_varint(ack, 0);
     play(c, fresh, ack);
     tick(p);
   }
@@ -941,7 +941,7 @@ static void a_restart_is_no_second_process(void) {
   play(c, third, hello_of(900, 3, c->now_ms, NULL, 0));
   c->now_ms += 1000;
   bytes *ack = ack_frame(c->now_ms);
-  for (int i = 0; i < 4; i++) add_varint(ack, 0);
+  for (int i = 0; i < 5; i++) add_varint(ack, 0);
   play(c, fresh, ack);
   CHECK_INT(replic_link_count(p->r), 0);
   CHECK_INT(event_last(p, REPLIC_EVENT_LINK_CLOSE)->code, REPLIC_EPEER);

@@ -96,7 +96,7 @@ static void needs_are_bounded(void) {
     add_varint(ack, 7);
   }
   add_positions(ack, NULL, 0);
-  add_varint(ack, 0);
+  add_no_list(ack);
   CHECK_INT(answers(c, w, ack, 10, NEED), 1000);
   c->now_ms += 1000;
   CHECK_INT(answers(c, w, ack, 1, NEED), 1000);
@@ -120,7 +120,10 @@ static void a_list_of_peers_is_bounded_and_in_order(void) {
     int w = hostile(c);
     bytes *ack = ack_frame(c->now_ms);
     for (int k = 0; k < 3; k++) add_positions(ack, NULL, 0);
-    add_varint(ack, LISTS[i].n + 1);
+    add_varint(ack, 0);
+    add_varint(ack, 1);
+    add_varint(ack, i);
+    add_varint(ack, LISTS[i].n);
     for (uint64_t k = 0; k < LISTS[i].n; k++) add_varint(ack, 1000 + k * LISTS[i].step);
     play(c, w, ack);
     CHECK_INT(c->wires[w].open[0], LISTS[i].open);
@@ -802,7 +805,7 @@ static void a_frame_of_one_origin_too_many(void) {
     case ACK:
       b = ack_frame(c->now_ms);
       for (int i = 0; i < 3; i++) add_positions(b, &more, i == 1);
-      add_varint(b, 0);
+      add_no_list(b);
       break;
     case NEED: b = need(1003, 0); break;
     case STAGE: b = piece_of(1003, 5); break;
@@ -921,7 +924,7 @@ static void what_is_staged_is_told_where_it_is_new(void) {
   bytes *ack = ack_frame(c->now_ms);
   for (int i = 0; i < 2; i++) add_positions(ack, NULL, 0);
   add_positions(ack, all + 1, 1);
-  add_varint(ack, 0);
+  add_no_list(ack);
   cluster_beat(c, 1);
   take_frames(c, w, 0);
   play(c, w, ack); /* the first of them was lost */

@@ -897,7 +897,7 @@ static void huge_claims_are_no_danger(void) {
   add_positions(ack, claims, N);
   add_positions(ack, claims, N);
   add_positions(ack, claims, N);
-  add_varint(ack, 0);
+  add_no_list(ack);
   play(c, w, ack);
   CHECK(info_of(&c->peers[0], 0).behind > 0);
   CHECK_INT(event_count(&c->peers[0], REPLIC_EVENT_LINK_CLOSE), 0);

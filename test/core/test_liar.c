@@ -404,7 +404,7 @@ static void who_links_first_under_an_id_starves_nobody(void) {
       bytes *ack = ack_frame(c->now_ms);
       const replic_position all = {HUB, peer_at(hub, HUB), 0, 0};
       add_positions(ack, &all, (size_t)acks);
-      for (int i = 0; i < 3; i++) add_varint(ack, 0);
+      for (int i = 0; i < 4; i++) add_varint(ack, 0);
       play(c, w, ack);
       cluster_beat(c, 1);
     }
@@ -429,7 +429,7 @@ static void who_has_written_under_an_id_stays(void) {
     for (int beat = 0; beat < 3 && c->wires[w].open[0]; beat++) {
       cluster_beat(c, 1);
       bytes *ack = ack_frame(c->now_ms);
-      for (int i = 0; i < 4; i++) add_varint(ack, 0);
+      for (int i = 0; i < 5; i++) add_varint(ack, 0);
       play(c, w, ack);
     }
     CHECK(!c->wires[w].open[0]);

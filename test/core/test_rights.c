@@ -130,7 +130,7 @@ static void whatever_a_reader_sends_changes_nothing(void) {
   add_positions(ack, ahead, 2);
   add_positions(ack, ahead, 2);
   add_positions(ack, ahead, 2);
-  add_varint(ack, 0);
+  add_no_list(ack);
   play(c, w, ack);
   cluster_beat(c, 10);
   CHECK_INT(event_count(hub, REPLIC_EVENT_LINK_CLOSE), 0);
@@ -160,7 +160,7 @@ static void nothing_is_asked_of_a_reader(void) {
   for (int i = 0; i < 20; i++) {
     bytes *ack = ack_frame(c->now_ms);
     for (int list = 0; list < 3; list++) add_positions(ack, NULL, 0);
-    add_varint(ack, 0);
+    add_no_list(ack);
     play(c, w, ack);
     cluster_beat(c, 1);
   }
@@ -182,7 +182,7 @@ static void a_reader_asks_and_is_answered(void) {
   add_positions(ack, &(replic_position){101, 1, 0, 0}, 1);
   add_positions(ack, NULL, 0);
   add_positions(ack, NULL, 0);
-  add_varint(ack, 0);
+  add_no_list(ack);
   play(c, w, ack);
   CHECK_INT(info_of(&c->peers[0], 0).lag, 0);
 }
@@ -254,7 +254,7 @@ static void a_reader_takes_nobodys_place(void) {
   c->now_ms += 5000;
   bytes *ack = ack_frame(c->now_ms); /* later than the HELLO of the second instance */
   for (int list = 0; list < 3; list++) add_positions(ack, NULL, 0);
-  add_varint(ack, 0);
+  add_no_list(ack);
   play(c, w, ack);
   put(hub, 1, "hub");
   put(writer, 2, "writer");

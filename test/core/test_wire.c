@@ -17,11 +17,12 @@
 
 /* The frames of peer 101 (0x65), which speaks to peer 102 (0x66) at the time 1000 (e8 07). The
  * instance of 101 is 101, that of 102 is 17 (0x11). */
-#define HELLO_101 "01 01 00 65 65 e8 07 00 00"
-#define HELLO_102 "01 01 00 66 11 e8 07 00 00"
-#define HELLO_102_ASKS "01 01 01 66 11 e8 07 00 00"
-/* two positions: 101 at 2, 102 at 1, both at the clock 1000; directly linked to 300 (ac 02) */
-#define HELLO_102_FULL "01 01 00 66 11 e8 07 02 65 02 e8 07 65 66 01 e8 07 00 01 ac 02"
+#define HELLO_101 "01 01 00 65 65 e8 07 00 00 00"
+#define HELLO_102 "01 01 00 66 11 e8 07 00 00 00"
+#define HELLO_102_ASKS "01 01 01 66 11 e8 07 00 00 00"
+/* two positions: 101 at 2, 102 at 1, both at the clock 1000; directly linked to 300 (ac 02), its
+ * list is at 5 */
+#define HELLO_102_FULL "01 01 00 66 11 e8 07 02 65 02 e8 07 65 66 01 e8 07 00 05 01 ac 02"
 #define INTEGER_HEX "07 49 4e 54 45 47 45 52"
 /* table 1, "t", one key, five fields: id INTEGER, v TEXT, r REAL, b BLOB, n INTEGER */
 #define SCHEMA_T                                                                                   \
@@ -59,17 +60,6 @@ static bytes *hex(const char *text) {
     text++;
   }
   return b;
-}
-
-static char *show_hex(const uint8_t *data, size_t len) {
-  char *text = test_alloc(3 * len + 1), *end = text;
-  for (size_t i = 0; i < len; i++) {
-    *end++ = "0123456789abcdef"[data[i] >> 4];
-    *end++ = "0123456789abcdef"[data[i] & 15];
-    *end++ = ' ';
-  }
-  if (len) end[-1] = 0;
-  return text;
 }
 
 /* A peer 101 at the time 1000, and a wire on which the test plays the other side. */
@@ -136,12 +126,11 @@ static void frames_are_written_as_specified(void) {
   CHECK_TEXT(next_frame(c, w), PATCHES_AT("65", EPOCH_101, "e8 07"));
   play(c, w, hex(SCHEMA_SMALL));
   play(c, w, hex(PATCHES_SMALL));
-  /* applied: 101 up to 2, 102 up to 1; sent: 101 up to 2, unacknowledged; linked to one peer, 102
-   */
-  CHECK_TEXT(next_frame(c, w), "01 03 e8 07 02 65 02 66 01 01 65 02 00 02 66");
+  /* applied: 101 up to 2, 102 up to 1; sent: 101 up to 2, unacknowledged */
+  CHECK_TEXT(next_frame(c, w), "01 03 e8 07 02 65 02 66 01 01 65 02 00 00 00");
   play(c, w, hex("01 02 66 05 06 00 00 00 01 e8 07 05 32 01 02")); /* early: (5, 6] */
   CHECK_TEXT(next_frame(c, w), "01 04 66 01");
-  CHECK_TEXT(next_frame(c, w), "01 03 e8 07 01 65 02 01 65 02 00 00");
+  CHECK_TEXT(next_frame(c, w), "01 03 e8 07 01 65 02 01 65 02 00 00 00");
   c->now_ms++;
   upsert(p, "t", ROW({"id", v_int(0)}));
   /* (2, 3] after the clock 1000 and the epoch 101; one later, no column but the key */
@@ -153,11 +142,11 @@ static void frames_are_written_as_specified(void) {
                                "61 20 6d 61 6c 66 6f 72 6d 65 64 20 4e 45 45 44 20 66 72 61 6d 65");
   CHECK_INT(c->wires[w].to[1].n, 0);
   w = wire_open_test(c, 0);
-  CHECK_TEXT(next_frame(c, w), "01 01 00 65 65 e9 07 02 65 03 e9 07 65 66 01 e8 07 00 00");
+  CHECK_TEXT(next_frame(c, w), "01 01 00 65 65 e9 07 02 65 03 e9 07 65 66 01 e8 07 00 02 00");
   tick(p); /* nobody has answered */
-  CHECK_TEXT(next_frame(c, w), "01 01 01 65 65 e9 07 02 65 03 e9 07 65 66 01 e8 07 00 00");
+  CHECK_TEXT(next_frame(c, w), "01 01 01 65 65 e9 07 02 65 03 e9 07 65 66 01 e8 07 00 02 00");
   play(c, w, hex(HELLO_102_ASKS));
-  CHECK_TEXT(next_frame(c, w), "01 01 00 65 65 e9 07 02 65 03 e9 07 65 66 01 e8 07 00 00");
+  CHECK_TEXT(next_frame(c, w), "01 01 00 65 65 e9 07 02 65 03 e9 07 65 66 01 e8 07 00 02 00");
 }
 
 static void frames_are_read_as_specified(void) {
@@ -182,7 +171,7 @@ static void frames_are_read_as_specified(void) {
   CHECK_INT(info.lag, 2);
   CHECK_INT(info.behind, 0);
   /* wall clock 3000; 101 applied up to 2; 103 sent up to 9 */
-  play(c, w, hex("01 03 b8 17 01 65 02 01 67 09 00 00"));
+  play(c, w, hex("01 03 b8 17 01 65 02 01 67 09 00 00 00"));
   CHECK(replic_link_at(p->r, 0, &info));
   CHECK_INT(info.lag, 0);
   CHECK_INT(info.behind, 9);
@@ -202,7 +191,7 @@ static void frames_are_read_as_specified(void) {
   CHECK_INT(event_last(p, REPLIC_EVENT_LINK_CLOSE)->code, REPLIC_EFORK);
 
   w = wire_open_test(c, 0);
-  play(c, w, hex("01 01 00 66 11 e8 07 02 65 02 e9 07 65 66 01 e8 07 00 01 ac 02"));
+  play(c, w, hex("01 01 00 66 11 e8 07 02 65 02 e9 07 65 66 01 e8 07 00 05 01 ac 02"));
   CHECK_INT(event_count(p, REPLIC_EVENT_LINK_READY), 2);
   CHECK(replic_link_at(p->r, 0, &info));
   CHECK_INT(info.lag, 0);
@@ -229,10 +218,10 @@ static void jumps_are_written_as_specified(void) {
   CHECK_TEXT(next_frame(c, w), "01 07 05 65 00 03 00 00 01 01 65 01 05 ea 07 01 12 08 32");
   CHECK_TEXT(next_frame(c, w), "01 08 01 65 03 ea 07 65 02");
   tick(p);
-  CHECK_TEXT(next_frame(c, w), "01 03 e8 07 01 65 03 00 01 65 03 02 66"); /* the third list */
+  CHECK_TEXT(next_frame(c, w), "01 03 e8 07 01 65 03 00 01 65 03 00 00"); /* the third list */
   play(c, w, hex("01 09 00 01 65 03"));                                   /* 102 has staged it */
   tick(p);
-  CHECK_TEXT(next_frame(c, w), "01 03 e8 07 01 65 03 00 00 00");
+  CHECK_TEXT(next_frame(c, w), "01 03 e8 07 01 65 03 00 00 00 00");
   CHECK_INT(c->wires[w].to[1].n, 0);
 }
 
@@ -252,11 +241,11 @@ static void epochs_are_handed_on(void) {
     play(c, w, hex("01 04 67 00"));
     CHECK_INT(take_frames(c, w, SCHEMA), 1);
     w = wire_open_test(c, 0);
-    CHECK_TEXT(next_frame(c, w), "01 01 00 65 65 e8 07 01 67 03 e8 07 09 01 66");
+    CHECK_TEXT(next_frame(c, w), "01 01 00 65 65 e8 07 01 67 03 e8 07 09 01 01 66");
     peer_stop(p);
     peer_start(p);
     w = wire_open_test(c, 0);
-    CHECK_TEXT(next_frame(c, w), "01 01 00 65 65 e8 07 01 67 03 e8 07 09 00");
+    CHECK_TEXT(next_frame(c, w), "01 01 00 65 65 e8 07 01 67 03 e8 07 09 00 00");
     play(c, w, hex(HELLO_102));
     take_frames(c, w, 0);
     play(c, w, hex("01 04 67 00"));
@@ -286,16 +275,16 @@ static void jumps_are_read_as_specified(void) {
   CHECK_TEXT(next_frame(c, w), "01 09 00 01 66 03");
   CHECK_INT(peer_at(p, 102), 0);
   CHECK_TEXT(peer_dump(p, "t"), "");
-  play(c, w, hex("01 03 e8 07 00 00 01 66 03 00")); /* it has missed that we have staged it */
+  play(c, w, hex("01 03 e8 07 00 00 01 66 03 00 00")); /* it has missed that we have staged it */
   CHECK_TEXT(next_frame(c, w), "01 09 00 01 66 03");
   c->now_ms += 1000;
-  play(c, w, hex("01 03 e8 07 00 00 01 66 04 00")); /* and we have missed a piece */
+  play(c, w, hex("01 03 e8 07 00 00 01 66 04 00 00")); /* and we have missed a piece */
   CHECK_TEXT(next_frame(c, w), "01 09 01 01 66 03");
   play(c, w, hex("01 08 01 66 03 e8 07 00 03")); /* age 6, too */
-  CHECK_TEXT(next_frame(c, w), "01 03 d0 0f 01 66 03 00 00 02 66");
+  CHECK_TEXT(next_frame(c, w), "01 03 d0 0f 01 66 03 00 00 00 00");
   CHECK_INT(peer_at(p, 102), 3);
   CHECK_TEXT(peer_dump(p, "t"), "i3|n|n|n|i0\n");
-  CHECK_TEXT(peer_dump(p, "_replic_vector"), "i102|i3|i1000|i3|i0|i2\n");
+  CHECK_TEXT(peer_dump(p, "_replic_vector"), "i102|i3|i1000|i3|i0|i2|i102\n");
   CHECK_TEXT(peer_dump(p, "_replic_staged"), "");
   CHECK_INT(c->wires[w].to[1].n, 0);
 }
@@ -304,20 +293,20 @@ static void jumps_are_read_as_specified(void) {
  * takes nothing else. */
 static void forks_are_told_as_specified(void) {
   static const char *const FOUND[] = {
-      "01 01 00 66 11 e8 07 01 65 03 e8 07 65 00",    /* knows more of 101 than 101 */
-      "01 01 00 66 11 e8 07 01 65 02 e9 07 65 00",    /* another clock for 101.2 */
-      "01 01 00 66 11 e8 07 01 65 01 e9 07 65 00",    /* and for 101.1 */
-      "01 01 00 65 11 e8 07 01 65 02 e8 07 65 00",    /* another process of this peerId */
+      "01 01 00 66 11 e8 07 01 65 03 e8 07 65 00 00", /* knows more of 101 than 101 */
+      "01 01 00 66 11 e8 07 01 65 02 e9 07 65 00 00", /* another clock for 101.2 */
+      "01 01 00 66 11 e8 07 01 65 01 e9 07 65 00 00", /* and for 101.1 */
+      "01 01 00 65 11 e8 07 01 65 02 e8 07 65 00 00", /* another process of this peerId */
       "01 02 65 02 03 e8 07 65 00 01 00 05 32 01 02", /* 101 has issued only two */
-      "01 03 e8 07 01 65 03 00 00 00",                /* has applied three */
-      "01 03 e8 07 00 01 65 03 00 00",                /* sends three */
+      "01 03 e8 07 01 65 03 00 00 00 00",             /* has applied three */
+      "01 03 e8 07 00 01 65 03 00 00 00",             /* sends three */
       "01 08 01 65 03 e8 07 65 00",                   /* jumps to three */
-      "01 08 01 65 02 e9 07 65 00",                   /* another clock for 101.2 */
+      "01 08 01 65 02 e9 07 65 00 00",                /* another clock for 101.2 */
       "01 02 67 01 02 e9 07 00 00 01 00 05 32 01 02", /* 103.1 has another clock */
       "01 02 67 00 02 00 00 00 01 e9 07 05 32 01 02 01 00 05 32 01 02",
       "01 07 05 67 01 03 e9 07 00 00 00",
-      "01 01 00 66 11 e8 07 01 65 02 e8 07 66 00",    /* 101.2 has another epoch */
-      "01 08 01 65 02 e8 07 66 00",                   /* the same */
+      "01 01 00 66 11 e8 07 01 65 02 e8 07 66 00 00", /* 101.2 has another epoch */
+      "01 08 01 65 02 e8 07 66 00 00",                /* the same */
       "01 02 67 01 02 e8 07 02 00 01 00 05 32 01 02", /* 103.1 has another epoch */
       "01 02 67 00 02 00 00 01 01 02 01 e8 07 05 32 01 02 00 05 32 01 02",
       "01 07 05 67 00 03 00 00 02 01 02 01 03 00", /* in a piece without patches */
@@ -562,26 +551,28 @@ static void malformed_headers_and_hellos(void) {
       {"01 ff 00 00", REPLIC_EPROTOCOL},
       {"47 45 54 20 2f", REPLIC_EPROTOCOL}, /* GET / */
       {"02 02 66 00", REPLIC_EPROTOCOL},
-      {"02 01 00 66 11 e8 07 00 00", REPLIC_EVERSION},
+      {"02 01 00 66 11 e8 07 00 00 00", REPLIC_EVERSION},
       {"00 01", REPLIC_EVERSION},
       {"01 01", REPLIC_EPROTOCOL},
-      {"01 01 04 66 11 e8 07 00 00", REPLIC_EPROTOCOL},                   /* flags */
-      {"01 01 00 00 11 e8 07 00 00", REPLIC_EPROTOCOL},                   /* peer 0 */
-      {"01 01 00 80 80 80 80 10 11 e8 07 00 00", REPLIC_EPROTOCOL},       /* peer 2^32 */
-      {"01 01 00 66 80 80 80 80 10 e8 07 00 00", REPLIC_EPROTOCOL},       /* instance 2^32 */
-      {"01 01 00 65 65 e8 07 00 00", REPLIC_EPEER},                       /* this very peer */
-      {"01 01 00 66 11 80 80 80 80 80 80 80 10 00 00", REPLIC_EPROTOCOL}, /* wall clock 2^53 */
+      {"01 01 08 66 11 e8 07 00 00 00", REPLIC_EPROTOCOL},                   /* flags */
+      {"01 01 00 00 11 e8 07 00 00 00", REPLIC_EPROTOCOL},                   /* peer 0 */
+      {"01 01 00 80 80 80 80 10 11 e8 07 00 00 00", REPLIC_EPROTOCOL},       /* peer 2^32 */
+      {"01 01 00 66 80 80 80 80 10 e8 07 00 00 00", REPLIC_EPROTOCOL},       /* instance 2^32 */
+      {"01 01 00 65 65 e8 07 00 00 00", REPLIC_EPEER},                       /* this very peer */
+      {"01 01 00 66 11 80 80 80 80 80 80 80 10 00 00 00", REPLIC_EPROTOCOL}, /* wall clock 2^53 */
       {"01 01 00 66 11 e8 07 01 00", REPLIC_EPROTOCOL}, /* a position is missing */
       {"01 01 00 66 11 e8 07 ff ff ff ff 0f 00", REPLIC_EPROTOCOL},
-      {"01 01 00 66 11 e8 07 01 00 01 01 00 00", REPLIC_EPROTOCOL}, /* origin 0 */
-      {"01 01 00 66 11 e8 07 01 66 80 80 80 80 80 80 80 10 01 00 00", REPLIC_EPROTOCOL},
-      {"01 01 00 66 11 e8 07 01 66 01 80 80 80 80 80 80 80 10 00 00", REPLIC_EPROTOCOL},
-      {"01 01 00 66 11 e8 07 00 02 67", REPLIC_EPROTOCOL}, /* direct peers */
-      {"01 01 00 66 11 e8 07 00 01 00", REPLIC_EPROTOCOL},
-      {"01 01 00 66 11 e8 07 00 00 00", REPLIC_EPROTOCOL}, /* more than there should be */
+      {"01 01 00 66 11 e8 07 01 00 01 01 00 00 00", REPLIC_EPROTOCOL}, /* origin 0 */
+      {"01 01 00 66 11 e8 07 01 66 80 80 80 80 80 80 80 10 01 00 00 00", REPLIC_EPROTOCOL},
+      {"01 01 00 66 11 e8 07 01 66 01 80 80 80 80 80 80 80 10 00 00 00", REPLIC_EPROTOCOL},
+      {"01 01 00 66 11 e8 07 00 00", REPLIC_EPROTOCOL},
+      {"01 01 00 66 11 e8 07 00 00 02 67", REPLIC_EPROTOCOL}, /* direct peers */
+      {"01 01 00 66 11 e8 07 00 00 01 00", REPLIC_EPROTOCOL},
+      {"01 01 00 66 11 e8 07 00 80 80 80 80 80 80 80 10 00", REPLIC_EPROTOCOL}, /* 2^53 */
+      {"01 01 00 66 11 e8 07 00 00 00 00", REPLIC_EPROTOCOL}, /* more than there should be */
   };
   refused(BEFORE_HELLO, COUNT(BEFORE_HELLO), true);
-  static const refusal SECOND_HELLO[] = {{"01 01 00 67 11 e8 07 00 00", REPLIC_EPEER}};
+  static const refusal SECOND_HELLO[] = {{"01 01 00 67 11 e8 07 00 00 00", REPLIC_EPEER}};
   refused(SECOND_HELLO, COUNT(SECOND_HELLO), false);
 }
 
@@ -651,18 +642,25 @@ static void malformed_acks_needs_schemas_errors(void) {
   static const refusal CASES[] = {
       {"01 03", REPLIC_EPROTOCOL},
       {"01 03 e8 07", REPLIC_EPROTOCOL},
-      {"01 03 80 80 80 80 80 80 80 10 00 00 00 00", REPLIC_EPROTOCOL},
+      {"01 03 80 80 80 80 80 80 80 10 00 00 00 00 00", REPLIC_EPROTOCOL},
       {"01 03 e8 07 00 00 00", REPLIC_EPROTOCOL}, /* the linked peers are missing */
-      {"01 03 e8 07 01 00 00 00", REPLIC_EPROTOCOL},
-      {"01 03 e8 07 ff ff ff ff 0f 00 00 00", REPLIC_EPROTOCOL},
-      {"01 03 e8 07 00 00 ff ff ff ff 0f 00", REPLIC_EPROTOCOL},
-      {"01 03 e8 07 01 00 01 00 00 00", REPLIC_EPROTOCOL}, /* origin 0 */
-      {"01 03 e8 07 00 00 01 00 01 00", REPLIC_EPROTOCOL},
-      {"01 03 e8 07 00 01 66 80 80 80 80 80 80 80 10 00 00", REPLIC_EPROTOCOL},
-      {"01 03 e8 07 00 00 01 66 80 80 80 80 80 80 80 10 00", REPLIC_EPROTOCOL},
-      {"01 03 e8 07 00 00 00 00 00", REPLIC_EPROTOCOL}, /* more than there should be */
-      {"01 03 e8 07 00 00 00 03 66", REPLIC_EPROTOCOL},
-      {"01 03 e8 07 00 00 00 02 00", REPLIC_EPROTOCOL},
+      {"01 03 e8 07 01 00 00 00 00", REPLIC_EPROTOCOL},
+      {"01 03 e8 07 ff ff ff ff 0f 00 00 00 00", REPLIC_EPROTOCOL},
+      {"01 03 e8 07 00 00 ff ff ff ff 0f 00 00", REPLIC_EPROTOCOL},
+      {"01 03 e8 07 01 00 01 00 00 00 00", REPLIC_EPROTOCOL}, /* origin 0 */
+      {"01 03 e8 07 00 00 01 00 01 00 00", REPLIC_EPROTOCOL},
+      {"01 03 e8 07 00 01 66 80 80 80 80 80 80 80 10 00 00 00", REPLIC_EPROTOCOL},
+      {"01 03 e8 07 00 00 01 66 80 80 80 80 80 80 80 10 00 00", REPLIC_EPROTOCOL},
+      {"01 03 e8 07 00 00 00 00 00 00", REPLIC_EPROTOCOL}, /* more than there should be */
+      {"01 03 e8 07 00 00 00 00", REPLIC_EPROTOCOL},
+      {"01 03 e8 07 00 00 00 00 03", REPLIC_EPROTOCOL},
+      {"01 03 e8 07 00 00 00 ff ff ff ff ff ff ff 1f 00", REPLIC_EPROTOCOL}, /* 1 + 2^53 */
+      {"01 03 e8 07 00 00 00 00 01 01 02 66", REPLIC_EPROTOCOL},
+      {"01 03 e8 07 00 00 00 00 01 01 01 00", REPLIC_EPROTOCOL},
+      {"01 03 e8 07 00 00 00 00 02 00 01 01 66", REPLIC_EPROTOCOL},
+      {"01 03 e8 07 00 00 00 00 02 00 01 01 66 02", REPLIC_EPROTOCOL},
+      {"01 03 e8 07 00 00 00 00 02 02 01 01 66 01", REPLIC_EPROTOCOL}, /* from 2 to 1 */
+      {"01 03 e8 07 00 00 00 00 02 00 01 02 67 01 66 01", REPLIC_EPROTOCOL},
       {"01 04", REPLIC_EPROTOCOL},
       {"01 04 66", REPLIC_EPROTOCOL},
       {"01 04 00 00", REPLIC_EPROTOCOL},
@@ -755,11 +753,11 @@ static void other_encodings_of_the_same(void) {
       {"01 02 66 00 01 00 00 00 01 e8 07 05 32 03 02",
        REPLIC_EPROTOCOL}, /* a bit beyond the last field */
       {"01 02 66 00 01 00 00 00 01 e8 07 05 32 81 02", REPLIC_EPROTOCOL},
-      {"01 03 e8 07 02 67 01 66 01 00 00 00", REPLIC_EPROTOCOL}, /* origins that do not ascend */
-      {"01 03 e8 07 02 66 01 66 02 00 00 00", REPLIC_EPROTOCOL},
-      {"01 03 e8 07 00 02 68 01 67 01 00 00", REPLIC_EPROTOCOL},
-      {"01 03 e8 07 00 00 02 68 01 67 01 00", REPLIC_EPROTOCOL},
-      {"01 01 00 66 11 e8 07 02 67 01 01 00 66 01 01 00 00", REPLIC_EPROTOCOL},
+      {"01 03 e8 07 02 67 01 66 01 00 00 00 00", REPLIC_EPROTOCOL}, /* origins that do not ascend */
+      {"01 03 e8 07 02 66 01 66 02 00 00 00 00", REPLIC_EPROTOCOL},
+      {"01 03 e8 07 00 02 68 01 67 01 00 00 00", REPLIC_EPROTOCOL},
+      {"01 03 e8 07 00 00 02 68 01 67 01 00 00", REPLIC_EPROTOCOL},
+      {"01 01 00 66 11 e8 07 02 67 01 01 00 66 01 01 00 00 00", REPLIC_EPROTOCOL},
       {"01 08 02 68 03 e8 07 00 02 67 03 e8 07 00 02", REPLIC_EPROTOCOL},
       {"01 09 00 02 65 01 65 02", REPLIC_EPROTOCOL},
       {"01 0b 65 02 02 02 e8 07 65 01 e8 07 65 00 00 00 00",
@@ -821,7 +819,7 @@ static void a_link_cannot_fill_the_memory(void) {
       add_varint(ack, origin++);
       add_varint(ack, 1);
     }
-    for (int i = 0; i < 3; i++) add_varint(ack, 0);
+    for (int i = 0; i < 4; i++) add_varint(ack, 0);
     play(c, w, ack);
   }
   CHECK(sqlite3_memory_used() - used < 32 << 20);
@@ -835,7 +833,7 @@ static const char *const GOLDEN[] = {
     HELLO_102_FULL,
     SCHEMA_T,
     PATCHES_OF("66"),
-    "01 03 e8 07 01 65 02 01 67 09 01 68 05 02 66",
+    "01 03 e8 07 01 65 02 01 67 09 01 68 05 06 02 05 07 01 66 01",
     "01 04 65 00",
     "01 06 11 52 45 50 4c 49 43 5f 43 4c 4f 43 4b 5f 53 4b 45 57 04 74 65 78 74",
     "01 07 05 66 00 04 00 00 00 02 03 e8 07 05 32 01 02 02 05 32 01 02",
@@ -974,7 +972,7 @@ static const seed SEEDS[] = {
     {"wrong-type",
      {HELLO_102, SCHEMA_S, "01 02 67 00 01 00 00 00 01 e8 07 06 0c 61 05 01 0c 61", "commit"}},
     {"written",
-     {HELLO_102, "write", "commit", "01 03 e8 07 01 65 02 00 00 00", "01 04 65 00", "commit"}},
+     {HELLO_102, "write", "commit", "01 03 e8 07 01 65 02 00 00 00 00", "01 04 65 00", "commit"}},
     {"relayed",
      {HELLO_102, SCHEMA_S, PATCH_OF_S, "commit", "reopen", HELLO_102_FULL, "commit", "01 04 67 00",
       "tick"}},
@@ -982,14 +980,15 @@ static const seed SEEDS[] = {
      {HELLO_102, "write", "tick", "compact", "01 09 01 00", "commit", "01 09 00 01 65 01", "tick"}},
     {"jump",
      {HELLO_102, SCHEMA_SMALL, JUMP_SMALL, "01 07 06 66 00 03 00 00 00 01 05 e8 07 05 32 01 02",
-      "commit", "01 03 e8 07 00 00 01 66 04 00", "01 08 01 66 03 e8 07 00 03", "commit"}},
+      "commit", "01 03 e8 07 00 00 01 66 04 00 00", "01 08 01 66 03 e8 07 00 03", "commit"}},
     {"jump-of-an-unknown-table",
      {HELLO_102, SCHEMA_U, JUMP_SMALL, "01 07 05 66 00 03 00 00 00 01 05 e8 07 07 0a 00", "commit",
       "migrate", "tick", "tick", "tick", "tick", "tick", JUMP_SMALL}},
     {"abandoned",
      {HELLO_102, SCHEMA_SMALL, STAGE_SMALL, "commit", PATCHES_SMALL,
       "01 02 66 01 03 e8 07 00 00 01 00 05 32 01 02 00 05 32 01 02", "commit", "tick"}},
-    {"fork", {"01 01 00 66 11 e8 07 01 65 09 e8 07 65 00", "commit", "tick", FORK_101, "commit"}},
+    {"fork",
+     {"01 01 00 66 11 e8 07 01 65 09 e8 07 65 00 00", "commit", "tick", FORK_101, "commit"}},
     {"messages", {HELLO_102, "message", "01 0a 68 69", "commit"}},
     {"error", {HELLO_102, "01 06 0b 52 45 50 4c 49 43 5f 46 4f 52 4b 04 74 65 78 74"}},
 };

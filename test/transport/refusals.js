@@ -11,7 +11,7 @@ import { proven } from './raw.js'
 
 const HOUR = 3_600_000
 const [HELLO, ERROR] = [1, 6]
-const hello = (peerId) => withSum(Buffer.of(1, HELLO, 0, peerId, 7, 0, 0, 0))
+const hello = (peerId) => withSum(Buffer.of(1, HELLO, 0, peerId, 7, 0, 0, 0, 0))
 const withCode = (code) => (event) => event.code === code
 
 export function refusals(adapter, tools) {
