@@ -8,14 +8,19 @@ const SHOWN = 5 // peers that a message names
 const DEFAULTS = Object.freeze({ acks: undefined, timeoutMs: 5_000 })
 const CHECKS = { acks: integer(0, MAX_ACKS), timeoutMs: milliseconds() }
 
-/** What a write asks for: { acks, timeoutMs }; null: none; undefined: it does not say. Throws REPLIC_USAGE. */
-export function readAcks(where, given) {
+/**
+ * What a write asks for: { acks, timeoutMs }; null: none; undefined: it does not say. `ofRequest()`: what the request asks
+ * for, of which timeoutMs may be given alone. Throws REPLIC_USAGE.
+ */
+export function readAcks(where, given, ofRequest) {
   if (given === undefined) return undefined
   const name = isPlain(given) && Object.keys(given).find((name) => !Object.hasOwn(DEFAULTS, name))
   if (name) throw usage(misplaced(where, name))
   const { acks, timeoutMs } = readOptions(where, given, DEFAULTS, CHECKS)
   if (acks === undefined) {
     if (given.timeoutMs === undefined) return undefined
+    const asked = ofRequest?.()
+    if (asked) return { ...asked, timeoutMs }
     throw usage(`${where}: timeoutMs is how long to wait for acks, and none are asked for`)
   }
   return acks > 0 ? { acks, timeoutMs } : null
@@ -29,29 +34,46 @@ const misplaced = (where, name) =>
 export class Acks {
   #tell
   #linked
+  #maxWaits
   #had = new Map() // peerId -> the sequence of this replica's that it has on its disk, since anybody waits
   #waiters = new Set()
   #isDue = false
   #failed
 
-  /** `tell(on)`: from now on heard() is called, or no more; `linked()`: the peers that are linked
-   * and may write. */
-  constructor(tell, linked) {
+  /**
+   * `tell(on)`: from now on heard() is called, or no more; `linked()`: the peers that are linked and may write;
+   * `maxWaits`: how many writes may wait.
+   */
+  constructor(tell, linked, maxWaits) {
     this.#tell = tell
     this.#linked = linked
+    this.#maxWaits = maxWaits
+  }
+
+  /** How many writes wait. */
+  get waiting() {
+    return this.#waiters.size
   }
 
   /**
    * To be called before the write. Returns a waiter for done(). `acks`: how many peers, at least 1; `timeoutMs` counts
-   * from now.
+   * from now. Throws REPLIC_BUSY.
    */
   begin({ acks, timeoutMs }) {
+    if (this.#waiters.size >= this.#maxWaits) throw tooMany(this.#maxWaits)
     const waiter = { acks, timeoutMs, sequence: Infinity, settle: undefined, timer: undefined }
     waiter.isLate = false
     if (this.#waiters.size === 0) this.#tell(true)
     this.#waiters.add(waiter)
-    waiter.timer = setTimeout(() => this.#expire(waiter), timeoutMs)
+    this.within(waiter, timeoutMs)
     return waiter
+  }
+
+  /** It waits for so long at most, from now. */
+  within(waiter, timeoutMs) {
+    clearTimeout(waiter.timer)
+    waiter.timeoutMs = timeoutMs
+    waiter.timer = setTimeout(() => this.#expire(waiter), timeoutMs)
   }
 
   /**
@@ -135,3 +157,10 @@ const named = (before, peers, after) =>
   peers.length === 0
     ? ''
     : `${before}${peers.slice(0, SHOWN).join(', ')}${peers.length > SHOWN ? ', …' : ''}${after}`
+
+const tooMany = (most) =>
+  new ReplicError(
+    'REPLIC_BUSY',
+    `${most} writes wait for acknowledgements already (maxWaits), and this one is not written; see in status().links why ` +
+      'none arrive',
+  )

@@ -497,6 +497,7 @@ class Link {
   #wait(ms) {
     clearTimeout(this.#timer)
     this.#timer = setTimeout(() => {
+      if (this.#isAsking) return this.#refuse(noAnswer(ms))
       const what = this.#needsProof && !this.isKnown ? 'proof of the secret' : 'HELLO'
       this.#error ??= new ReplicError('REPLIC_TIMEOUT', `no ${what} within ${ms} ms`)
       this.terminate()
@@ -898,6 +899,9 @@ class Link {
     }
   }
 }
+
+const noAnswer = (ms) =>
+  new ReplicError('REPLIC_TIMEOUT', `authorize() has not answered within ${ms} ms`)
 
 const gaveWay = (most) =>
   new ReplicError(

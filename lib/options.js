@@ -45,7 +45,7 @@ export const DEFAULTS = Object.freeze({
 
 export const MAX_PEER_ID = 2 ** 32 - 1
 const MAX_CLOCK = 2 ** 53 - 1 // ms, of a patch
-const MAX_TIMER_MS = 2 ** 31 - 1 // a longer setTimeout fires at once
+export const MAX_TIMER_MS = 2 ** 31 - 1 // a longer setTimeout fires at once
 const MIN_SECRET_BYTES = 16
 const MAX_BYTES = 1024 * MiB // frames and values are Buffers, whose lengths are 32-bit in places
 
@@ -93,11 +93,16 @@ const isSecret = (value) =>
   (typeof value === 'string' || value instanceof Uint8Array) &&
   Buffer.byteLength(value) >= MIN_SECRET_BYTES
 
+// While one replaces another there are two; each costs some 0.1 s to stretch, and a try with each stranger.
+const MAX_SECRETS = 8
+
 /** A secret, or several: the first is used, each is accepted. */
 export const secretOrList = {
   accepts: (value) =>
-    Array.isArray(value) ? value.length > 0 && value.every(isSecret) : isSecret(value),
-  wants: `a string or Uint8Array of at least ${MIN_SECRET_BYTES} random bytes, or a list of such`,
+    Array.isArray(value)
+      ? value.length > 0 && value.length <= MAX_SECRETS && value.every(isSecret)
+      : isSecret(value),
+  wants: `a string or Uint8Array of at least ${MIN_SECRET_BYTES} random bytes, or a list of at most ${MAX_SECRETS} such`,
   isHidden: true,
 }
 
@@ -169,6 +174,10 @@ export function readOptions(where, given, defaults, checks) {
       throw usage(`${where}: ${name} must be ${checks[name].wants}, not ${shown}`)
     }
     options[name] = value
+  }
+  if (given.retryMinMs > given.retryMaxMs) {
+    const shown = `${given.retryMinMs} and ${given.retryMaxMs}`
+    throw usage(`${where}: retryMinMs must not be more than retryMaxMs, not ${shown}`)
   }
   return options
 }

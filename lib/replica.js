@@ -224,6 +224,7 @@ export class Replica extends EventEmitter {
     this.#acks = new Acks(
       (on) => this.#native.tellAcks(on),
       () => this.#links.writers(),
+      this.#options.maxWaits,
     )
     this.#retention = new Retention(
       (...slice) => this.#call(this.#native.compact(...slice)),
@@ -368,7 +369,7 @@ export class Replica extends EventEmitter {
   upsert(table, rows, more) {
     try {
       this.#checkWriting('upsert')
-      return this.#write(this.#upsertOp('upsert', table, rows), readAcks('upsert', more))
+      return this.#write(this.#upsertOp('upsert', table, rows), this.#readAcks('upsert', more))
     } catch (error) {
       return Promise.reject(error)
     }
@@ -377,16 +378,20 @@ export class Replica extends EventEmitter {
   delete(table, key, more) {
     try {
       this.#checkWriting('delete')
-      return this.#write(this.#deleteOp('delete', table, key), readAcks('delete', more))
+      return this.#write(this.#deleteOp('delete', table, key), this.#readAcks('delete', more))
     } catch (error) {
       return Promise.reject(error)
     }
   }
 
+  #readAcks(where, more) {
+    return readAcks(where, more, () => collector()?.acks.get(this.#progress))
+  }
+
   /** All changes of `fn(tx)` in one group: here and on every peer, all or nothing. */
   async batch(fn, more) {
     this.#checkWriting('batch')
-    const acks = readAcks('batch', more)
+    const acks = this.#readAcks('batch', more)
     if (typeof fn !== 'function')
       throw usage(`batch: a function is needed, not ${option.kindOf(fn)}`)
     const ops = []
@@ -424,10 +429,27 @@ export class Replica extends EventEmitter {
     const { maxFrameBytes, maxQueueBytes } = this.#options
     const store = (group) => {
       const op = this.#upsertOp('load', table, group)
-      return this.#whenRoom(() => this.#write(op))
+      return this.#whenRoom(() => this.#write(op, null))
     }
     const maxBytes = Math.min(maxFrameBytes, maxQueueBytes) / 4
-    return (await loadRows(rows, store, { progress, signal, maxBytes })) ?? this.#progress.own()
+    const settings = { progress, signal, maxBytes }
+    const stored = async () => (await loadRows(rows, store, settings)) ?? this.#progress.own()
+    const wanted = collector()?.acks.get(this.#progress)
+    return wanted ? this.#acknowledgedLoad(stored, wanted) : stored()
+  }
+
+  // Once for all groups, after the last of them. Acknowledgements are heard from the first on.
+  async #acknowledgedLoad(stored, wanted) {
+    const waiter = this.#acks.begin({ ...wanted, timeoutMs: option.MAX_TIMER_MS })
+    let token
+    try {
+      token = await stored()
+    } catch (error) {
+      this.#acks.drop(waiter)
+      throw error
+    }
+    this.#acks.within(waiter, wanted.timeoutMs)
+    return this.#acks.done(waiter, this.#progress.vector.get(this.#peerId) ?? 0, token)
   }
 
   async get(sql, params, options) {
@@ -621,7 +643,7 @@ export class Replica extends EventEmitter {
       walBytes: sizeOf(`${this.#path}-wal`),
       queue: { calls: this.#pending, bytes: queueBytes },
       lockedSince: lockedSince || null,
-      waits: this.#progress.waiting,
+      waits: this.#progress.waiting + this.#acks.waiting,
       batches: { calls: histogram(batchCalls), seconds: histogram(batchSeconds) },
       links: this.#links.status(),
       refusedLinks: this.#links.refusals,

@@ -343,6 +343,11 @@ const wrong = {
   ],
   'addRemotePeer: peerId as text': [(db) => db.addRemotePeer('8', {}), 'REPLIC_USAGE', 'peerId'],
   'setSecrets: none': [(db) => db.setSecrets(), 'REPLIC_USAGE', 'at least 16'],
+  'setSecrets: many': [
+    (db) => db.setSecrets(Array(9).fill('a secret that is long enough')),
+    'REPLIC_USAGE',
+    'at most 8',
+  ],
   'setSecrets: short': [(db) => db.setSecrets(['short']), 'REPLIC_USAGE', 'at least 16'],
   'closeRemotePeer: peerId 2^32': [(db) => db.closeRemotePeer(2 ** 32), 'REPLIC_USAGE', 'peerId'],
   'explain: unknown table': [(db) => db.explain('noted'), 'REPLIC_UNKNOWN_TABLE', "'note'"],
@@ -355,6 +360,11 @@ const wrong = {
   'listen: an unknown option': [(db) => listen(db, { prot: 1 }), 'REPLIC_USAGE', "'port'"],
   'connect: no replica': [() => connect(null, { port: 1 }), 'REPLIC_USAGE', 'null'],
   'connect: no port': [(db) => connect(db, {}), 'REPLIC_USAGE', 'port is missing'],
+  'connect: delays the wrong way round': [
+    (db) => connect(db, { port: 1, retryMinMs: 5000, retryMaxMs: 100 }),
+    'REPLIC_USAGE',
+    'retryMinMs must not be more than retryMaxMs, not 5000 and 100',
+  ],
   'connect: a bad peerId': [(db) => connect(db, { port: 1, peerId: 0 }), 'REPLIC_USAGE', 'peerId'],
 }
 

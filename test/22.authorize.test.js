@@ -148,6 +148,17 @@ describe.each([
     expect(asked.sort()).toEqual([11, 12])
   })
 
+  it('end where authorize() does not answer, and say so on both sides', async () => {
+    const options = { secret, linkTimeoutMs: 300, authorize: () => new Promise(() => {}) }
+    const { a, b, dial } = await dialing({ secret }, options)
+    const isTold = ({ code }) => code === 'REPLIC_TIMEOUT'
+    const told = [eventOf(a, 'link', isTold), eventOf(b, 'link', isTold)]
+    dial()
+    const [there, here] = await Promise.all(told)
+    expect(here.reason).toContain('authorize() has not answered within 300 ms')
+    expect(there.reason).toContain('authorize() has not answered within 300 ms')
+  })
+
   it.each([
     ['writes: false', { writes: false }],
     ['write: "no"', { write: 'no' }],
@@ -200,7 +211,7 @@ describe.each([
       unacknowledged: { [boardId]: 2 },
       refusedBy: [hubId],
     })
-    expect(await hub.close()).toMatchObject({ flushed: true, refusedBy: [] })
+    expect(await hub.close()).toMatchObject({ flushed: false, refusedBy: [] }) // only who may only read has it
     await connection.close()
   })
 })

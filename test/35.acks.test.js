@@ -21,6 +21,22 @@ async function star(n, options) {
   return [hub, ...leaves]
 }
 
+/** What `call()` gives within a request that asks for so many acks. */
+async function asked(db, acks, call) {
+  let called
+  const handler = readYourWrite(
+    db,
+    async () => {
+      called = call()
+      await called.catch(() => {})
+      return new Response('ok')
+    },
+    { acks, acksTimeoutMs: acks > 1 ? 300 : 60_000 },
+  )
+  await handler(new Request('http://localhost/'))
+  return called
+}
+
 describe('acks', () => {
   it('resolves once so many peers have it', async () => {
     const [hub, b, c] = await star(2)
@@ -117,6 +133,33 @@ describe('acks', () => {
     await reader.waitFor(hub.token())
   })
 
+  it('of load() are waited for once, when all is stored', async () => {
+    const [hub, b] = await star(1)
+    const rows = Array.from({ length: 2500 }, (_, id) => ({ id }))
+    const all = await asked(hub, 1, () => hub.load('note', rows))
+    await b.waitFor(all, 0)
+    expect(hub.status().waits).toBe(0)
+    const progress = []
+    const more = rows.map(({ id }) => ({ id: id + 2500 }))
+    const options = { progress: ({ rows: n }) => progress.push(n) }
+    const late = asked(hub, 2, () => hub.load('note', more, options)).catch((error) => error)
+    const error = await late
+    expect(error).toMatchObject({ code: 'REPLIC_TIMEOUT', token: expect.any(String) })
+    expect(progress.at(-1)).toBe(2500)
+    await b.waitFor(error.token)
+    expect(await b.get('SELECT count(*) AS n FROM note')).toEqual({ n: 5000 })
+  })
+
+  it('are as many as maxWaits at a time', async () => {
+    const [hub] = await star(0, { maxWaits: 2 })
+    const acks = { acks: 1, timeoutMs: 300 }
+    const late = [1, 2].map((id) => hub.upsert('note', { id }, acks).catch(({ code }) => code))
+    await rejects(hub.upsert('note', { id: 3 }, acks), 'REPLIC_BUSY', 'maxWaits')
+    expect(hub.status().waits).toBe(2)
+    expect(await Promise.all(late)).toEqual(['REPLIC_TIMEOUT', 'REPLIC_TIMEOUT'])
+    expect(await hub.get('SELECT count(*) AS n FROM note')).toEqual({ n: 2 })
+  })
+
   it('ends with the replica', async () => {
     const [hub] = await star(1)
     const late = hub.upsert('note', { id: 1 }, { acks: 2, timeoutMs: 60_000 })
@@ -195,6 +238,8 @@ describe('the middleware’s acks', () => {
       async () => {
         await hub.upsert('note', { id: 1 }, { acks: 0 })
         await rejects(hub.upsert('note', { id: 2 }), 'REPLIC_TIMEOUT', '1 peers')
+        const sooner = hub.upsert('note', { id: 3 }, { timeoutMs: 2 })
+        await rejects(sooner, 'REPLIC_TIMEOUT', 'within 2 ms')
         return new Response('ok')
       },
       { acks: 1, acksTimeoutMs: 1 },

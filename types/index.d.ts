@@ -68,6 +68,8 @@ export class ReplicError extends Error {
   readonly name: 'ReplicError'
   /** Stable: one of ReplicCode, or SQLite's own extended name such as SQLITE_CONSTRAINT_NOTNULL. */
   readonly code: ErrorCode
+  /** Of a write that was to have `acks` and did not get them: it is written here, and this is its token. */
+  readonly token?: string
 }
 
 /**
@@ -169,7 +171,7 @@ export interface OpenOptions {
   ringBytes?: number | undefined
   /**
    * What both sides of each link must prove to know before either says anything, and what all that follows is encrypted
-   * with: at least 16 bytes, which should be random. Of a list the first is used to dial, each is accepted: see
+   * with: at least 16 bytes, which should be random. Of a list of at most 8 the first is used to dial, each is accepted: see
    * `setSecrets`. Default: none, and everybody who can connect may link, and read the line.
    * So has undefined: see that a variable it is taken from is set.
    */
@@ -197,7 +199,10 @@ export interface OpenOptions {
    * random, the same on all peers. Of a list the first signs, each is accepted. Default: none.
    */
   tokenSecret?: string | Uint8Array | readonly (string | Uint8Array)[] | undefined
-  /** Calls of waitFor, and requests that readYourWrite holds, that may wait; beyond it REPLIC_BUSY. Default 100,000. */
+  /**
+   * Calls of waitFor, and requests that readYourWrite holds, that may wait, and as many writes with `acks`; beyond it
+   * REPLIC_BUSY. Default 100,000.
+   */
   maxWaits?: number | undefined
 }
 
