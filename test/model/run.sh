@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # run.sh [PREFIX]
-# Runs the models: of the protocol, which must converge, of how histories are told apart, of how they
+# Runs the models: of the protocol, which must converge, of jumps in slices, of how histories are told apart, of how they
 # become one again, of rows that a schema refuses, and of lists of linked peers; none may hold when one of its rules is left out. The rule of the age is needed in few schedules: its first seed is 2858.
 set -uo pipefail
 cd "$(dirname "$0")"
@@ -29,6 +29,10 @@ check model_needs_age 0 protocol.py 2900 --without age
 check model_needs_all 0 protocol.py 200 --without all
 check model_needs_raised_floors 0 protocol.py 200 --without raise
 check model_needs_later_clocks 0 protocol.py 200 --without passed
+check slices_converge 1 slices.py 1000
+check slices_need_last 0 slices.py 200 --without last
+check slices_need_waiting 0 slices.py 200 --without waits
+check slices_need_clocks 0 slices.py 200 --without knows
 check forks_are_told_apart 1 forks.py 3000
 check forks_need_epochs 0 forks.py 200 --without epoch
 check forks_need_changes 0 forks.py 200 --without changes
