@@ -95,7 +95,7 @@ static int look_at(void *ctx, const replic__patch *p) {
 static int look_again(void *ctx, const replic__patch *p) {
   slice *s = ctx;
   s->found = 1;
-  return p->table ? prune_key(s, p) : REPLIC_OK;
+  return p->table && !s->r->is_ahead ? prune_key(s, p) : REPLIC_OK;
 }
 
 static int forget_one(slice *s, uint32_t origin, int64_t sequence) {
@@ -163,6 +163,7 @@ static int compact_origin(slice *s, uint32_t origin) {
 int replic_compact(replic *r, int64_t older_than_ms, int64_t max_patches, replic_compaction *out) {
   replic__savepoint save;
   *out = (replic_compaction){0};
+  if (r->is_ahead) return REPLIC_OK; /* what is beyond the vector must supersede nothing yet */
   slice s = {.r = r, .out = out, .older_than_ms = older_than_ms, .left = max_patches};
   int rc = replic__savepoint_open(r, 0, &save);
   if (rc != REPLIC_OK) return rc;

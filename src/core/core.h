@@ -277,6 +277,10 @@ int replic__epochs_read(replic *r, uint32_t origin, int64_t after, int64_t up_to
 /* *up_to becomes less where more than `most` epochs begin in (after, *up_to]. */
 int replic__epochs_end(replic *r, uint32_t origin, int64_t after, int64_t most, int64_t *up_to);
 int replic__epoch_at(replic *r, uint32_t origin, int64_t sequence, uint32_t *epoch);
+/* Of a patch beyond the vector: only on disk, until the vector has moved past it and memory follows
+ * (replic__epoch_latest). */
+int replic__epoch_store(replic *r, uint32_t origin, int64_t from, uint32_t epoch);
+int replic__epoch_latest(replic *r, replic__entry *entry);
 /* Forgets those that begin later. */
 int replic__epochs_cut(replic *r, uint32_t origin, int64_t after);
 
@@ -371,7 +375,8 @@ struct replic {
   replic__clock clock, clock_committed;
   replic__entry *vector;
   size_t n_vector, cap_vector;
-  uint64_t vector_changes;    /* commits that have changed it, and holes that were found */
+  uint64_t vector_changes; /* commits that have changed it, and holes that were found */
+  int is_ahead; /* the log has patches beyond the vector: a jump is being merged (jump.c) */
   replic_position newest;     /* no patch in the log has a greater clock */
   replic_position *positions; /* what replic_vector returned last */
   sqlite3_stmt *vector_sql, *epoch_sql, *epochs_sql, *begin_sql, *commit_sql, *savepoint_sql,
@@ -555,7 +560,11 @@ void replic__sync_close(replic *r);
  * anew. In open's transaction; after it the vector has to be settled. */
 int replic__fork_heal(replic *r);
 int replic__fork_load(replic *r);
-int replic__jump_load(replic *r); /* jump.c: what an earlier start has staged */
+int replic__jump_load(replic *r); /* jump.c: what an earlier start has staged, and merged of it */
+/* Merges all that is left of a jump, in open's transaction. */
+int replic__jump_finish(replic *r);
+/* After a rollback: what memory says of it. */
+void replic__jump_reverted(replic *r);
 void replic__sync_flush(
     replic *r); /* after a commit: frames and acknowledgements into the outbox */
 void replic__sync_schema_changed(replic *r); /* ask again for what was held */

@@ -189,6 +189,7 @@ void replic_rollback(replic *r) {
   replic__pending_settle(r, 0);
   replic__pending_recount(r);
   r->staged_changed = STAGED_UNKNOWN;
+  replic__jump_reverted(r);
   if (r->stuck_changed) replic__stuck_note(r, 1);
   r->in_batch = r->open_tx = r->is_first = r->swapped = r->lost = r->stale = r->is_together = 0;
   r->step = 0;

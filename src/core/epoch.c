@@ -11,7 +11,10 @@
 int replic__epochs_load(replic *r) {
   sqlite3_stmt *stmt = NULL;
   int rc = replic__prepare(
-      r, "SELECT origin, max(sequence), epoch FROM main._replic_epochs GROUP BY origin", &stmt);
+      r,
+      "SELECT e.origin, max(e.sequence), e.epoch FROM main._replic_epochs e JOIN "
+      "main._replic_vector v ON v.origin = e.origin AND v.sequence >= e.sequence GROUP BY e.origin",
+      &stmt);
   while (rc == REPLIC_OK && (rc = sqlite3_step(stmt)) == SQLITE_ROW) {
     replic__entry *entry = replic__vector_entry(r, (uint32_t)sqlite3_column_int64(stmt, 0));
     rc = entry ? REPLIC_OK : SQLITE_NOMEM;
@@ -23,10 +26,7 @@ int replic__epochs_load(replic *r) {
   return rc == SQLITE_DONE ? REPLIC_OK : replic__fail_db(r, rc);
 }
 
-int replic__epoch_note(replic *r, uint32_t origin, int64_t from, uint32_t epoch) {
-  replic__entry *entry = replic__vector_entry(r, origin);
-  if (!entry) return SQLITE_NOMEM;
-  if (entry->now.epoch == epoch) return REPLIC_OK;
+int replic__epoch_store(replic *r, uint32_t origin, int64_t from, uint32_t epoch) {
   int rc = replic__prepare(
       r, "INSERT OR REPLACE INTO main._replic_epochs(origin, sequence, epoch) VALUES(?1, ?2, ?3)",
       &r->epoch_sql);
@@ -34,11 +34,33 @@ int replic__epoch_note(replic *r, uint32_t origin, int64_t from, uint32_t epoch)
   sqlite3_bind_int64(r->epoch_sql, 1, origin);
   sqlite3_bind_int64(r->epoch_sql, 2, from);
   sqlite3_bind_int64(r->epoch_sql, 3, epoch);
-  rc = replic__step(r, r->epoch_sql);
+  return replic__step(r, r->epoch_sql);
+}
+
+int replic__epoch_note(replic *r, uint32_t origin, int64_t from, uint32_t epoch) {
+  replic__entry *entry = replic__vector_entry(r, origin);
+  if (!entry) return SQLITE_NOMEM;
+  if (entry->now.epoch == epoch) return REPLIC_OK;
+  int rc = replic__epoch_store(r, origin, from, epoch);
   if (rc != REPLIC_OK) return rc;
   entry->now.epoch = epoch;
   entry->epoch_from = from; /* too high after a rollback: then the table is asked, no more */
   return REPLIC_OK;
+}
+
+int replic__epoch_latest(replic *r, replic__entry *entry) {
+  sqlite3_stmt *stmt = NULL;
+  int rc = replic__prepare(r,
+                           "SELECT sequence, epoch FROM main._replic_epochs WHERE origin = ?1 "
+                           "ORDER BY sequence DESC LIMIT 1",
+                           &stmt);
+  if (rc != REPLIC_OK) return rc;
+  sqlite3_bind_int64(stmt, 1, entry->now.origin);
+  if (sqlite3_step(stmt) == SQLITE_ROW) {
+    entry->epoch_from = sqlite3_column_int64(stmt, 0);
+    entry->now.epoch = (uint32_t)sqlite3_column_int64(stmt, 1);
+  }
+  return replic__fail_db(r, sqlite3_finalize(stmt));
 }
 
 int replic__epochs_read(replic *r, uint32_t origin, int64_t after, int64_t up_to,

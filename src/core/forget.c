@@ -20,6 +20,7 @@ static int forget_forks(replic *r, uint32_t peer, int64_t *n) {
 }
 
 static int forget_staged(replic *r, uint32_t peer, int64_t *n) {
+  if (r->is_ahead) return REPLIC_OK; /* a jump is being merged, and then they are gone */
   int rc = delete_of(r, "_replic_staged", "source", peer, n);
   r->staged_changed = STAGED_UNKNOWN;
   const link *source = replic__link_find(r, r->sync->jump_link);

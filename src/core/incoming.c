@@ -131,11 +131,11 @@ int replic__note_epochs(replic *r, replic__patches p, int64_t up_to) {
 
 /* Of one patch. It may have very many fields, and with each one that is kept its definition is put
  * together and looked for. */
-static int64_t units_of_reading(const remote_table *t) {
+int64_t replic__units_of_reading(const remote_table *t) {
   return 1 + t->n_fields / 8;
 }
 
-static int64_t units_of_applying(const remote_table *t) {
+int64_t replic__units_of_applying(const remote_table *t) {
   int is_same = t->table && t->n_same == t->n_fields;
   return UNITS_OF_APPLYING + t->n_fields / 4 + (is_same ? 0 : (int64_t)t->bytes / 64);
 }
@@ -180,7 +180,7 @@ static int examine(replic *r, link *l, replic__rest *t, int *done) {
     int rc = replic__reserve_values(r->sync, m->n_fields);
     if (rc == REPLIC_OK) rc = replic__resolve(r, m);
     if (rc != REPLIC_OK) return rc;
-    r->sync->units -= units_of_reading(m);
+    r->sync->units -= replic__units_of_reading(m);
     replic__get_fields(p, m->n_keys, m->n_fields, r->sync->values);
     if (exceeds_group(r, t, m)) return fail_group(r, l);
     if (replic__brings_dropped(r, p)) return replic__forked(r, l, p->origin, p->sequence, GIVEN_UP);
@@ -203,9 +203,9 @@ static int is_lost(replic *r) {
   return replic__fail(r, REPLIC_ENOTFOUND, "a part of it was undone, or what it speaks of");
 }
 
-int replic__bring_origin(replic *r, const link *l, replic__entry *entry) {
-  entry->source = l->peer;
-  return replic__bring(r, l->peer, BROUGHT_ORIGINS, 1);
+int replic__bring_origin(replic *r, uint32_t source, replic__entry *entry) {
+  entry->source = source;
+  return replic__bring(r, source, BROUGHT_ORIGINS, 1);
 }
 
 /* Merges what is new up to `*up_to`, whole groups, as much as the units allow: *up_to is then how
@@ -229,7 +229,8 @@ static int merge_part(replic *r, link *l, replic__rest *t, int64_t known, int64_
     const uint8_t *fields = p->in.at;
     replic__get_fields(p, m->n_keys, m->n_fields, r->sync->values);
     if (p->in.failed) return is_lost(r); /* its table has been defined in another way since */
-    r->sync->units -= p->sequence <= known ? units_of_reading(m) : units_of_applying(m);
+    r->sync->units -=
+        p->sequence <= known ? replic__units_of_reading(m) : replic__units_of_applying(m);
     if (p->sequence <= known) continue;
     rc = replic__apply_patch(r, l->peer, m, p, fields);
     if (rc != REPLIC_OK) return rc;
@@ -259,7 +260,7 @@ static int apply_part(replic *r, link *l, replic__rest *t, int64_t up_to) {
     entry->now.sequence = up_to;
     entry->now.patched_at = patched_at;
   }
-  if (rc == REPLIC_OK && up_to > known && !known) rc = replic__bring_origin(r, l, entry);
+  if (rc == REPLIC_OK && up_to > known && !known) rc = replic__bring_origin(r, l->peer, entry);
   rc = replic__savepoint_end(r, &save, rc);
   if (rc != REPLIC_OK) t->p = from;
   return rc;
@@ -438,7 +439,7 @@ static int on_patches(replic *r, link *l, replic__rest *t) {
     hold_quota(r, l, at, replic__quota_text(r, l->peer, BROUGHT_ORIGINS));
     return REPLIC_OK;
   }
-  if (p->after > known) {
+  if (p->after > known || replic__is_jumping(r, p->origin)) {
     if (!at->held) replic__send_need(r, l, at);
     keep_early(r, l, p, t->bytes, t->len);
     return REPLIC_OK;
@@ -479,7 +480,7 @@ void replic__apply_early(replic *r) {
   s->is_early_due = 0;
   for (size_t i = 0; i < s->n_early && !s->rest.link;) {
     early e = s->early[i];
-    if (e.after > replic__vector_sequence(r, e.origin)) {
+    if (e.after > replic__vector_sequence(r, e.origin) || replic__is_jumping(r, e.origin)) {
       i++;
       continue;
     }
@@ -495,7 +496,8 @@ void replic__apply_early(replic *r) {
 }
 
 int replic_has_work(const replic *r) {
-  return r->sync->rest.link || r->sync->is_early_due;
+  if (r->sync->rest.link || r->sync->is_early_due) return REPLIC_WORK_FIRST;
+  return replic__has_jump(r) ? REPLIC_WORK_BESIDE : REPLIC_NO_WORK;
 }
 
 static int go_on(replic *r) {
@@ -520,8 +522,7 @@ int replic_work(replic *r) {
   int rc = r->sync->rest.link ? go_on(r) : REPLIC_OK;
   if (rc != REPLIC_OK) return rc;
   replic__apply_early(r);
-  replic__try_jump(r);
-  return REPLIC_OK;
+  return replic__try_jump(r);
 }
 
 void replic__drop_rest(replic__sync *s) {

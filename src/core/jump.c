@@ -2,15 +2,15 @@
  *
  * A pruned log knows the state at its own vector, not at the vectors in between: so it cannot serve
  * frames of PATCHES to a peer that stands below a floor. That peer jumps, from its vector to the
- * source's, in one transaction:
+ * source's:
  *
  *   source                                   the one that jumps
  *     JUMP vector, floors      ──────────>   is it covered? no: take it from this source
  *                              <──────────   TAKE (origin, staged up to): go on from there
  *     STAGE STAGE STAGE …      ──────────>   each into _replic_staged, invisible, committed
  *                              <──────────   TAKE as an acknowledgement: the window opens
- *     JUMP vector, floors      ──────────>   covered: merge all that is staged, set vector and
- *                                            floors, forget what is staged
+ *     JUMP vector, floors      ──────────>   covered: merge what is staged, slice by slice; with
+ *                                            the last one set vector and floors
  *
  * A JUMP is covered when, for every origin in it, what is applied and what is staged from the same
  * source reaches its sequence. A piece may be older than the JUMP: it then holds patches that have
@@ -21,7 +21,24 @@
  *
  * What is staged stays until a jump has happened or the vector has passed it: so a link that
  * breaks, a crash, or a change of the source costs nothing that had arrived from that source
- * before. */
+ * before.
+ *
+ * A log may be long, so a jump is merged in slices, each in a transaction of its own, as many
+ * pieces as s->units allow, and local writes go in between:
+ *
+ *   1. it is read to its end: whatever may refuse it (a fork, a quota, bytes that are no piece)
+ *      does so now. From here on it needs neither the source nor its link
+ *   2. pieces are merged and deleted, the oldest first. _replic_jump says where the jump ends and
+ *      how many patches are new, so a restart goes on (replic__jump_load)
+ *   3. with the last slice the vector moves, and epochs and floors with it
+ *
+ * Between 2 and 3 the log has patches that the vector does not cover (r->is_ahead). Tables are the
+ * fold of the log at any time (I6), so what is written or comes of other origins meanwhile wins or
+ * loses by its clock as ever. But what is ahead must not be counted on: nothing of it is sent, as
+ * that is read up to the vector; retention waits, or what it removed would be missing in the state
+ * at the vector that this peer gives others; and of the origins that jump nothing is taken another
+ * way. (test/model/slices.py shows that. Rejected: to roll back a jump that cannot
+ * be finished. It would have to be done in slices, too, so nothing that can fail is left to 2.) */
 #include <string.h>
 
 #include "sync.h"
@@ -184,7 +201,7 @@ static link *take_over(replic *r, link *l) {
 }
 
 static void want_take(replic *r, link *l, int due) {
-  if (r->is_busy) return; /* as with NEED */
+  if (r->is_busy || r->sync->merging) return; /* as with NEED */
   if (l->take_ms && r->now_ms - l->take_ms < r->config.heartbeat_ms && r->now_ms >= l->take_ms)
     return;
   l->take_ms = r->now_ms;
@@ -195,6 +212,7 @@ static void want_take(replic *r, link *l, int due) {
 
 int replic__check_staged(replic *r, link *l, position *at, int64_t sent) {
   int64_t staged;
+  if (r->sync->merging) return REPLIC_OK; /* it tells by ACK where that ends */
   int rc = staged_up_to(r, l->peer, at->origin, &staged);
   if (rc != REPLIC_OK) return rc;
   if (replic__vector_sequence(r, at->origin) >= sent) {
@@ -245,6 +263,9 @@ int replic__on_stage(replic *r, link *l, const uint8_t *bytes, size_t len) {
   table_list used = {0}; /* borrowed */
   if (!at) return replic__no_position(r, l, p.origin);
   l->unheard = 0;
+  if (r->sync->merging)
+    return REPLIC_OK; /* as if it were lost on its way: what is lacking after
+                         the jump is asked for then */
   int rc = examine(r, l, p, &used, &undefined, &skewed, &n);
   if (rc == REPLIC_OK) rc = staged_up_to(r, l->peer, p.origin, &staged);
   if (rc == REPLIC_OK) {
@@ -275,13 +296,6 @@ int replic__on_stage(replic *r, link *l, const uint8_t *bytes, size_t len) {
 
 /* ---- JUMP ---- */
 
-typedef struct target {
-  replic_position to;
-  int64_t floor;
-  int64_t merged, clock; /* sequence and clock of the last patch before and in what is merged */
-  int64_t inserted;
-} target;
-
 static int next_target(replic__reader *in, uint32_t *last, target *t) {
   replic__get_position(in, last, &t->to);
   t->floor = replic__get_sequence(in);
@@ -289,7 +303,15 @@ static int next_target(replic__reader *in, uint32_t *last, target *t) {
   return !in->failed;
 }
 
+static void free_merging(replic__sync *s) {
+  if (s->merging) sqlite3_free(s->merging->targets);
+  sqlite3_free(s->merging);
+  s->merging = NULL;
+}
+
+/* What has begun to be merged goes on without it. */
 void replic__jump_over(replic__sync *s) {
+  if (s->merging && !s->merging->is_read) free_merging(s);
   sqlite3_free(s->jump);
   s->jump = NULL;
   s->jump_len = 0;
@@ -375,13 +397,12 @@ int replic__on_jump(replic *r, link *l, const uint8_t *bytes, size_t len) {
     for (size_t i = 0; i < l->n_at; i++) l->at[i].told = 0;
     l->ack_due = 1;
   }
-  if (!below || failed_lately || !choose_source(r, l)) return REPLIC_OK;
+  if (!below || failed_lately || s->merging || !choose_source(r, l)) return REPLIC_OK;
   uint8_t *copy = sqlite3_malloc64(len);
   if (!copy) return SQLITE_NOMEM;
   memcpy(copy, bytes, len);
   keep_jump(s, copy, len);
-  replic__try_jump(r);
-  if (s->jump) want_take(r, l, TAKE_AGAIN);
+  if (replic__try_jump(r) == REPLIC_OK && s->jump) want_take(r, l, TAKE_AGAIN);
   return REPLIC_OK;
 }
 
@@ -424,31 +445,53 @@ static int is_covered(replic *r, const link *l, int *rc) {
   return is_reached(r, l, rc);
 }
 
-/* ---- the jump itself ---- */
+/* ---- the jump itself: 1. it is read ---- */
 
-typedef struct jumping {
-  replic *r;
-  link *source;
-  target *targets; /* of the origins that are lacking, by origin */
-  size_t n;
-  table_list tables; /* of the piece at hand */
-} jumping;
+/* A piece that is staged, until its statement is finalized. */
+typedef struct piece {
+  int64_t id;
+  replic_value definitions, body;
+  replic__patches p;
+  table_list tables;
+} piece;
 
-static int read_targets(jumping *j) {
-  replic *r = j->r;
-  replic__reader in = {r->sync->jump + 2, r->sync->jump + r->sync->jump_len, 0};
+/* Of the origins that are lacking; they ascend. */
+static int read_targets(replic *r, uint32_t source) {
+  replic__sync *s = r->sync;
+  replic__reader in = {s->jump + FRAME_HEAD, s->jump + s->jump_len, 0};
   uint32_t last = 0;
   size_t n = replic__get_count(&in, 5);
-  j->targets = sqlite3_malloc64((n + 1) * sizeof *j->targets);
-  if (!j->targets) return SQLITE_NOMEM;
+  s->merging = sqlite3_malloc64(sizeof *s->merging);
+  if (!s->merging) return SQLITE_NOMEM;
+  *s->merging = (replic__merging){.source = source};
+  s->merging->targets = sqlite3_malloc64((n + 1) * sizeof *s->merging->targets);
+  if (!s->merging->targets) return SQLITE_NOMEM;
   for (target t = {0}; n > 0 && next_target(&in, &last, &t); n--) {
     int64_t known = replic__vector_sequence(r, t.to.origin);
     if (t.to.sequence <= known) continue;
-    t.merged = known;
+    t.read = t.merged = known;
     t.clock = known ? replic__vector_entry(r, t.to.origin)->now.patched_at : 0;
-    j->targets[j->n++] = t;
+    t.inserted = t.stored = 0;
+    s->merging->targets[s->merging->n++] = t;
   }
   return REPLIC_OK;
+}
+
+static target *find_target(const replic__merging *m, uint32_t origin) {
+  size_t low = 0, high = m->n;
+  while (low < high) {
+    size_t middle = low + (high - low) / 2;
+    if (m->targets[middle].to.origin < origin)
+      low = middle + 1;
+    else
+      high = middle;
+  }
+  return low < m->n && m->targets[low].to.origin == origin ? &m->targets[low] : NULL;
+}
+
+int replic__is_jumping(const replic *r, uint32_t origin) {
+  const replic__sync *s = r->sync;
+  return s->is_merging_unknown || (s->merging && find_target(s->merging, origin));
 }
 
 static int corrupt(replic *r) {
@@ -456,133 +499,320 @@ static int corrupt(replic *r) {
                       "_replic_staged holds what is no STAGE frame: delete its rows");
 }
 
-static int read_definitions(jumping *j, const uint8_t *bytes, size_t len) {
-  if (!len) return REPLIC_OK; /* a piece without patches */
-  replic__reader in = {bytes, bytes + len, 0};
+static int read_definitions(replic *r, piece *at) {
+  const uint8_t *bytes = at->definitions.data;
+  if (!at->definitions.len) return REPLIC_OK; /* a piece without patches */
+  replic__reader in = {bytes, bytes + at->definitions.len, 0};
   while (in.at != in.end && !in.failed) {
     size_t n = replic__get_count(&in, 1);
     replic__reader one = {in.at, in.at + n, 0};
     in.at += n;
     remote_table *t = replic__read_definition(&one);
-    if (!t) return one.failed ? corrupt(j->r) : SQLITE_NOMEM;
-    int rc = replic__table_add(&j->tables, t);
+    if (!t) return one.failed ? corrupt(r) : SQLITE_NOMEM;
+    int rc = replic__table_add(&at->tables, t);
     if (rc != REPLIC_OK) replic__free_remote_table(t);
-    if (rc == REPLIC_OK) rc = replic__resolve(j->r, t);
+    if (rc == REPLIC_OK) rc = replic__resolve(r, t);
     if (rc != REPLIC_OK) return rc;
   }
-  return in.failed ? corrupt(j->r) : REPLIC_OK;
+  return in.failed ? corrupt(r) : REPLIC_OK;
 }
 
-static int merge_piece(jumping *j, replic__patches *p, target *goal) {
-  replic *r = j->r;
-  int rc = replic__note_epochs(r, *p, goal->to.sequence);
-  if (rc != REPLIC_OK) return rc;
-  while (replic__next_patch(p) && p->sequence <= goal->to.sequence) {
-    remote_table *t = replic__table_by_id(&j->tables, p->table_id);
-    if (!t) return corrupt(r);
-    rc = replic__reserve_values(r->sync, t->n_fields);
-    if (rc != REPLIC_OK) return rc;
-    const uint8_t *fields = p->in.at;
-    replic__get_fields(p, t->n_keys, t->n_fields, r->sync->values);
-    if (p->in.failed) return corrupt(r);
-    if (p->sequence <= goal->merged) continue; /* pieces may overlap */
-    if (p->clock < goal->clock) return replic__forked(r, j->source, p->origin, goal->merged, FALLS);
-    goal->merged = p->sequence;
-    goal->clock = p->clock;
-    int64_t duplicates = r->counters.patches_duplicate;
-    rc = replic__apply_patch(r, j->source->peer, t, p, fields);
-    if (rc != REPLIC_OK) return rc;
-    if (r->counters.patches_duplicate == duplicates) goal->inserted++;
-  }
-  return p->in.failed ? corrupt(r) : REPLIC_OK;
-}
-
-static target *find_target(const jumping *j, uint32_t origin) {
-  size_t low = 0, high = j->n;
-  while (low < high) {
-    size_t middle = low + (high - low) / 2;
-    if (j->targets[middle].to.origin < origin)
-      low = middle + 1;
-    else
-      high = middle;
-  }
-  return low < j->n && j->targets[low].to.origin == origin ? &j->targets[low] : NULL;
-}
-
-static int merge_pieces(jumping *j) {
-  replic *r = j->r;
+/* Calls `each` for the pieces of the source after `after`, until the units are used up or it fails.
+ * *done: there are no more. Each is read by a statement of its own, as `each` may delete it. (The +
+ * keeps SQLite from sorting all that are left for each of them.) */
+static int for_pieces(replic *r, int64_t after, int (*each)(replic *r, piece *at), int *done) {
+  replic__sync *s = r->sync;
   sqlite3_stmt *stmt = NULL;
   int rc = replic__prepare(r,
-                           "SELECT definitions, patches FROM main._replic_staged "
-                           "WHERE source = ?1 ORDER BY id",
+                           "SELECT id, definitions, patches FROM main._replic_staged WHERE id > ?1 "
+                           "AND +source = ?2 ORDER BY id LIMIT 1",
                            &stmt);
-  if (rc == REPLIC_OK) sqlite3_bind_int64(stmt, 1, j->source->peer);
-  while (rc == REPLIC_OK && (rc = sqlite3_step(stmt)) == SQLITE_ROW) {
-    replic_value definitions, body;
-    replic__patches p;
-    replic__column(stmt, 0, &definitions);
-    replic__column(stmt, 1, &body);
-    const uint8_t *bytes = body.data;
-    replic__reader in = {bytes, bytes + body.len, 0};
-    if (!replic__get_patches(&in, FRAME_STAGE, &p)) {
-      rc = corrupt(r);
-      break;
-    }
-    target *goal = find_target(j, p.origin);
-    rc = REPLIC_OK;
-    if (!goal) continue;
-    rc = read_definitions(j, definitions.data, definitions.len);
-    if (rc == REPLIC_OK) rc = merge_piece(j, &p, goal);
-    replic__tables_free(&j->tables);
+  for (*done = 0; rc == REPLIC_OK && !*done && s->units > 0;) {
+    piece at = {0};
+    sqlite3_bind_int64(stmt, 1, after);
+    sqlite3_bind_int64(stmt, 2, s->merging->source);
+    rc = sqlite3_step(stmt);
+    *done = rc == SQLITE_DONE;
+    if (rc != SQLITE_ROW) break;
+    at.id = after = sqlite3_column_int64(stmt, 0);
+    replic__column(stmt, 1, &at.definitions);
+    replic__column(stmt, 2, &at.body);
+    const uint8_t *bytes = at.body.data;
+    replic__reader in = {bytes, bytes + at.body.len, 0};
+    rc = replic__get_patches(&in, FRAME_STAGE, &at.p) ? REPLIC_OK : corrupt(r);
+    if (rc == REPLIC_OK && find_target(s->merging, at.p.origin)) rc = read_definitions(r, &at);
+    if (rc == REPLIC_OK) rc = each(r, &at);
+    replic__tables_free(&at.tables);
+    sqlite3_reset(stmt);
   }
+  if (*done) rc = REPLIC_OK;
+  rc = replic__fail_db(r, rc);
   sqlite3_finalize(stmt);
-  return rc == SQLITE_DONE ? REPLIC_OK : rc;
+  return rc;
 }
 
-static int set_vector(jumping *j) {
-  replic *r = j->r;
-  for (size_t i = 0; i < j->n; i++) {
-    const target *t = &j->targets[i];
+/* The next patch of a piece, up to the goal, and its fields. NULL: there is none, or *rc. */
+static remote_table *next_patch(replic *r, piece *at, const target *goal, const uint8_t **fields,
+                                int *rc) {
+  replic__patches *p = &at->p;
+  *rc = REPLIC_OK;
+  if (!replic__next_patch(p) || p->sequence > goal->to.sequence) {
+    if (p->in.failed) *rc = corrupt(r);
+    return NULL;
+  }
+  remote_table *t = replic__table_by_id(&at->tables, p->table_id);
+  *rc = t ? replic__reserve_values(r->sync, t->n_fields) : corrupt(r);
+  if (*rc != REPLIC_OK) return NULL;
+  *fields = p->in.at;
+  replic__get_fields(p, t->n_keys, t->n_fields, r->sync->values);
+  if (p->in.failed) *rc = corrupt(r);
+  return p->in.failed ? NULL : t;
+}
+
+static int read_piece(replic *r, piece *at) {
+  replic__sync *s = r->sync;
+  replic__merging *m = s->merging;
+  target *goal = find_target(m, at->p.origin);
+  const uint8_t *fields;
+  remote_table *t;
+  int rc = REPLIC_OK, is_pending = 0;
+  while (goal && (t = next_patch(r, at, goal, &fields, &rc))) {
+    s->units -= replic__units_of_reading(t);
+    if (at->p.sequence <= goal->read) continue; /* pieces may overlap */
+    if (at->p.clock < goal->clock)
+      return replic__forked(r, replic__link_find(r, s->jump_link), goal->to.origin, goal->read,
+                            FALLS);
+    goal->read = at->p.sequence;
+    goal->clock = at->p.clock;
+    if (t->table && replic__map_values(r, t)) continue;
+    if (!is_pending) m->pending_bytes += (int64_t)at->definitions.len; /* once would be exact */
+    is_pending = 1;
+    m->pending_bytes += at->p.in.at - fields;
+    rc = replic__check_pending(r, m->source, t, (size_t)m->pending_bytes);
+    if (rc != REPLIC_OK) return rc;
+  }
+  m->piece = at->id;
+  return rc;
+}
+
+/* *done: all of it has been read, and may be merged. */
+static int read_pieces(replic *r, link *l, int *done) {
+  replic__merging *m = r->sync->merging;
+  int rc = for_pieces(r, m->piece, read_piece, done);
+  for (size_t i = 0; rc == REPLIC_OK && *done && i < m->n; i++) {
+    const target *t = &m->targets[i];
+    if (t->to.patched_at < t->clock)
+      rc = replic__forked(r, l, t->to.origin, replic__vector_sequence(r, t->to.origin), FALLS);
+  }
+  return rc;
+}
+
+/* ---- 2. it is merged ---- */
+
+static int note_epochs(replic *r, replic__patches p, const target *goal) {
+  int64_t known = replic__vector_sequence(r, p.origin), from = p.after;
+  uint32_t epoch;
+  int rc = REPLIC_OK;
+  while (rc == REPLIC_OK && replic__next_epoch(&p, &from, &epoch) && from <= goal->to.sequence)
+    if (from > known) {
+      rc = replic__epoch_store(r, p.origin, from, epoch);
+      r->sync->units -= UNITS_OF_APPLYING;
+    }
+  return rc;
+}
+
+static int delete_piece(replic *r, int64_t id, size_t len) {
+  char *sql = sqlite3_mprintf("DELETE FROM main._replic_staged WHERE id = %lld", id);
+  int rc = sql ? replic__exec(r, sql) : SQLITE_NOMEM;
+  sqlite3_free(sql);
+  r->staged_changed = STAGED_UNKNOWN;
+  r->sync->units -= 1 + (int64_t)(len / BYTES_OF_UNIT);
+  return rc;
+}
+
+static int merge_piece(replic *r, piece *at) {
+  target *goal = find_target(r->sync->merging, at->p.origin);
+  const uint8_t *fields;
+  remote_table *t;
+  int rc = goal ? note_epochs(r, at->p, goal) : REPLIC_OK;
+  while (goal && rc == REPLIC_OK && (t = next_patch(r, at, goal, &fields, &rc))) {
+    if (at->p.sequence <= goal->merged) continue; /* pieces may overlap */
+    goal->merged = at->p.sequence;
+    int64_t duplicates = r->counters.patches_duplicate;
+    rc = replic__apply_patch(r, r->sync->merging->source, t, &at->p, fields);
+    r->sync->units -= replic__units_of_applying(t);
+    if (rc == REPLIC_OK && r->counters.patches_duplicate == duplicates) goal->inserted++;
+  }
+  return rc == REPLIC_OK ? delete_piece(r, at->id, at->body.len) : rc;
+}
+
+/* What other sources have brought is of no use any more. */
+static int delete_others(replic *r, int *done) {
+  int rc = REPLIC_OK;
+  for (*done = 0; rc == REPLIC_OK && !*done && r->sync->units > 0;) {
+    sqlite3_stmt *stmt = NULL;
+    rc = replic__prepare(r, "SELECT id, length(patches) FROM main._replic_staged LIMIT 1", &stmt);
+    if (rc != REPLIC_OK) break;
+    int has_one = sqlite3_step(stmt) == SQLITE_ROW;
+    int64_t id = sqlite3_column_int64(stmt, 0), len = sqlite3_column_int64(stmt, 1);
+    rc = replic__fail_db(r, sqlite3_finalize(stmt));
+    *done = rc == REPLIC_OK && !has_one;
+    if (rc == REPLIC_OK && has_one) rc = delete_piece(r, id, (size_t)len);
+  }
+  return rc;
+}
+
+static int count_others(replic *r, uint32_t source) {
+  int64_t others;
+  char *sql = sqlite3_mprintf(
+      "SELECT count(DISTINCT source) FROM main._replic_staged WHERE source <> %u", source);
+  int rc = sql ? replic__int(r, sql, &others) : SQLITE_NOMEM;
+  sqlite3_free(sql);
+  r->counters.jumps_abandoned += rc == REPLIC_OK ? others : 0;
+  return rc;
+}
+
+/* Where it ends, and how far it is: of all at first, then of what has changed. */
+static int store_targets(replic *r) {
+  replic__merging *m = r->sync->merging;
+  sqlite3_stmt *stmt = NULL;
+  int rc = replic__prepare(
+      r,
+      "INSERT OR REPLACE INTO main._replic_jump(origin, source, sequence, "
+      "patchedAt, floor, inserted, last, lastAt) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+      &stmt);
+  for (size_t i = 0; rc == REPLIC_OK && i < m->n; i++) {
+    target *t = &m->targets[i];
+    if (m->is_stored && t->stored == t->inserted) continue;
+    sqlite3_bind_int64(stmt, 1, t->to.origin);
+    sqlite3_bind_int64(stmt, 2, m->source);
+    sqlite3_bind_int64(stmt, 3, t->to.sequence);
+    sqlite3_bind_int64(stmt, 4, t->to.patched_at);
+    sqlite3_bind_int64(stmt, 5, t->floor);
+    sqlite3_bind_int64(stmt, 6, t->inserted);
+    sqlite3_bind_int64(stmt, 7, t->read);
+    sqlite3_bind_int64(stmt, 8, t->clock);
+    rc = replic__step(r, stmt);
+    t->stored = t->inserted;
+  }
+  sqlite3_finalize(stmt);
+  m->is_stored = 1;
+  return rc;
+}
+
+/* ---- 3. the vector moves ---- */
+
+static int set_vector(replic *r) {
+  const replic__merging *m = r->sync->merging;
+  int rc = REPLIC_OK;
+  for (size_t i = 0; rc == REPLIC_OK && i < m->n; i++) {
+    const target *t = &m->targets[i];
     replic__entry *entry = replic__vector_entry(r, t->to.origin);
     if (!entry) return SQLITE_NOMEM;
-    if (t->to.patched_at < t->clock)
-      return replic__forked(r, j->source, t->to.origin, entry->now.sequence, FALLS);
     entry->pruned.missing += t->to.sequence - entry->now.sequence - t->inserted;
-    int rc = entry->now.sequence ? REPLIC_OK : replic__bring_origin(r, j->source, entry);
-    if (rc == REPLIC_OK) rc = replic__told_note(r, j->source->peer, &t->to, t->merged, t->clock);
+    if (!entry->now.sequence) rc = replic__bring_origin(r, m->source, entry);
+    if (rc == REPLIC_OK) rc = replic__told_note(r, m->source, &t->to, t->read, t->clock);
     if (rc != REPLIC_OK) return rc;
-    uint32_t epoch = entry->now.epoch; /* as the pieces said */
-    entry->now = t->to;
-    entry->now.epoch = epoch;
+    entry->now.sequence = t->to.sequence;
+    entry->now.patched_at = t->to.patched_at;
     if (t->floor > entry->pruned.floor) entry->pruned.floor = t->floor;
     entry->due = 0;
     replic__clock_seen(&r->clock, r->now_ms, &t->to, r->peer_id);
     r->counters.patches_applied += t->inserted;
+    rc = replic__epoch_latest(r, entry);
   }
-  int64_t others;
-  char *sql = sqlite3_mprintf(
-      "SELECT count(DISTINCT source) FROM main._replic_staged WHERE source <> %u", j->source->peer);
-  int rc = sql ? replic__int(r, sql, &others) : SQLITE_NOMEM;
-  sqlite3_free(sql);
-  if (rc != REPLIC_OK) return rc;
   r->counters.jumps++;
-  r->counters.jumps_abandoned += others;
-  r->staged_changed = STAGED_UNKNOWN;
-  return replic__exec(r, "DELETE FROM main._replic_staged");
+  return rc == REPLIC_OK ? replic__exec(r, "DELETE FROM main._replic_jump") : rc;
 }
 
-static int jump(jumping *j) {
-  replic *r = j->r;
-  replic__savepoint save;
-  int rc = read_targets(j);
-  if (rc != REPLIC_OK) return rc;
-  rc = replic__savepoint_open(r, 0, &save);
-  if (rc != REPLIC_OK) return rc;
-  save.share = replic__share_of(r, j->source->peer);
-  rc = replic__merge_mode(r, 1);
-  if (rc == REPLIC_OK) rc = merge_pieces(j);
-  if (rc == REPLIC_OK) rc = set_vector(j);
-  return replic__savepoint_end(r, &save, rc);
+/* As much as the units allow. *done: all of it. */
+static int merge_slice(replic *r, int *done) {
+  replic__sync *s = r->sync;
+  int rc = replic__merge_mode(r, 1);
+  if (rc == REPLIC_OK && !s->merging->is_stored) rc = count_others(r, s->merging->source);
+  s->is_admitted = 1; /* by read_piece */
+  if (rc == REPLIC_OK) rc = for_pieces(r, 0, merge_piece, done);
+  s->is_admitted = 0;
+  if (rc == REPLIC_OK && *done) rc = delete_others(r, done);
+  if (rc == REPLIC_OK) rc = *done ? set_vector(r) : store_targets(r);
+  return rc;
+}
+
+/* What memory knows of it, from the disk: after an undoing, too. */
+static int load_merging(replic *r) {
+  replic__sync *s = r->sync;
+  sqlite3_stmt *stmt = NULL;
+  int64_t n;
+  free_merging(s);
+  s->is_merging_unknown = r->is_ahead = 1;
+  int rc = replic__int(r, "SELECT count(*) FROM main._replic_jump", &n);
+  if (rc == REPLIC_OK && n) {
+    s->merging = sqlite3_malloc64(sizeof *s->merging);
+    if (!s->merging) return SQLITE_NOMEM;
+    *s->merging = (replic__merging){.is_read = 1, .is_stored = 1};
+    s->merging->targets = sqlite3_malloc64((size_t)n * sizeof *s->merging->targets);
+    if (!s->merging->targets) return SQLITE_NOMEM;
+    rc = replic__prepare(
+        r,
+        "SELECT origin, source, sequence, patchedAt, floor, inserted, last, lastAt FROM "
+        "main._replic_jump ORDER BY origin",
+        &stmt);
+  }
+  while (stmt && s->merging->n < (size_t)n && (rc = sqlite3_step(stmt)) == SQLITE_ROW) {
+    target *t = &s->merging->targets[s->merging->n++];
+    *t = (target){.to = {.origin = (uint32_t)sqlite3_column_int64(stmt, 0),
+                         .sequence = sqlite3_column_int64(stmt, 2),
+                         .patched_at = sqlite3_column_int64(stmt, 3)},
+                  .floor = sqlite3_column_int64(stmt, 4),
+                  .inserted = sqlite3_column_int64(stmt, 5),
+                  .read = sqlite3_column_int64(stmt, 6),
+                  .clock = sqlite3_column_int64(stmt, 7)};
+    s->merging->source = (uint32_t)sqlite3_column_int64(stmt, 1);
+    t->merged = replic__vector_sequence(r, t->to.origin);
+    t->stored = t->inserted;
+  }
+  sqlite3_finalize(stmt);
+  rc = rc == SQLITE_ROW || rc == SQLITE_DONE ? REPLIC_OK : replic__fail_db(r, rc);
+  s->is_merging_unknown = rc != REPLIC_OK;
+  r->is_ahead = s->merging != NULL || s->is_merging_unknown;
+  return rc;
+}
+
+/* The text of a failure stays that of the failure. */
+static void reload_merging(replic *r) {
+  char *text = r->error;
+  r->error = NULL;
+  load_merging(r);
+  sqlite3_free(r->error);
+  r->error = text;
+}
+
+void replic__jump_reverted(replic *r) {
+  if (r->sync->has_merged || r->sync->is_merging_unknown) reload_merging(r);
+  r->sync->has_merged = 0;
+}
+
+void replic__jump_settle(replic *r) {
+  r->sync->has_merged = 0;
+}
+
+static void end_merging(replic *r) {
+  replic__sync *s = r->sync;
+  for (size_t k = 0; k < s->n_links; k++) {
+    link *l = s->links[k];
+    for (size_t i = 0; i < s->merging->n; i++) {
+      position *at = l->n_held ? replic__position(l, s->merging->targets[i].to.origin) : NULL;
+      if (at) replic__release(l, at);
+    }
+    l->ack_due = l->stirred = 1;
+    l->take_due = 0;
+  }
+  replic__trace(r, "jumped past %d floors, from peer %u", (int)s->merging->n, s->merging->source);
+  free_merging(s);
+  replic__jump_over(s);
+  s->jump_passed = 0;
+  s->is_early_due = s->n_early > 0;
+  r->is_ahead = 0;
 }
 
 /* The pieces contradict what is known, and what is found is told: they would contradict it for
@@ -597,24 +827,14 @@ static void forget_pieces(replic *r, link *l) {
   replic__savepoint_end(r, &save, rc);
 }
 
-static void conclude_jump(replic *r, link *l, const jumping *j, int rc) {
-  position *at = j->n ? replic__position(l, j->targets[0].to.origin) : NULL;
-  if (rc == REPLIC_OK) {
-    for (size_t i = 0; i < j->n; i++) {
-      position *done = replic__position(l, j->targets[i].to.origin);
-      if (done) replic__release(l, done);
-    }
-    replic__trace(r, "jumped past %d floors, link %u", (int)j->n, l->id);
-    for (size_t i = 0; i < r->sync->n_links; i++) r->sync->links[i]->ack_due = 1;
-    replic__jump_over(r->sync);
-    r->sync->jump_passed = 0;
-    return;
-  }
-  if ((rc & 0xff) == SQLITE_BUSY) return; /* tried again with the next frame */
-  replic__jump_over(r->sync);             /* another source may try now, and this one later */
-  r->sync->jump_failed_ms = r->now_ms;
-  r->sync->jump_failed_generation = r->sync->generation;
-  r->sync->jump_failed_link = l->id;
+/* It cannot be merged, as reading it has shown: nothing has been. */
+static void refuse_jump(replic *r, link *l, uint32_t origin, int rc) {
+  replic__sync *s = r->sync;
+  position *at = origin ? replic__position(l, origin) : NULL;
+  replic__jump_over(s); /* another source may try now, and this one later */
+  s->jump_failed_ms = r->now_ms;
+  s->jump_failed_generation = s->generation;
+  s->jump_failed_link = l->id;
   if (rc == REPLIC_EFORK) {
     replic__fork_found(r, l, rc);
     forget_pieces(r, l);
@@ -627,25 +847,98 @@ static void conclude_jump(replic *r, link *l, const jumping *j, int rc) {
     replic__conclude(r, l, rc < 0 ? SQLITE_ERROR : rc);
 }
 
-static void jump_from(replic *r, link *l) {
-  jumping j = {.r = r, .source = l};
-  int rc = jump(&j);
-  conclude_jump(r, l, &j, rc);
-  replic__tables_free(&j.tables);
-  sqlite3_free(j.targets);
+/* It needs nothing but this machine: what fails is tried again. Of one that has not begun, another
+ * source may try. */
+static void fail_slice(replic *r, uint32_t origin, int rc) {
+  replic__sync *s = r->sync;
+  link *l = replic__link_find(r, s->jump_link);
+  if (s->merging) {
+    s->merging->again_ms = r->now_ms + HELD_HEARTBEATS * r->config.heartbeat_ms;
+    replic__event(r, (replic_event){.kind = REPLIC_EVENT_ERROR, .code = rc},
+                  "what a jump has brought cannot be merged now, and is tried again: %s",
+                  replic_error_text(r));
+  } else if (l) {
+    refuse_jump(r, l, origin, rc);
+  }
 }
 
-void replic__try_jump(replic *r) {
+static int next_slice(replic *r) {
+  replic__sync *s = r->sync;
+  replic__savepoint save;
+  uint32_t origin = s->merging->n ? s->merging->targets[0].to.origin : 0;
+  int done = 0, rc = replic__savepoint_open(r, 0, &save);
+  if (rc == REPLIC_OK) {
+    save.share = replic__share_of(r, s->merging->source);
+    s->has_merged = 1;
+    rc = merge_slice(r, &done);
+    rc = replic__savepoint_end(r, &save, rc);
+    if (rc == REPLIC_OK) r->is_ahead = 1;
+    if (rc != REPLIC_OK && !r->lost) reload_merging(r);
+  }
+  if ((rc & 0xff) == SQLITE_BUSY) return rc;
+  if (rc != REPLIC_OK)
+    fail_slice(r, origin, rc);
+  else if (done)
+    end_merging(r);
+  return REPLIC_OK;
+}
+
+/* Looks whether the JUMP is covered, and reads on. *may_merge: all of it has been read. */
+static int read_on(replic *r, link *l, int *may_merge) {
   replic__sync *s = r->sync;
   int rc = REPLIC_OK;
-  if (!s->jump) return;
+  if (!s->merging) {
+    if (!is_covered(r, l, &rc) || rc != REPLIC_OK) return rc;
+    rc = read_targets(r, l->peer);
+    s->has_merged = 1; /* pieces of this batch are undone with it */
+  }
+  if (rc == REPLIC_OK) rc = read_pieces(r, l, may_merge);
+  return rc;
+}
+
+static int is_waiting(const replic *r) {
+  const replic__merging *m = r->sync->merging;
+  int64_t left = m ? m->again_ms - r->now_ms : 0;
+  return left > 0 && left <= HELD_HEARTBEATS * r->config.heartbeat_ms;
+}
+
+int replic__has_jump(const replic *r) {
+  const replic__sync *s = r->sync;
+  return (s->merging || s->is_merging_unknown || s->is_jump_due) && !r->step && !r->gone &&
+         !is_waiting(r);
+}
+
+int replic__try_jump(replic *r) {
+  replic__sync *s = r->sync;
+  int may_merge = 0, rc = REPLIC_OK;
+  s->is_jump_due = s->jump && (s->rest.link || s->units <= 0);
+  if (r->step || r->gone || r->lost || s->rest.link || s->units <= 0 || is_waiting(r)) return rc;
+  if (s->is_merging_unknown && load_merging(r) != REPLIC_OK) return rc;
+  if (s->merging && s->merging->is_read) return next_slice(r);
+  if (!s->jump) return rc;
   link *l = replic__link_find(r, s->jump_link);
-  if (!l || l->closing)
+  if (!l || l->closing) {
     replic__jump_over(s);
-  else if (is_covered(r, l, &rc))
-    jump_from(r, l);
+    return rc;
+  }
+  rc = read_on(r, l, &may_merge);
+  if ((rc & 0xff) == SQLITE_BUSY) return rc;
+  if (rc != REPLIC_OK && s->merging)
+    refuse_jump(r, l, s->merging->n ? s->merging->targets[0].to.origin : 0, rc);
   else if (rc != REPLIC_OK)
     replic__conclude(r, l, rc);
+  if (rc != REPLIC_OK || !may_merge) return REPLIC_OK;
+  s->merging->is_read = 1;
+  return s->units > 0 ? next_slice(r) : rc;
+}
+
+int replic__jump_finish(replic *r) {
+  int done, rc = REPLIC_OK;
+  if (!r->sync->merging) return rc;
+  r->sync->units = INT64_MAX;
+  rc = merge_slice(r, &done);
+  if (rc == REPLIC_OK) end_merging(r);
+  return rc;
 }
 
 /* ---- sending ---- */
@@ -800,7 +1093,7 @@ static int all_sent(const replic *r, link *l) {
 }
 
 void replic__flush_jump(replic *r, link *l) {
-  if (l->take_due) send_take(r, l);
+  if (l->take_due && !r->sync->merging) send_take(r, l);
   if (!l->below) {
     l->taking = l->jump_due = 0;
     return;
@@ -812,7 +1105,14 @@ void replic__flush_jump(replic *r, link *l) {
 
 int replic__jump_load(replic *r) {
   int64_t n;
-  int rc = replic__int(r, "SELECT count(*) FROM main._replic_staged", &n);
+  int rc = load_merging(r);
+  for (size_t i = 0; r->sync->merging && i < r->sync->merging->n; i++) {
+    const replic_position *to = &r->sync->merging->targets[i].to; /* no patch of it is later */
+    replic__clock_seen(&r->clock, r->now_ms, to, 0);
+    replic__is_newest(r, to);
+  }
+  if (rc == REPLIC_OK) rc = replic__int(r, "SELECT count(*) FROM main._replic_staged", &n);
+  if (rc != REPLIC_OK) return rc;
   r->sync->staged = n > 0;
   r->staged_changed = n > 0 ? STAGED_UNKNOWN : 0;
   return rc;
@@ -866,7 +1166,7 @@ int replic__tick_jump(replic *r) {
   replic__sync *s = r->sync;
   replic__savepoint save;
   int64_t left = 0, removed = 0;
-  if (!s->staged) return REPLIC_OK;
+  if (!s->staged || s->merging) return REPLIC_OK;
   int rc = replic__savepoint_open(r, r->peer_id, &save);
   if (rc != REPLIC_OK) return rc;
   rc = let_go(r, &removed);

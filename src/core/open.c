@@ -9,6 +9,7 @@
  *   _replic_stuck, _replic_settled  rows that the schema cannot store, and as what tables were
  * tried (stuck.c) _replic_staged      what a jump has brought so far, invisible (jump.c)
  *   _replic_sources     when each peer has brought the last of that
+ *   _replic_jump        where a jump that is being merged ends (jump.c)
  *   _replic_forks       up to where two histories of an origin are one (fork.c)
  *   _replic_dropped     patches at which histories part that were given up here (fork.c)
  *   _replic_told        of what no patch has come of in a jump: up to where, and who said so
@@ -214,6 +215,9 @@ static const char CREATE_TABLES[] =
     "CREATE TABLE IF NOT EXISTS main._replic_sources(source INTEGER PRIMARY KEY, progressAt "
     "INTEGER "
     "NOT NULL);"
+    "CREATE TABLE IF NOT EXISTS main._replic_jump(origin INTEGER PRIMARY KEY, source INTEGER NOT "
+    "NULL, sequence INTEGER NOT NULL, patchedAt INTEGER NOT NULL, floor INTEGER NOT NULL, inserted "
+    "INTEGER NOT NULL, last INTEGER NOT NULL, lastAt INTEGER NOT NULL);"
     "CREATE TABLE IF NOT EXISTS main._replic_forks(origin INTEGER PRIMARY KEY, common INTEGER "
     "NOT NULL, patchedAt INTEGER NOT NULL, parted INTEGER NOT NULL);"
     "CREATE TABLE IF NOT EXISTS main._replic_dropped" DROPPED
@@ -266,6 +270,7 @@ static int set_up(replic *r) {
   if (rc == REPLIC_OK) rc = replic__pending_load(r);
   if (rc == REPLIC_OK) rc = replic__stuck_settle(r);
   if (rc == REPLIC_OK) rc = replic__jump_load(r);
+  if (rc == REPLIC_OK && r->yields) rc = replic__jump_finish(r);
   if (rc == REPLIC_OK && r->yields) rc = replic__fork_heal(r);
   if (rc == REPLIC_OK) rc = replic__fork_load(r);
   /* first: a crash in between must not make this file look copied */

@@ -479,6 +479,7 @@ static void tell_leader(replic *r) {
 
 void replic__sync_flush(replic *r) {
   r->sync->is_behind = 0;
+  replic__jump_settle(r);
   tell_leader(r);
   if (r->sync->dropped_changed) replic__fork_load(r);
   for (size_t k = 0; k < r->sync->n_links; k++) {

@@ -334,8 +334,9 @@ static int keep_refused(replic *r, uint32_t source, const remote_table *t, const
 }
 
 /* What a peer brings; what a change of the schema here takes away is always kept. */
-static int check_quota(replic *r, uint32_t source, const remote_table *t, size_t len) {
-  if (!replic__brings_too_much(r, source, BROUGHT_PENDING, (int64_t)len)) return REPLIC_OK;
+int replic__check_pending(replic *r, uint32_t source, const remote_table *t, size_t len) {
+  if (r->sync->is_admitted || !replic__brings_too_much(r, source, BROUGHT_PENDING, (int64_t)len))
+    return REPLIC_OK;
   char *text = replic__quota_text(r, source, BROUGHT_PENDING);
   int rc = replic__fail(r, REPLIC_EQUOTA, "%s is pending (%s). %s", t->name,
                         t->why ? t->why : "a value does not fit", text ? text : "");
@@ -346,11 +347,11 @@ static int check_quota(replic *r, uint32_t source, const remote_table *t, size_t
 /* Before, which costs nothing; and after, as its definition counts if it is the first of it. */
 static int keep_brought(replic *r, uint32_t source, const remote_table *t, const replic__patch *p,
                         const void *fields, size_t len, int is_refused, int *kept) {
-  int rc = check_quota(r, source, t, len);
+  int rc = replic__check_pending(r, source, t, len);
   if (rc == REPLIC_OK)
     rc = is_refused ? keep_refused(r, source, t, p, fields, len, kept)
                     : insert(r, source, t, p, fields, len, NULL, kept);
-  return rc == REPLIC_OK && *kept ? check_quota(r, source, t, 0) : rc;
+  return rc == REPLIC_OK && *kept ? replic__check_pending(r, source, t, 0) : rc;
 }
 
 int replic__apply_patch(replic *r, uint32_t source, remote_table *t, const replic__patches *p,

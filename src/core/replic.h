@@ -417,9 +417,11 @@ const replic_position *replic_unacknowledged(replic *r, size_t *n);
  * batch: the result is REPLIC_OK. Or SQLITE_BUSY (replic_is_busy): nothing of it is applied; the
  * caller hands it in again, or drops it, and it is asked for like any frame that is lost. */
 int replic_receive(replic *r, uint32_t link, const uint8_t *bytes, size_t len);
-/* A frame with very many patches is taken in in parts: 1: some are left, which replic_work goes on
- * with, best in a later batch, so that others need not wait. Who calls replic_receive instead has
- * it wait for all of them. */
+/* A frame with very many patches is taken in in parts, and what a jump has brought is merged in
+ * slices; replic_work goes on with it, best in a later batch, so that others need not wait.
+ * REPLIC_WORK_FIRST: some of a frame is left, and who calls replic_receive has it wait for all of
+ * them. REPLIC_WORK_BESIDE: of a jump, and frames may come in between. */
+enum { REPLIC_NO_WORK, REPLIC_WORK_BESIDE, REPLIC_WORK_FIRST };
 int replic_has_work(const replic *r);
 /* REPLIC_OK, or SQLITE_BUSY, as of replic_receive: to be called again. */
 int replic_work(replic *r);

@@ -393,6 +393,7 @@ void replic__send_need(replic *r, link *l, position *at) {
   if (at->need_ms && r->now_ms - at->need_ms < r->config.heartbeat_ms && r->now_ms >= at->need_ms)
     return;
   if (r->is_busy) return; /* it could not be stored, and may be waiting already */
+  if (replic__is_jumping(r, at->origin)) return; /* what is lacking after that is asked for then */
   if (replic__is_heartbeat_past(r, l->needs_ms)) {
     l->needs_ms = r->now_ms;
     l->n_needs = 0;
@@ -962,7 +963,7 @@ uint32_t replic_frame_sum(const uint8_t *bytes, size_t len) {
 }
 
 int replic_receive(replic *r, uint32_t id, const uint8_t *bytes, size_t len) {
-  while (len && replic_has_work(r)) {
+  while (len && replic_has_work(r) == REPLIC_WORK_FIRST) {
     int rc = replic_work(r);
     if (rc != REPLIC_OK) return rc;
   }
@@ -1079,7 +1080,8 @@ int replic_tick(replic *r) {
   for (size_t i = 0; i < s->n_links; i++) {
     link *l = s->links[i];
     if (l->closing) continue;
-    if (deaf || replic_has_work(r) || r->now_ms < l->last_in_ms) l->last_in_ms = r->now_ms;
+    if (deaf || replic_has_work(r) == REPLIC_WORK_FIRST || r->now_ms < l->last_in_ms)
+      l->last_in_ms = r->now_ms;
     if (l->fork_text) {
       replic__tick_fork(r, l);
     } else if (r->now_ms - l->last_in_ms > r->config.link_timeout_ms) {
@@ -1125,6 +1127,7 @@ void replic__sync_close(replic *r) {
   while (s->n_early) replic__drop_early(s, 0);
   replic__drop_rest(s);
   while (s->n_ring) replic__ring_drop(s);
+  if (s->merging) s->merging->is_read = 0;
   replic__jump_over(s);
   sqlite3_finalize(s->staged_sql);
   sqlite3_finalize(s->told_sql);

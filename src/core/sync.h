@@ -27,6 +27,7 @@
 #define TROUBLE_TEXT_MAX 2000 /* bytes of what the other side says in one */
 #define FIELDS_MAX 32767      /* columns of a table in SQLite */
 #define UNITS_OF_APPLYING 32  /* of work: a patch, or an epoch; reading a patch is about one */
+#define BYTES_OF_UNIT 64      /* of a piece of a jump that is merged */
 #define DIRECT_MAX 16384      /* peers that one may be linked to, */
 #define DIRECT_KEPT 256       /* and changes of these that are kept */
 
@@ -205,6 +206,26 @@ typedef struct replic__due {
   position *at;
 } replic__due;
 
+/* One origin of a jump (jump.c). */
+typedef struct target {
+  replic_position to;
+  int64_t floor;
+  int64_t read, clock;      /* sequence and clock of the last patch that was read */
+  int64_t merged;           /* the last one that was merged in this opening */
+  int64_t inserted, stored; /* how many were new to the log; as _replic_jump says */
+} target;
+
+typedef struct replic__merging {
+  uint32_t source; /* the peer whose pieces they are */
+  target *targets; /* by origin */
+  size_t n;
+  int64_t piece;         /* the last one that was read */
+  int64_t pending_bytes; /* so many would be pending, of those that were read */
+  int is_read;           /* all; it is merged */
+  int is_stored;         /* in _replic_jump */
+  int64_t again_ms;      /* a slice has failed: when it is tried again */
+} replic__merging;
+
 struct replic__sync {
   link **links; /* of several to one peer the first that is ready carries: the oldest, or one that
                    the peer has asked over (replic__carry_over) */
@@ -238,7 +259,12 @@ struct replic__sync {
       jump_left;      /* the first of its positions that is not reached, and how many are left; */
   uint32_t jump_last; /* the origin before that */
   int64_t jump_age;   /* of those before */
-  int64_t jump_failed_ms; /* what came over this link could not be merged, under this schema */
+  replic__merging *merging; /* a JUMP that is covered: it is read, then merged; NULL: none is */
+  int has_merged;           /* `merging` has changed in this batch */
+  int is_merging_unknown;   /* it was undone, and could not be read */
+  int is_jump_due;          /* there was no time to look whether the latest JUMP is covered */
+  int is_admitted;          /* what is merged was looked at before: no quota stops it */
+  int64_t jump_failed_ms;   /* what came over this link could not be merged, under this schema */
   uint32_t jump_failed_generation, jump_failed_link;
   replic_position *dropped; /* patches of histories that were given up here (fork.c) */
   size_t n_dropped;
@@ -367,7 +393,10 @@ void replic__tick_reader(replic *r, link *l);
 
 int replic__on_schema(replic *r, link *l, replic__reader *in);
 /* Its first patch has been applied, inside a savepoint that has the peer's share. */
-int replic__bring_origin(replic *r, const link *l, replic__entry *entry);
+int replic__bring_origin(replic *r, uint32_t source, replic__entry *entry);
+/* Of one patch: see replic_config.work_units. */
+int64_t replic__units_of_reading(const remote_table *t);
+int64_t replic__units_of_applying(const remote_table *t);
 int replic__on_patches(replic *r, link *l, const uint8_t *bytes, size_t len);
 /* What a frame's failure means: the peer is refused, or the frame is lost and asked for again. */
 void replic__conclude(replic *r, link *l, int rc);
@@ -429,6 +458,9 @@ int replic__map_values(replic *r, const remote_table *t);
  * peer that brings it, may bring no more of that. */
 int replic__apply_patch(replic *r, uint32_t source, remote_table *t, const replic__patches *p,
                         const uint8_t *fields);
+/* May so many bytes of patches that `source` brings be pending, beside those that are? Else
+ * REPLIC_EQUOTA. */
+int replic__check_pending(replic *r, uint32_t source, const remote_table *t, size_t len);
 
 /* ---- outgoing.c ---- */
 
@@ -458,8 +490,13 @@ int replic__on_stage(replic *r, link *l, const uint8_t *bytes, size_t len);
 int replic__on_take(replic *r, link *l, replic__reader *in);
 /* It has sent pieces up to here: is one lost, or what we told of them? */
 int replic__check_staged(replic *r, link *l, position *at, int64_t sent);
-/* After something was applied or staged: is the latest JUMP covered now? */
-void replic__try_jump(replic *r);
+/* After something was applied or staged: is the latest JUMP covered now? Then it is read and merged
+ * as far as the units allow. REPLIC_OK or SQLITE_BUSY. */
+int replic__try_jump(replic *r);
+int replic__has_jump(const replic *r); /* a jump is being merged: to be gone on with */
+/* The origin belongs to it: nothing of that is taken another way. */
+int replic__is_jumping(const replic *r, uint32_t origin);
+void replic__jump_settle(replic *r);         /* after a commit */
 void replic__take_again(replic *r, link *l); /* once per heartbeat, where it was asked for */
 void replic__flush_jump(replic *r, link *l); /* sends JUMP and TAKE where they are due */
 int replic__tick_jump(replic *r);

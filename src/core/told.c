@@ -94,6 +94,7 @@ static int go_back(replic *r, uint32_t origin, const told *t) {
 
 int replic__told_gives_way(replic *r, link *l, uint32_t origin, int64_t denied) {
   told t;
+  if (replic__is_jumping(r, origin)) return REPLIC_OK; /* after that it is looked at again */
   int rc = find_told(r, origin, &t);
   if (rc != REPLIC_OK || !t.up_to || t.merged >= t.up_to || t.merged > denied ||
       replic__vector_sequence(r, origin) != t.up_to)

@@ -198,7 +198,7 @@ void Batch::run_transaction() {
 
 // Whether frames behind this one wait for another batch.
 bool Batch::is_over(const WriteJob *job, std::chrono::steady_clock::time_point begun) const {
-  if (job->brings() && replic_has_work(state->core)) return true;
+  if (job->brings() && replic_has_work(state->core) == REPLIC_WORK_FIRST) return true;
   return std::chrono::steady_clock::now() - begun > BATCH_FRAME_TIME;
 }
 
@@ -251,15 +251,29 @@ void Batch::free_list(Batch *list) {
   }
 }
 
+static bool has_job(const JobList<WriteJob> &list) {
+  for (WriteJob *job = list.first(); job; job = job->next)
+    if (job->is_work()) return true;
+  return false;
+}
+
 // What is left of a frame comes first, then those behind it.
 void Batch::keep_frames() {
-  for (WriteJob *job = back_frames.first(); job; job = job->next)
-    has_work = has_work && !job->is_work();
+  bool is_first = has_work == REPLIC_WORK_FIRST && !has_job(back_frames);
   state->held.prepend(later);
-  WorkJob *work = has_work ? new (std::nothrow) WorkJob : nullptr;
+  WorkJob *work = is_first ? new (std::nothrow) WorkJob : nullptr;
   if (!work) return;
   later.push(work);
   state->held.prepend(later);
+}
+
+// The next slice of a jump takes its turn among the frames. False: there is none to be taken now.
+bool Batch::keep_jump() {
+  if (has_work != REPLIC_WORK_BESIDE || has_job(state->frames) || has_job(state->held))
+    return false;
+  WorkJob *work = new (std::nothrow) WorkJob;
+  if (work) state->frames.push(work);
+  return work;
 }
 
 void Batch::finish(napi_env env) {
@@ -271,6 +285,7 @@ void Batch::finish(napi_env env) {
   keep_frames();
   state->lock.after_batch(*state, *this);
   if (goes_back) state->refuse_stopped();
+  bool jumps = keep_jump();
   state->pump();
   while (WriteJob *job = jobs.pop()) {
     job->done(*state);
@@ -279,6 +294,7 @@ void Batch::finish(napi_env env) {
     else
       delete job; // nobody waits behind it
   }
+  if (jumps) state->pump(); // where this batch has opened the file, nothing else would
   state->settle_some();
   if (state->on_batch && (report.worth_telling() || state->over.first())) {
     Napi::HandleScope scope(env);

@@ -126,7 +126,7 @@ struct Batch : Work {
   int64_t gives_up_before = 0;         // calls that have waited since then fail
   JobList<WriteJob> back, back_frames; // what goes back into the queues
   JobList<WriteJob> later;             // frames that another batch has time for
-  bool has_work = false;               // replic_has_work
+  int has_work = REPLIC_NO_WORK;       // replic_has_work
   int rest_ms = -1;                    // Checkpoints::take_rest
   const char *gone = nullptr;          // replic_gone
   int64_t wal_bytes = 0;
@@ -151,6 +151,7 @@ private:
   bool is_over(const WriteJob *job, std::chrono::steady_clock::time_point begun) const;
   void put_off(const WriteJob *last);
   void keep_frames();
+  bool keep_jump();
   void redo_lost();
   WriteJob *run_together(WriteJob *first);
   void fail_all(int code, const char *text);

@@ -219,7 +219,7 @@ struct ReceiveJob : BytesJob {
   }
   void run(Batch &batch) override;
 };
-// What is left of a frame that is taken in in parts.
+// What is left of a frame that is taken in in parts, or the next slice of a jump.
 struct WorkJob : LinkJob {
   bool brings() const override {
     return true;

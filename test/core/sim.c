@@ -502,13 +502,16 @@ static void receive(sim *s, sim_peer *p, sim_packet *packet) {
   if (!has_failed(p)) CHECK_OK(p->r, rc);
 }
 
-/* What is left of a frame, in a batch of its own. */
+/* What is left of a frame, or of a jump, in batches of their own; or later. */
 static void work(sim *s, sim_peer *p) {
-  sim_begin(p);
-  int rc = replic_work(p->r);
-  if (!has_failed(p)) CHECK_OK(p->r, rc);
-  if (s->hooks.in_batch) s->hooks.in_batch(p);
-  sim_commit(p);
+  while (p->r && replic_has_work(p->r) &&
+         rng_chance(&s->g, replic_has_work(p->r) == REPLIC_WORK_FIRST ? 80 : 10)) {
+    sim_begin(p);
+    int rc = replic_work(p->r);
+    if (!has_failed(p)) CHECK_OK(p->r, rc);
+    if (s->hooks.in_batch) s->hooks.in_batch(p);
+    sim_commit(p);
+  }
 }
 
 /* What arrives at one time may be one batch. */
@@ -524,7 +527,7 @@ static void arrive(sim *s, sim_packet *packet) {
   }
   if (s->hooks.in_batch) s->hooks.in_batch(p);
   sim_commit(p);
-  while (p->r && replic_has_work(p->r) && rng_chance(&s->g, 80)) work(s, p);
+  work(s, p);
 }
 
 static void tick_peer(sim *s, const sim_event *event) {
@@ -536,6 +539,7 @@ static void tick_peer(sim *s, const sim_event *event) {
   if (!has_failed(p)) CHECK_OK(p->r, rc);
   if (s->hooks.in_batch) s->hooks.in_batch(p);
   sim_commit(p);
+  work(s, p);
 }
 
 bool sim_is_linked(const sim *s, int edge) {

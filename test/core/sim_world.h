@@ -59,6 +59,8 @@ typedef struct world_options {
   X(pruned, "patches pruned")                                                                      \
   X(staged, "patches staged")                                                                      \
   X(jumps, "jumps")                                                                                \
+  X(looks_ahead, "files that were looked at while a jump was being merged")                        \
+  X(starts_ahead, "starts while a jump was being merged")                                          \
   X(jumps_resumed, "jumps resumed")                                                                \
   X(jumps_abandoned, "jumps abandoned")                                                            \
   X(forks, "forks")                                                                                \

@@ -1190,6 +1190,307 @@ static void pieces_of_a_failed_jump_are_let_go(void) {
   CHECK_INT(staged(q), 0);
 }
 
+/* ---- merged in slices ---- */
+
+static bool is_merging(const peer *p) {
+  return replic_has_work(p->r) == REPLIC_WORK_BESIDE;
+}
+
+static int64_t ahead(peer *p) {
+  return sql_int(peer_sql(p), "SELECT count(*) FROM _replic_jump");
+}
+
+/* One slice, in a batch of its own. */
+static void merge_slice(peer *p) {
+  peer_begin(p);
+  CHECK_OK(p->r, replic_work(p->r));
+  CHECK_OK(p->r, peer_commit(p));
+}
+
+/* What arrives at q is no more than a batch each time, which the harness would go on after. */
+static void receive_once(cluster *c, peer *q) {
+  int w, side;
+  CHECK(next_frame(c, &w, &side));
+  wire *x = &c->wires[w];
+  if (x->peers[side] != q->index) {
+    wire_deliver(c, w, side, 0);
+    return;
+  }
+  packet frame = x->to[side].packets[0];
+  peer_begin(q);
+  CHECK_OK(q->r, replic_receive(q->r, x->number, frame.data, frame.len));
+  CHECK_OK(q->r, peer_commit(q));
+  wire_drop(c, w, side, 0);
+}
+
+/* Peer 0 has 40 rows of its own and 40 of peer 1's, each pruned; peer 2 has begun to merge them. */
+static cluster *begin_merging(int64_t units) {
+  cluster *c = small_pieces(3, T);
+  int between = wire_open(c, 0, 1);
+  put_rows(&c->peers[1], 20, 40, 3);
+  put_rows(&c->peers[0], 0, 40, 3);
+  cluster_deliver(c);
+  wire_cut(c, between);
+  for (int i = 0; i < 2; i++) prune(&c->peers[i]);
+  c->peers[2].config.work_units = c->peers[2].r->config.work_units = units;
+  wire_open(c, 0, 2);
+  for (int i = 0; !is_merging(&c->peers[2]); i++) {
+    CHECK(i < 1000);
+    receive_once(c, &c->peers[2]);
+  }
+  return c;
+}
+
+static int merge_all(peer *p) {
+  int slices = 0;
+  for (; is_merging(p); slices++) {
+    CHECK(slices < 10000);
+    merge_slice(p);
+  }
+  return slices;
+}
+
+/* Nothing is taken in one transaction that is longer than work_units says; the vector moves with
+ * the last one. */
+static void a_jump_is_merged_in_slices(void) {
+  cluster *c = begin_merging(100);
+  peer *q = &c->peers[2];
+  int slices = 0, partly = 0;
+  for (int64_t rows = 0, before = 0; is_merging(q); slices++, before = rows) {
+    CHECK(slices < 1000);
+    CHECK_INT(peer_at(q, 101) + peer_at(q, 102), 0);
+    merge_slice(q);
+    rows = sql_int(peer_sql(q), "SELECT count(*) FROM t_patches");
+    CHECK(rows - before <= 10);
+    partly += ahead(q) > 0;
+  }
+  CHECK(slices > 10 && partly > 10);
+  CHECK_INT(peer_at(q, 101), 120);
+  CHECK_INT(peer_at(q, 102), 120);
+  CHECK_INT(ahead(q), 0);
+  CHECK_INT(counters_of(q).jumps, 1);
+  CHECK_INT(counters_of(q).patches_applied, counters_of(q).patches_staged);
+  cluster_settle(c);
+  CHECK_INT(counters_of(&c->peers[0]).retransmissions, 0);
+  CHECK_INT(event_count(q, REPLIC_EVENT_ERROR), 0);
+  wire_open(c, 1, 2);
+  cluster_settle(c);
+  check_settled(c);
+}
+
+/* Frames are taken in between, and heartbeats kept: the link lives for as long as it takes. */
+static void a_link_lives_while_a_jump_is_merged(void) {
+  cluster *c = begin_merging(1);
+  peer *p = &c->peers[0], *q = &c->peers[2];
+  int64_t sent = c->frames_delivered, beats = 0;
+  p->r->config.link_timeout_ms = q->r->config.link_timeout_ms = 3000;
+  for (; is_merging(q); beats++) {
+    CHECK(beats < 1000);
+    c->now_ms += 1000;
+    tick(p);
+    tick(q);
+    for (int w, side; next_frame(c, &w, &side);) receive_once(c, q);
+    CHECK_INT(info_of(p, 0).state + info_of(q, 0).state, 2 * REPLIC_LINK_READY);
+  }
+  CHECK(beats > 6); /* twice as long as a link may be silent */
+  CHECK(c->frames_delivered > sent);
+  CHECK_INT(counters_of(p).retransmissions, 0); /* what is merged is not asked for */
+  CHECK_INT(event_count(p, REPLIC_EVENT_LINK_CLOSE) + event_count(q, REPLIC_EVENT_LINK_CLOSE), 0);
+  cluster_settle(c);
+  CHECK_INT(peer_at(q, 101), 120);
+}
+
+/* A process ends after k slices, with its last commit or without it; source and link are gone. */
+static void a_restart_between_any_two_slices(void) {
+  int whole = 0;
+  for (int k = 0; k <= whole; k++) {
+    test_note("ends after %d slices of %d", k, whole);
+    cluster *c = begin_merging(100);
+    peer *q = &c->peers[2];
+    if (k == 0) {
+      whole = merge_all(q);
+      CHECK(whole > 10);
+      test_release();
+      continue;
+    }
+    for (int i = 1; i < k; i++) merge_slice(q);
+    int64_t merged = sql_int(peer_sql(q), "SELECT count(*) FROM t_patches");
+    wire_cut(c, 1);
+    peer_begin(q);
+    CHECK_OK(q->r, replic_work(q->r)); /* never committed */
+    peer_stop(q);
+    peer_stop(&c->peers[0]);
+    q->clock_step_ms = -30000; /* what comes after all that was seen is not what the wall says */
+    peer_start(q);
+    CHECK_INT(peer_at(q, 101), 0);
+    CHECK_INT(sql_int(peer_sql(q), "SELECT count(*) FROM t_patches"), merged);
+    if (k > 1) {                 /* what is merged does not need its source any more */
+      put(q, 10, "a", 1000 + k); /* after all that the log has, also beyond its vector */
+      CHECK_TEXT(sql_text(peer_sql(q), "SELECT a FROM t WHERE id = 10"),
+                 test_format("%d", 1000 + k));
+      CHECK_INT(merge_all(q), whole - k + 1);
+      CHECK_INT(peer_at(q, 101), 120);
+      CHECK_INT(peer_at(q, 102), 120);
+      CHECK_TEXT(sql_text(peer_sql(q), "SELECT a FROM t WHERE id = 10"),
+                 test_format("%d", 1000 + k));
+    }
+    peer_start(&c->peers[0]);
+    wire_open(c, 0, 2);
+    wire_open(c, 0, 1);
+    cluster_settle(c);
+    cluster_beat(c, 1);
+    check_settled(c);
+    test_release();
+  }
+}
+
+/* The commit of any slice fails: it is merged again. */
+static void a_slice_that_fails_is_merged_again(void) {
+  for (int fails = 1;; fails++) {
+    test_note("commit %d fails", fails);
+    cluster *c = begin_merging(100);
+    peer *q = &c->peers[2];
+    int slices = 0;
+    for (; is_merging(q); slices++) {
+      peer_begin(q);
+      CHECK_OK(q->r, replic_work(q->r));
+      if (slices + 1 == fails) sqlite3_commit_hook(q->r->db, refuse, NULL);
+      CHECK_INT(peer_commit(q) == REPLIC_OK, slices + 1 != fails);
+      sqlite3_commit_hook(q->r->db, NULL, NULL);
+    }
+    cluster_settle(c);
+    CHECK_INT(peer_at(q, 101), 120);
+    wire_open(c, 1, 2);
+    cluster_settle(c);
+    check_settled(c);
+    test_release();
+    if (slices < fails) break;
+  }
+}
+
+/* Of a key: who writes it, and how that is stamped, beside a naive oracle: after all that had been
+ * seen there, it wins; before what comes later in the jump, it loses. */
+static void what_is_written_between_slices(void) {
+  for (uint64_t seed = 1; seed <= 40; seed++) {
+    test_note("seed %llu", (unsigned long long)seed);
+    rng g = {seed};
+    cluster *c = begin_merging(40 + rng_below(&g, 200));
+    peer *q = &c->peers[2], *other = &c->peers[1];
+    int w = -1;
+    for (int64_t i = 0; is_merging(q); i++) {
+      CHECK(i < 10000);
+      merge_slice(q);
+      int64_t id = rng_below(&g, 60);
+      uint32_t what = rng_below(&g, 10);
+      if (what < 3) {
+        put(q, id, rng_chance(&g, 50) ? "a" : "b", 5000 + i);
+      } else if (what == 3 && w < 0) {
+        w = wire_open(c, 1, 2);
+      } else if (what == 4) {
+        put(other, id, "a", 9000 + i); /* of an origin that is being merged */
+        for (int at, side; next_frame(c, &at, &side);) receive_once(c, q);
+      } else if (what == 5 && w >= 0) {
+        wire_cut(c, w);
+        w = -1;
+      } else if (what == 6) {
+        CHECK(!peer_compact(q, peer_now(q), ALL).done || !is_merging(q));
+      } else if (what == 7 && rng_chance(&g, 30)) {
+        for (int k = 0; k < c->n_wires; k++) wire_cut(c, k);
+        w = -1;
+        peer_stop(q);
+        peer_start(q);
+      }
+      CHECK(peer_at(q, 101) == 0 || !is_merging(q));
+      /* a table is the fold of its log, also now: the last that has set a column (I6) */
+      CHECK_TEXT(
+          peer_dump(q, "t"),
+          sql_dump(peer_sql(q),
+                   "SELECT k.id, (SELECT a FROM t_patches p WHERE p.id = k.id AND a IS NOT NULL "
+                   "ORDER BY _patchedAt DESC, _peerId DESC, _sequenceId DESC LIMIT 1), (SELECT b "
+                   "FROM t_patches p WHERE p.id = k.id AND b IS NOT NULL ORDER BY _patchedAt DESC, "
+                   "_peerId DESC, _sequenceId DESC LIMIT 1) FROM (SELECT DISTINCT id FROM "
+                   "t_patches) k"));
+    }
+    wire_open(c, 0, 2);
+    wire_open(c, 0, 1);
+    cluster_settle(c);
+    cluster_beat(c, 2);
+    CHECK_INT(event_count(q, REPLIC_EVENT_ERROR), 0);
+    check_settled(c);
+    test_release();
+  }
+}
+
+/* Others get the state at the vector from it, and not what is ahead of that. */
+static void who_merges_is_a_source_too(void) {
+  cluster *c = begin_merging(1);
+  peer *q = &c->peers[2], *n;
+  put_rows(q, 0, 3, 2);
+  while (ahead(q) == 0) merge_slice(q);
+  CHECK(!peer_compact(q, peer_now(q), ALL).done); /* nothing is pruned meanwhile, */
+  CHECK_INT(peer_compact(q, peer_now(q), ALL).removed, 0);
+  wire_cut(c, 1);
+  n = cluster_add(c);
+  peer_start(n);
+  CHECK_OK(n->r, try_migrate(n, 1, T, ""));
+  q = &c->peers[2];
+  wire_open(c, 2, 3);
+  for (int w, side; next_frame(c, &w, &side);) receive_once(c, q);
+  n = &c->peers[3];
+  CHECK(is_merging(q));
+  CHECK_INT(peer_at(n, 103), 6);
+  CHECK_INT(peer_at(n, 101) + peer_at(n, 102), 0);
+  CHECK_INT(sql_int(peer_sql(n), "SELECT count(*) FROM t_patches WHERE _peerId <> 103"), 0);
+  merge_all(q);
+  CHECK(peer_compact(q, peer_now(q), ALL).removed > 0); /* but then */
+  wire_open(c, 0, 2);
+  wire_open(c, 0, 1);
+  cluster_settle(c);
+  cluster_beat(c, 1);
+  check_settled(c);
+}
+
+/* A migration in between sees the log as it is, and what follows is merged under the new schema. */
+static void a_migration_between_slices(void) {
+  cluster *c = begin_merging(100);
+  peer *q = &c->peers[2];
+  for (int i = 0; i < 4; i++) merge_slice(q);
+  CHECK_OK(q->r, try_migrate(q, 2,
+                             "ALTER TABLE t ADD COLUMN c; ALTER TABLE t_patches ADD COLUMN c; "
+                             "ALTER TABLE t DROP COLUMN b; ALTER TABLE t_patches DROP COLUMN b;",
+                             ""));
+  merge_all(q);
+  CHECK_INT(peer_at(q, 101), 120);
+  CHECK_INT(peer_at(q, 102), 120);
+  CHECK_OK(q->r, try_migrate(q, 3,
+                             "ALTER TABLE t ADD COLUMN b; ALTER TABLE t_patches ADD COLUMN b; "
+                             "ALTER TABLE t DROP COLUMN c; ALTER TABLE t_patches DROP COLUMN c;",
+                             ""));
+  wire_open(c, 0, 1);
+  cluster_settle(c);
+  for (int i = 0; i < 3; i++) {
+    peer *p = &c->peers[i];
+    CHECK_TEXT(sql_dump(peer_sql(p), "SELECT id, a, b FROM t"),
+               sql_dump(peer_sql(&c->peers[0]), "SELECT id, a, b FROM t"));
+  }
+}
+
+/* Pieces of other sources go in slices as well, and an operator's wish to have room waits. */
+static void pieces_that_are_merged_are_not_forgotten(void) {
+  cluster *c = begin_merging(100);
+  peer *q = &c->peers[2];
+  for (int i = 0; i < 3; i++) merge_slice(q);
+  int64_t left = staged(q), forgotten;
+  peer_begin(q);
+  CHECK_OK(q->r, replic_forget(q->r, REPLIC_FORGET_STAGED, 0, 0, &forgotten));
+  CHECK_OK(q->r, peer_commit(q));
+  CHECK_INT(forgotten, 0);
+  CHECK_INT(staged(q), left);
+  merge_all(q);
+  CHECK_INT(staged(q), 0);
+  CHECK_INT(peer_at(q, 101), 120);
+}
+
 int main(int argc, char **argv) {
   static const test TESTS[] = {
       TEST(an_empty_peer_gets_past_a_pruned_log),
@@ -1227,6 +1528,14 @@ int main(int argc, char **argv) {
       TEST(a_hole_is_not_forgotten),
       TEST(a_commit_that_fails_costs_time_only),
       TEST(pieces_of_a_failed_jump_are_let_go),
+      TEST(a_jump_is_merged_in_slices),
+      TEST(a_link_lives_while_a_jump_is_merged),
+      TEST(a_restart_between_any_two_slices),
+      TEST(a_slice_that_fails_is_merged_again),
+      TEST(what_is_written_between_slices),
+      TEST(who_merges_is_a_source_too),
+      TEST(a_migration_between_slices),
+      TEST(pieces_that_are_merged_are_not_forgotten),
   };
   return run_tests(argc, argv, TESTS, COUNT(TESTS));
 }
