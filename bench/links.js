@@ -3,6 +3,8 @@
 //   behind   a row of one peer behind a backlog of 20 MB (over 1 MB/s), or 400 KB (over 64 kbit/s), of another; the
 //            peer with the backlog has the lower peerId, or the higher one: hub relays both over one slow line
 //   mesh     of what A writes, the line to C carries half; B, beside it, carries all: how old a row is when C has it
+//   jump     a new peer jumps past the pruned log of another process, of 1,000,000 rows, and writes meanwhile: how long
+//            its longest upsert takes, how long its WAL gets, whether the link lasts
 //   answers  two peers that each write when they see the other's row: how far their clocks get ahead of time
 //
 // Durability is 'normal', so that the disk is not what is measured. The lines are TcpProxies within this process.
@@ -11,6 +13,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { connect, listen } from '../lib/transport/tcp.js'
 import { TcpProxy } from '../test/chaos/proxy.js'
+import { withSource } from './apply.js'
 import { makeRows } from './data.js'
 import { withFile } from './harness.js'
 import { openReplic } from './replic.js'
@@ -121,6 +124,35 @@ const answers = (ms) =>
     return [ahead, (hops / ms) * 1000]
   })
 
+/** A peer that jumps and writes: seconds, the longest upsert in ms, its WAL in bytes, links that came up. */
+const jump = (rows) =>
+  withSource({ pruned: true, rows }, ({ port, token }) =>
+    withFile(async (path) => {
+      const db = await openReplic(path, 'NORMAL')
+      const took = []
+      let [links, walBytes, isDone] = [0, 0, false]
+      db.on('link', ({ state }) => {
+        links += state === 'up'
+      })
+      const began = performance.now()
+      connect(db, { port })
+      const arrived = db.waitFor(token, 600_000).then(() => {
+        isDone = true
+      })
+      while (!isDone) {
+        const at = performance.now()
+        await db.upsert('item', { id: -1 - took.length, name: 'meanwhile' })
+        took.push(performance.now() - at)
+        walBytes = Math.max(walBytes, db.status().walBytes)
+        await sleep(5)
+      }
+      await arrived
+      const seconds = (performance.now() - began) / 1000
+      await db.close({ timeoutMs: 60_000 })
+      return { seconds, longestMs: Math.max(...took), walBytes, links }
+    }),
+  )
+
 const BENCHES = {
   behind: async () => {
     for (const [line, kbit, bytes] of [
@@ -139,6 +171,13 @@ const BENCHES = {
   mesh: async () => {
     const p99 = await mesh(30_000)
     console.log(`mesh     p99 of 30 s beside a line of half the rate: ${p99.toFixed(0)} ms`)
+  },
+  jump: async () => {
+    const { seconds, longestMs, walBytes, links } = await jump(1_000_000)
+    const wal = (walBytes / 2 ** 20).toFixed(0)
+    console.log(
+      `jump     1,000,000 rows in ${seconds.toFixed(1)} s: the longest upsert ${longestMs.toFixed(0)} ms, WAL ${wal} MiB, links ${links}`,
+    )
   },
   answers: async () => {
     const [ahead, rate] = await answers(20_000)
