@@ -287,6 +287,7 @@ int replic__on_fork(replic *r, link *l, replic__reader *in) {
     replic__forked(r, l, c.origin, c.common.sequence + 1, "as the other side has found");
     l->fork_code = REPLIC_EFORK;
     l->fork_text = sqlite3_mprintf("%s", replic_error_text(r));
+    r->sync->links_changed++;
     replic__send_fork(r, l);
   }
   replic__refuse(r, l, l->fork_code, l->fork_text ? l->fork_text : "fork");

@@ -97,12 +97,22 @@ int replic__is_linked(const replic *r, uint32_t peer) {
   return n > 0;
 }
 
-/* Of several links to one peer the first that is ready. */
-int replic__link_first(const replic *r, const link *l) {
+static int look_for_first(const replic *r, const link *l) {
   if (!reaches(l, l->peer)) return 0;
   for (size_t i = 0; r->sync->links[i] != l; i++)
     if (reaches(r->sync->links[i], l->peer) && replic__same_rights(r->sync->links[i], l)) return 0;
   return 1;
+}
+
+/* Of several links to one peer the first that is ready. It is looked for once for each change of
+ * the links: among thousands it is asked for at every flush of each. */
+int replic__link_first(const replic *r, const link *l) {
+  link *own = (link *)l; /* the cache is no state of its */
+  if (own->first_looked != r->sync->links_changed) {
+    own->is_first = look_for_first(r, l);
+    own->first_looked = r->sync->links_changed;
+  }
+  return own->is_first;
 }
 
 int replic__link_active(const replic *r, const link *l) {
@@ -371,6 +381,7 @@ void replic__carry_over(replic *r, link *l) {
   }
   memmove(links + 1, links, at * sizeof *links);
   links[0] = l;
+  r->sync->links_changed++;
   replic__stir(r);
   l->carried++;
 }
@@ -711,6 +722,7 @@ static int on_hello(replic *r, link *l, replic__reader *in) {
     return rc ? rc : replic__malformed(r, l, "HELLO");
   l->skew_ms = wall - r->now_ms;
   l->muted = (flags & FLAG_READER) != 0;
+  r->sync->links_changed++;
   if (flags & FLAG_ANSWER && replic__is_heartbeat_past(r, l->hello_ms)) {
     l->hello_ms = r->now_ms;
     send_hello(r, l, 0);
@@ -1012,7 +1024,8 @@ int replic_link_open(replic *r, uint32_t id, uint32_t expected_peer, int only_re
               .expected = expected_peer,
               .last_in_ms = r->now_ms,
               .reader = only_reads != 0,
-              .direct_known = -1};
+              .direct_known = -1,
+              .first_looked = s->links_changed - 1};
   l->max_at = r->config.max_link_origins + 2; /* the peers' own are among them */
   if (!replic__position(l, r->peer_id)) {
     free_link(l);

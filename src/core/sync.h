@@ -153,14 +153,16 @@ typedef struct link {
   int take_due; /* 1: tell what is staged; 2: and have it sent on from there */
   int64_t take_ms;
   int64_t n_staged;
-  int64_t taken_at;     /* n_staged when pieces were last asked for, */
-  int taken;            /* and how often they were, there */
-  int unheard;          /* it brings heartbeats and nothing that is asked for */
-  int64_t word_ms;      /* when it last told in time what the peer has, */
-  int64_t most_skew_ms; /* and the greatest skew_ms, which is that of the fastest frame */
-  int64_t void_ms;      /* when it was last heard that what had been told is void */
-  int void_hellos;      /* so many are to be sent yet: see told.c */
-  int carried;          /* how often it was asked for over it while another one carried */
+  int64_t taken_at;      /* n_staged when pieces were last asked for, */
+  int taken;             /* and how often they were, there */
+  int unheard;           /* it brings heartbeats and nothing that is asked for */
+  int64_t word_ms;       /* when it last told in time what the peer has, */
+  int64_t most_skew_ms;  /* and the greatest skew_ms, which is that of the fastest frame */
+  int64_t void_ms;       /* when it was last heard that what had been told is void */
+  int void_hellos;       /* so many are to be sent yet: see told.c */
+  int is_first;          /* replic__link_first, */
+  uint32_t first_looked; /* as of links_changed */
+  int carried;           /* how often it was asked for over it while another one carried */
   int64_t idle_ms; /* since when the peer tells that it sends nothing of what is lacking here */
 } link;
 
@@ -238,8 +240,9 @@ struct replic__sync {
   int64_t units;             /* of work that may still be done in this call */
   ring_entry ring[RING_MAX]; /* [ring_from, ring_from + n_ring) modulo RING_MAX */
   size_t ring_from, n_ring, ring_bytes;
-  uint32_t generation;    /* of the schema */
-  uint32_t links_changed; /* how often a link has become ready, or has ended */
+  uint32_t generation; /* of the schema */
+  uint32_t
+      links_changed; /* how often a link has become ready, has ended, or took another's place */
   /* neighbours.c: */
   uint32_t *direct; /* the linked peers, in ascending order */
   size_t n_direct;
