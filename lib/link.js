@@ -52,6 +52,7 @@ export class Links {
   #closing = false
   #stopped = false
   #total
+  cannotStore = null // why nothing that comes in can be stored at present
   heardSince = Infinity // whoever is linked and may write has had the time to tell what it has: performance.now()
   #awaited = new Set() // peerIds that flush() waits for: their links broke, and they have dialed
   #isFlushing = false
@@ -884,6 +885,12 @@ class Link {
     return guarded(call, (error) => this.#broke(error)) && has
   }
 
+  // What is lacking may be held, or may have come and found no room on the disk.
+  #whyHeld(held) {
+    if (held) return printable(held)
+    return this.#figures.behind > 0 ? this.#links.cannotStore : null
+  }
+
   status() {
     const { link, peer, state, schema, held, ...figures } = this.#figures ?? {}
     return {
@@ -894,7 +901,7 @@ class Link {
       state: this.#state,
       isEncrypted: this.#seal !== undefined || this.#look('isSealed') === true,
       ...figures,
-      ...(this.#figures && { held: held && printable(held), schema: schemaOf(schema) }),
+      ...(this.#figures && { held: this.#whyHeld(held), schema: schemaOf(schema) }),
       lastError: describe(this.#error),
     }
   }

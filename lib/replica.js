@@ -112,6 +112,7 @@ const FORGET = {
     after: option.integer(0, Number.MAX_SAFE_INTEGER),
   },
 }
+const OF_THE_DISK = /^SQLITE_(FULL|IOERR|READONLY|CANTOPEN)/
 const FORGETTABLE = ['forks', 'pending', 'staged'] // as the core numbers them; 3: what is lost
 const CLOSE = {
   defaults: { timeoutMs: 5_000, flushMs: 0 },
@@ -763,6 +764,7 @@ export class Replica extends EventEmitter {
     if (unsettled) this.#soon()
     if (report.back) this.#progress.goBack(report.back)
     if (vector) this.#advance(vector, sends !== undefined)
+    if (vector) this.#links.cannotStore = null
     if (!sends) return // a query has seen the commit of a batch that has not finished yet
     if (tables) this.#setTables(tables)
     if (pending) this.#pendingPatches = pending
@@ -779,7 +781,9 @@ export class Replica extends EventEmitter {
     const isLong = Date.now() - lockedSince >= this.#options.busyTimeoutMs
     if (isLong && lockedSince !== this.#toldLockedSince) {
       this.#toldLockedSince = lockedSince
-      this.#emitLater('error', isLocked(this.#path, lockedSince))
+      const error = isLocked(this.#path, lockedSince)
+      this.#links.cannotStore = error.message
+      this.#emitLater('error', error)
     }
     this.#lockTimer = setTimeout(() => {
       this.#lockTimer = undefined
@@ -808,6 +812,7 @@ export class Replica extends EventEmitter {
       this.#gone = error
       this.#verifier.stop(error)
     }
+    if (OF_THE_DISK.test(error.code)) this.#links.cannotStore = error.message
     this.#emitLater('error', error)
   }
 

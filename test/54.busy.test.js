@@ -144,6 +144,7 @@ describe.skipIf(!hasShell).each(['full', 'normal'])('with durability %s', (durab
     other.goOn()
     await other.release()
     await converged(a, b)
+    expect(a.status().links[0].held).toBe(null)
     expect(await ids(a)).toEqual(Array.from({ length: 22 }, (_, id) => id))
     expect(ends).toEqual([])
     expect(b.status().counters.retransmissions + a.status().counters.retransmissions).toBe(0)

@@ -904,7 +904,7 @@ export interface Events {
   /** The state of a link has changed. */
   link: [event: LinkEvent]
   /**
-   * Both sides have acknowledged everything that the other had: when the link has caught up, and again after each
+   * Both sides have acknowledged everything that the other had, but what is not taken as who wrote it may only read: when the link has caught up, and again after each
    * change.
    */
   synced: [event: { peerId: number; link: number }]
