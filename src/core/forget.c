@@ -64,8 +64,10 @@ static int forget_lost(replic *r, uint32_t origin, int64_t after, int64_t *n) {
 
 const replic_position *replic_lost(replic *r, size_t *n) {
   sqlite3_stmt *stmt = NULL;
-  int rc = replic__prepare(r, "SELECT origin, after FROM main._replic_lost ORDER BY origin", &stmt);
-  for (*n = 0; rc == REPLIC_OK && (rc = sqlite3_step(stmt)) == SQLITE_ROW; rc = REPLIC_OK) {
+  static const char SQL[] = "SELECT origin, after FROM main._replic_lost ORDER BY origin";
+  *n = 0;
+  if (replic__prepare(r, SQL, &stmt) != REPLIC_OK) return r->positions;
+  while (sqlite3_step(stmt) == SQLITE_ROW) {
     replic_position *grown = sqlite3_realloc64(r->positions, (*n + 1) * sizeof *grown);
     if (!grown) break;
     r->positions = grown;

@@ -561,8 +561,9 @@ static remote_table *next_patch(replic *r, piece *at, const target *goal, const 
     return NULL;
   }
   remote_table *t = replic__table_by_id(&at->tables, p->table_id);
-  *rc = t ? replic__reserve_values(r->sync, t->n_fields) : corrupt(r);
-  if (*rc != REPLIC_OK) return NULL;
+  if (!t) *rc = corrupt(r);
+  if (t) *rc = replic__reserve_values(r->sync, t->n_fields);
+  if (!t || *rc != REPLIC_OK) return NULL;
   *fields = p->in.at;
   replic__get_fields(p, t->n_keys, t->n_fields, r->sync->values);
   if (p->in.failed) *rc = corrupt(r);

@@ -358,8 +358,8 @@ int replic_compact(replic *r, int64_t older_than_ms, int64_t max_patches, replic
 enum { REPLIC_FORGET_FORKS, REPLIC_FORGET_PENDING, REPLIC_FORGET_STAGED, REPLIC_FORGET_LOST };
 int replic_forget(replic *r, int what, uint32_t peer, int64_t after, int64_t *forgotten);
 /* What was forgotten as LOST, ever: `*n` origins, sorted, and in `sequence` after which patch.
- * Where something later is applied or announced all the same, it is not lost. Borrowed until the
- * next call of this or of replic_vector. */
+ * Where something later is applied or announced all the same, it is not lost. Without memory: a
+ * part. Borrowed until the next call of this or of replic_vector. */
 const replic_position *replic_lost(replic *r, size_t *n);
 
 /* Inside a batch: statistics for SQLite's planner, of the next table that needs them. `after`: ""
