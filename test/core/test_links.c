@@ -211,6 +211,37 @@ static void what_is_held_may_be_pruned(void) {
   cluster_same(c, "t");
 }
 
+/* A - C carries half of what A writes, A - B - C all of it. The patch that C lacks is sent by B
+ * when it has been there for the grace, however much comes directly meanwhile: the longest time
+ * from the writing of a row until it is at C. */
+static int64_t longest_beside_a_slow_link(int64_t bytes_per_ms) {
+  enum { ROWS = 1600, EVERY_MS = 25 };
+  net *it = net_start(3);
+  cluster *c = it->c;
+  peer *a = &c->peers[0], *there = &c->peers[2];
+  int64_t written_ms[ROWS], longest = 0, n = 0;
+  join(it, 0, 1, 10000, 5);
+  join(it, 1, 2, 10000, 5);
+  join(it, 0, 2, bytes_per_ms, 5);
+  run_ms(it, 3000);
+  for (int64_t ms = 0; n < ROWS; ms++, run_ms(it, 1)) {
+    CHECK(ms < ROWS * EVERY_MS + 20000);
+    for (; n < peer_at(there, a->id); n++)
+      if (c->now_ms - written_ms[n] > longest) longest = c->now_ms - written_ms[n];
+    int64_t i = ms / EVERY_MS;
+    if (ms % EVERY_MS || i >= ROWS) continue;
+    put(a, i, ROW_BYTES);
+    written_ms[i] = c->now_ms;
+  }
+  test_note("%lld ms", (long long)longest);
+  return longest;
+}
+
+static void a_slow_link_is_helped_after_the_grace(void) {
+  CHECK(longest_beside_a_slow_link(20) <= 4100);
+  CHECK(longest_beside_a_slow_link(36) <= 4100);
+}
+
 int main(int argc, char **argv) {
   static const test TESTS[] = {
       TEST(a_small_write_does_not_wait_for_a_backlog),
@@ -218,6 +249,7 @@ int main(int argc, char **argv) {
       TEST(a_hold_stops_nobody_else),
       TEST(a_hold_does_not_narrow_the_line),
       TEST(what_is_held_may_be_pruned),
+      TEST(a_slow_link_is_helped_after_the_grace),
   };
   return run_tests(argc, argv, TESTS, COUNT(TESTS));
 }
