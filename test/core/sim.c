@@ -106,6 +106,7 @@ sim *sim_new(uint64_t seed, bool on_disk) {
   sim *s = grow(NULL, sizeof *s);
   *s = (sim){.g = {seed},
              .quotas = {seed ^ 0x9e3779b97f4a7c15u},
+             .lines = {seed ^ 0x2545f4914f6cdd1du},
              .now_ms = 1700000000000, /* November 2023 */
              .on_disk = on_disk,
              .trace_hash = 0xcbf29ce484222325u,
@@ -285,11 +286,17 @@ static int side_of(const sim *s, int link, const sim_peer *p) {
   return s->edges[s->links[link].edge].peers[0] == p->index ? 0 : 1;
 }
 
+/* When what was sent to that side has left. */
+static int64_t free_ms(const sim *s, const sim_edge *e, int side) {
+  int64_t ms = (e->free_us[side] + 999) / 1000;
+  return ms > s->now_ms ? ms : s->now_ms;
+}
+
 /* The other side hears of it after all frames that were sent before. */
 static void tell_end(sim *s, int link, int side) {
   sim_edge *e = &s->edges[s->links[link].edge];
-  if (!s->links[link].open[side] || e->cut) return;
-  int64_t at = s->now_ms + e->quality.delay_max_ms;
+  if (!s->links[link].open[side] || e->cut || e->mute[side]) return;
+  int64_t at = free_ms(s, e, side) + e->quality.delay_max_ms;
   if (at < e->last_arrival[side]) at = e->last_arrival[side];
   schedule(s, at, (sim_event){.kind = END, .a = link, .b = side});
 }
@@ -442,6 +449,15 @@ static bool is_swallowed(const sim_edge *e, int side, int type) {
   return e->swallows[side] == SIM_PATCHES ? patches : e->swallows[side] && !heartbeat;
 }
 
+/* Puts so many bytes on the line to a side, and returns when they have left. */
+static int64_t leave_ms(sim *s, sim_edge *e, int side, size_t len) {
+  if (!e->bytes_per_ms[side]) return s->now_ms;
+  s->frames_queued += e->free_us[side] > s->now_ms * 1000;
+  if (e->free_us[side] < s->now_ms * 1000) e->free_us[side] = s->now_ms * 1000;
+  e->free_us[side] += (int64_t)len * 1000 / e->bytes_per_ms[side];
+  return free_ms(s, e, side);
+}
+
 static void send(sim_peer *p, uint32_t number, const replic_frame *frame) {
   sim *s = p->sim;
   CHECK(number >= 1 && number <= (uint32_t)s->n_links);
@@ -455,7 +471,7 @@ static void send(sim_peer *p, uint32_t number, const replic_frame *frame) {
   s->patches_sent += count_patches(frame);
   int copies = q->duplication && rng_chance(&s->g, q->duplication) ? 2 : 1;
   bool swallowed = is_swallowed(e, side, frame->data[1]);
-  bool lost = e->cut || swallowed || (q->loss && rng_chance(&s->g, q->loss));
+  bool lost = e->cut || e->mute[side] || swallowed || (q->loss && rng_chance(&s->g, q->loss));
   s->frames_swallowed += swallowed;
   sim_trace(s, "link %u to peer %d: %s, %zu bytes %08x%s", (unsigned)number, e->peers[side],
             frame_name(frame->data, frame->len), frame->len, hash_bytes(frame->data, frame->len),
@@ -470,8 +486,8 @@ static void send(sim_peer *p, uint32_t number, const replic_frame *frame) {
     sim_packet *packet = grow(NULL, sizeof *packet + frame->len);
     *packet = (sim_packet){.link = link, .side = side, .len = frame->len};
     memcpy(packet->data, frame->data, frame->len);
-    int64_t at =
-        s->now_ms + q->delay_min_ms + rng_below(&s->g, q->delay_max_ms - q->delay_min_ms + 1);
+    int64_t at = leave_ms(s, e, side, frame->len) + q->delay_min_ms +
+                 rng_below(&s->g, q->delay_max_ms - q->delay_min_ms + 1);
     if (q->ordered && at < e->last_arrival[side]) at = e->last_arrival[side];
     if (q->ordered) e->last_arrival[side] = at;
     schedule(s, at, (sim_event){.kind = ARRIVAL, .packet = packet});
@@ -530,11 +546,25 @@ static void arrive(sim *s, sim_packet *packet) {
   work(s, p);
 }
 
+/* A part of a frame has come in: that the transport tells, at each heartbeat. */
+static void tell_progress(sim *s, sim_peer *p) {
+  for (int i = 0; i < s->n_edges; i++) {
+    const sim_edge *e = &s->edges[i];
+    int side = e->peers[0] == p->index ? 0 : 1;
+    if (e->peers[side] != p->index || e->cut || e->mute[side] || e->stalled[side]) continue;
+    if (e->link < 0 || !s->links[e->link].open[side] || e->free_us[side] <= s->now_ms * 1000)
+      continue;
+    int rc = replic_receive(p->r, (uint32_t)e->link + 1, (const uint8_t *)"", 0);
+    if (!has_failed(p)) CHECK_OK(p->r, rc);
+  }
+}
+
 static void tick_peer(sim *s, const sim_event *event) {
   sim_peer *p = s->peers[event->a];
   if (!p->r || p->life != event->life) return;
   schedule(s, s->now_ms + heartbeat(p), *event);
   sim_begin(p);
+  tell_progress(s, p);
   int rc = replic_tick(p->r);
   if (!has_failed(p)) CHECK_OK(p->r, rc);
   if (s->hooks.in_batch) s->hooks.in_batch(p);
@@ -559,7 +589,7 @@ static void dial(sim *s, int edge) {
   int link = s->n_links++;
   s->links[link] = (sim_link){.edge = edge, .open = {true, true}};
   e->link = link;
-  e->last_arrival[0] = e->last_arrival[1] = 0;
+  e->last_arrival[0] = e->last_arrival[1] = e->free_us[0] = e->free_us[1] = 0;
   sim_trace(s, "link %d: peers %d and %d", link + 1, a->index, b->index);
   uint32_t expected[2] = {0, 0};
   if (rng_chance(&s->g, 30)) {
@@ -625,6 +655,23 @@ void sim_stall(sim *s, int edge, int side, bool stalled) {
     schedule(s, s->now_ms, (sim_event){.kind = ARRIVAL, .packet = packet});
   }
   if (!stalled) e->waiting_end[side] = &e->waiting[side];
+}
+
+void sim_mute(sim *s, int edge, int side, bool mute) {
+  sim_edge *e = &s->edges[edge];
+  if (e->mute[side] == mute) return;
+  e->mute[side] = mute;
+  sim_trace(s, "edge %d %s peer %d", edge, mute ? "brings nothing to" : "brings again to",
+            e->peers[side]);
+}
+
+void sim_set_lines(sim *s, int edge, int64_t to_0, int64_t to_1) {
+  sim_edge *e = &s->edges[edge];
+  e->bytes_per_ms[0] = to_0;
+  e->bytes_per_ms[1] = to_1;
+  if (!to_0) e->free_us[0] = 0;
+  if (!to_1) e->free_us[1] = 0;
+  sim_trace(s, "edge %d carries %lld and %lld bytes a ms", edge, (long long)to_0, (long long)to_1);
 }
 
 void sim_redial(sim *s, int edge, uint32_t after_ms) {

@@ -50,7 +50,10 @@ typedef struct sim_edge {
   bool stalled[2]; /* this side takes nothing; what arrives waits */
   int swallows[2]; /* SIM_…: what never arrives at this side */
   sim_packet *waiting[2], **waiting_end[2];
-  int link; /* the latest one; -1: none yet */
+  bool mute[2];            /* whatever is sent to this side is lost, and nobody is told */
+  int64_t bytes_per_ms[2]; /* to this side; 0: unbound. What is sent waits for what was before */
+  int64_t free_us[2];      /* when all that was sent has left */
+  int link;                /* the latest one; -1: none yet */
   bool is_dialing;
   int64_t last_arrival[2];
 } sim_edge;
@@ -77,6 +80,7 @@ typedef struct sim_hooks {
 struct sim {
   rng g;
   rng quotas; /* what draws them: other seeds are as if there were none */
+  rng lines;  /* the same of bandwidths, and of directions that bring nothing */
   bool has_quotas, has_crowds;
   int64_t now_ms;
   bool on_disk; /* real files, in the test's folder */
@@ -94,7 +98,8 @@ struct sim {
   size_t n_events, cap_events;
   struct sim_event *events; /* a heap, the earliest first */
   uint64_t n_scheduled;
-  int64_t frames_sent, frames_lost, frames_swallowed, frames_arrived, bytes_sent, patches_sent;
+  int64_t frames_sent, frames_lost, frames_swallowed, frames_queued, frames_arrived;
+  int64_t bytes_sent, patches_sent;
 };
 
 /* One at a time: what a failed test has left is freed by the next, or by sim_free(NULL).
@@ -136,6 +141,10 @@ void sim_close_edge(sim *s, int edge);                      /* both sides are to
 void sim_remove_edge(sim *s, int edge);
 void sim_cut(sim *s, int edge, bool cut);
 void sim_stall(sim *s, int edge, int side, bool stalled);
+/* One direction brings nothing, though the link is up. */
+void sim_mute(sim *s, int edge, int side, bool mute);
+/* Bytes in a ms to each side; 0: unbound. What is on its way arrives as before. */
+void sim_set_lines(sim *s, int edge, int64_t to_0, int64_t to_1);
 void sim_redial(sim *s, int edge, uint32_t after_ms);
 bool sim_is_linked(const sim *s, int edge);
 

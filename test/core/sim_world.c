@@ -96,7 +96,7 @@ typedef struct world {
   int64_t issued[MAX_ORIGINS];
   int64_t stamped[MAX_ORIGINS]; /* the last _patchedAt */
   bool group_end[MAX_ORIGINS][MAX_SEQUENCE];
-  bool healing;
+  bool healing, has_lines;
 } world;
 
 static world *world_of(const sim_peer *p) {
@@ -655,6 +655,24 @@ static void heal_swallowing(world *w) {
   }
 }
 
+/* Bandwidths, of which these small rows soon fill some, and directions that bring nothing for a
+ * while. */
+static void step_line(world *w) {
+  static const int64_t BYTES_PER_MS[] = {0, 0, 1, 3, 8, 64};
+  sim *s = w->s;
+  rng *g = &s->lines;
+  if (!w->has_lines || !s->n_edges || !rng_chance(g, 15)) return;
+  int e = (int)rng_below(g, (uint32_t)s->n_edges), side = (int)rng_below(g, 2);
+  if (s->edges[e].is_removed) return;
+  if (rng_chance(g, 50)) {
+    sim_set_lines(s, e, BYTES_PER_MS[rng_below(g, COUNT(BYTES_PER_MS))],
+                  BYTES_PER_MS[rng_below(g, COUNT(BYTES_PER_MS))]);
+  } else {
+    w->report->mutes += !s->edges[e].mute[side];
+    sim_mute(s, e, side, !s->edges[e].mute[side]);
+  }
+}
+
 static void step_edge(world *w) {
   rng *g = &w->s->g;
   if (!w->s->n_edges) return;
@@ -900,6 +918,8 @@ static void heal(world *w) {
   for (int e = 0; e < s->n_edges; e++) {
     sim_edge *edge = &s->edges[e];
     if (edge->is_removed) continue;
+    if (w->has_lines) sim_set_lines(s, e, 0, 0);
+    for (int side = 0; side < 2; side++) sim_mute(s, e, side, false);
     edge->quality = (sim_quality){.delay_min_ms = 1, .delay_max_ms = 20, .ordered = true};
     edge->last_arrival[0] = edge->last_arrival[1] = s->now_ms;
     if (edge->cut) sim_cut(s, e, false);
@@ -987,6 +1007,7 @@ void world_run(const world_options *options, world_report *report) {
   w->report = report;
   w->may = draw_features(&s->g);
   sim_draw_quotas(s);
+  w->has_lines = rng_chance(&s->lines, 25);
   w->topology = 1 + (int)rng_below(&s->g, N_TOPOLOGIES - 1);
   int n_peers = 2 + (int)rng_below(&s->g, 5), n_steps = 60 + (int)rng_below(&s->g, 140);
   if (options->topology) w->topology = options->topology;
@@ -996,6 +1017,7 @@ void world_run(const world_options *options, world_report *report) {
   for (int i = 0; i < n_peers; i++) attach(w, add_peer(w)->index);
   for (int i = 0; i < n_steps; i++) {
     step(w);
+    step_line(w);
     sim_run_until(s, s->now_ms + random_pause(&s->g));
     sim_peer *p = merging_peer(w) ? merging_peer(w) : random_peer(w, true);
     if (p && rng_chance(&s->g, 25)) check_file(p);
@@ -1008,6 +1030,7 @@ void world_run(const world_options *options, world_report *report) {
   report->frames += s->frames_sent;
   report->lost += s->frames_lost;
   report->swallowed += s->frames_swallowed;
+  report->queued += s->frames_queued;
   report->trace_hash = s->trace_hash;
   sim_free(s);
 }

@@ -41,6 +41,8 @@ typedef struct world_options {
   X(timeouts, "links that timed out")                                                              \
   X(swallowed, "patches swallowed by links that let heartbeats pass")                              \
   X(carried, "links that carried in another's place")                                              \
+  X(queued, "frames that waited for those before them")                                            \
+  X(mutes, "directions that brought nothing while the link was up")                                \
   X(kills, "processes killed")                                                                     \
   X(kills_inside, "processes killed within a batch")                                               \
   X(power_cuts, "power cuts")                                                                      \
