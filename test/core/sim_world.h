@@ -43,6 +43,7 @@ typedef struct world_options {
   X(carried, "links that carried in another's place")                                              \
   X(queued, "frames that waited for those before them")                                            \
   X(mutes, "directions that brought nothing while the link was up")                                \
+  X(served, "rows that came within their bound")                                                   \
   X(kills, "processes killed")                                                                     \
   X(kills_inside, "processes killed within a batch")                                               \
   X(power_cuts, "power cuts")                                                                      \
@@ -74,6 +75,7 @@ typedef struct world_options {
 
 typedef struct world_report {
   uint64_t trace_hash; /* of the last seed */
+  int64_t served_most; /* percent of its bound that the slowest row has taken (sim_fair.c) */
 #define X(name, text) int64_t name;
   WORLD_COUNTERS(X)
 #undef X

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "memvfs.h"
+#include "sim_fair.h"
 #include "sim_forks.h"
 #include "sim_schemas.h"
 #include "sim_world.h"
@@ -21,14 +22,14 @@
 #endif
 #endif
 #ifdef SLOW
-enum { FIRST_SEED = 1000001, N_SEEDS = 100, N_FORKS = 15, N_SCHEMAS = 15 };
+enum { FIRST_SEED = 1000001, N_SEEDS = 100, N_FORKS = 15, N_SCHEMAS = 15, N_FAIR = 10 };
 #else
-enum { FIRST_SEED = 1, N_SEEDS = 2000, N_FORKS = 400, N_SCHEMAS = 300 };
+enum { FIRST_SEED = 1, N_SEEDS = 2000, N_FORKS = 400, N_SCHEMAS = 300, N_FAIR = 300 };
 #endif
 
 static world_options options; /* of the command line */
 static int64_t n_seeds;
-static bool only_forks, only_schemas;
+static bool only_forks, only_schemas, only_fair;
 static world_report total;
 
 static void run_seeds(world_options each, int64_t n) {
@@ -95,6 +96,19 @@ static void run_schemas(uint64_t seed, int64_t n, bool trace) {
 
 static void schemas_converge(void) {
   run_schemas((uint64_t)env_number("FIRST", FIRST_SEED), env_number("SEEDS", N_SCHEMAS), false);
+}
+
+static void run_fair(uint64_t seed, int64_t n, bool trace) {
+  for (int64_t i = 0; i < n; i++, seed++) {
+    test_note("replay: npm run sim -- --fair --seed %llu --trace", (unsigned long long)seed);
+    fair_run(seed, trace, &total);
+    test_release();
+  }
+}
+
+static void nobody_waits(void) {
+  run_fair((uint64_t)env_number("FIRST", FIRST_SEED), env_number("SEEDS", N_FAIR), false);
+  printf("# the slowest row has taken %lld %% of its bound\n", (long long)total.served_most);
 }
 
 static void the_rare_paths_ran(void) {
@@ -182,6 +196,8 @@ static void a_mesh_carries_each_patch_once(void) {
 static void run(void) {
   if (only_forks)
     run_forks(options.seed, n_seeds, options.trace);
+  else if (only_fair)
+    run_fair(options.seed, n_seeds, options.trace);
   else if (only_schemas)
     run_schemas(options.seed, n_seeds, options.trace);
   else
@@ -193,7 +209,8 @@ static void run(void) {
 static int usage(const char *what) {
   printf("%s\nnpm run sim -- [--seed N] [--seeds COUNT] [--peers 2..8] [--steps S] [--disk] "
          "[--trace]\n"
-         "               [--topology mesh|hub|chain|ring|hubs|random] [--forks | --schemas]\n",
+         "               [--topology mesh|hub|chain|ring|hubs|random] [--forks | --schemas | "
+         "--fair]\n",
          what);
   return 2;
 }
@@ -213,6 +230,10 @@ static int command_line(int argc, char **argv) {
     }
     if (!strcmp(name, "--schemas")) {
       only_schemas = true;
+      continue;
+    }
+    if (!strcmp(name, "--fair")) {
+      only_fair = true;
       continue;
     }
     if (!strcmp(name, "--trace")) {
@@ -253,6 +274,7 @@ int main(int argc, char **argv) {
                                TEST(clusters_converge),
                                TEST(forks_heal),
                                TEST(schemas_converge),
+                               TEST(nobody_waits),
                                TEST(the_rare_paths_ran),
                                TEST(clusters_on_disk_converge)};
   int status = argc > 1 && !strcmp(argv[1], "--run") ? command_line(argc, argv)
