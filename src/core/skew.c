@@ -55,7 +55,7 @@ char *replic__skew_text(const replic *r, const link *l, uint32_t origin, int64_t
 static int64_t count_skews(const replic *r, int64_t most) {
   int64_t n = 0;
   for (size_t i = 0; i < r->sync->n_links; i++) {
-    const link *l = r->sync->links[i];
+    link *l = r->sync->links[i];
     n += replic__link_first(r, l) && l->skew_ms <= most;
   }
   return n;

@@ -106,16 +106,15 @@ static int look_for_first(const replic *r, const link *l) {
 
 /* Of several links to one peer the first that is ready. It is looked for once for each change of
  * the links: among thousands it is asked for at every flush of each. */
-int replic__link_first(const replic *r, const link *l) {
-  link *own = (link *)l; /* the cache is no state of its */
-  if (own->first_looked != r->sync->links_changed) {
-    own->is_first = look_for_first(r, l);
-    own->first_looked = r->sync->links_changed;
+int replic__link_first(const replic *r, link *l) {
+  if (l->first_looked != r->sync->links_changed) {
+    l->is_first = look_for_first(r, l);
+    l->first_looked = r->sync->links_changed;
   }
-  return own->is_first;
+  return l->is_first;
 }
 
-int replic__link_active(const replic *r, const link *l) {
+int replic__link_active(const replic *r, link *l) {
   return replic__link_first(r, l) || (l->carried > 1 && reaches(l, l->peer));
 }
 

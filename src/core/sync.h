@@ -296,8 +296,8 @@ struct replic__sync {
 int64_t replic__sum(int64_t a, int64_t b);
 link *replic__link_find(const replic *r, uint32_t id);
 /* Of several links to one peer only the first carries patches. */
-int replic__link_active(const replic *r, const link *l);
-int replic__link_first(const replic *r, const link *l); /* ready, and the first one to its peer */
+int replic__link_active(const replic *r, link *l);
+int replic__link_first(const replic *r, link *l); /* ready, and the first one to its peer */
 /* How many patches `origin` has issued, as it says itself on a link of its own other than `l`.
  * NO_WORD: it is not linked here, or says less than what is applied here (then its history is
  * another one, and fork.c has to find out). */
