@@ -318,26 +318,64 @@ void replic__jump_over(replic__sync *s) {
   s->jump_link = 0;
 }
 
-/* One source at a time, or a new peer would get everything from each of its peers. */
-static int choose_source(replic *r, const link *l) {
+/* ---- whose turn it is ---- */
+
+/* `lacks`: of what its JUMP has, one that is below a floor here. */
+static void wait_for_turn(replic *r, link *l, const target *lacks) {
+  if (!l->waits) l->waits = ++r->sync->jumps_waited;
+  l->waits_origin = lacks->to.origin;
+  l->waits_floor = lacks->floor;
+}
+
+/* Who waits longest and is of use yet. NULL: nobody. */
+static link *next_in_turn(const replic *r) {
+  link *next = NULL;
+  for (size_t i = 0; i < r->sync->n_links; i++) {
+    link *l = r->sync->links[i];
+    if (l->waits && replic__vector_sequence(r, l->waits_origin) >= l->waits_floor) l->waits = 0;
+    if (!l->waits || l->closing || l->fork_text || l->reader) continue;
+    if (!next || l->waits < next->waits) next = l;
+  }
+  return next;
+}
+
+static void begin_turn(replic *r, link *l) {
+  replic__sync *s = r->sync;
+  replic__jump_over(s);
+  l->waits = 0;
+  s->jump_link = l->id;
+  s->jump_ms = r->now_ms;
+  s->jump_bytes = 0;
+  char *sql =
+      sqlite3_mprintf("SELECT count(*) FROM main._replic_staged WHERE source = %u", l->peer);
+  int64_t staged = 0;
+  if (s->staged && sql) replic__int(r, sql, &staged);
+  sqlite3_free(sql);
+  r->counters.jumps_resumed += staged > 0;
+}
+
+/* At once: else a jump would take a heartbeat, until the next JUMP comes. Where it is not asked
+ * now, it is when that comes. */
+static void ask_next(replic *r) {
+  link *next = next_in_turn(r);
+  if (!next) return;
+  begin_turn(r, next);
+  want_take(r, next, TAKE_AGAIN);
+}
+
+/* One source at a time, or a new peer would get everything from each of its peers; and by turns, or
+ * who offers itself most often would have most of them. */
+static int choose_source(replic *r, link *l) {
   replic__sync *s = r->sync;
   const link *current = s->jump_link ? replic__link_find(r, s->jump_link) : NULL;
   int lives = current && !current->closing && !is_idle(r);
   if (lives && current->peer != l->peer) return 0;
-  s->jump_passed += current && !lives && current->peer != l->peer;
-  if (current != l) {
-    replic__jump_over(s);
-    s->jump_link = l->id;
-    s->jump_ms = r->now_ms;
-    s->jump_bytes = 0;
-    char *sql =
-        sqlite3_mprintf("SELECT count(*) FROM main._replic_staged WHERE source = %u", l->peer);
-    int64_t staged = 0;
-    if (s->staged && sql) replic__int(r, sql, &staged);
-    sqlite3_free(sql);
-    r->counters.jumps_resumed += staged > 0;
-  }
-  return 1;
+  link *next = lives ? NULL : next_in_turn(r);
+  if (!next || next->peer == l->peer) next = l;
+  s->jump_passed += current && !lives && current->peer != next->peer;
+  if (current != next) begin_turn(r, next);
+  if (next != l) want_take(r, next, TAKE_AGAIN);
+  return next == l;
 }
 
 static void rewind_jump(replic__sync *s) {
@@ -360,7 +398,7 @@ int replic__on_jump(replic *r, link *l, const uint8_t *bytes, size_t len) {
   replic__reader in = {bytes + FRAME_HEAD, bytes + len, 0};
   size_t n = replic__get_count(&in, 5);
   uint32_t last = 0;
-  target t;
+  target t, lacks = {0};
   int64_t n_new = 0;
   uint32_t new = 0;
   int below = 0, left = replic__check_budget(r);
@@ -375,7 +413,10 @@ int replic__on_jump(replic *r, link *l, const uint8_t *bytes, size_t len) {
     replic__doubt(r, l, at, t.to.sequence);
     if (t.to.sequence <= mine) continue;
     l->synced = 0;
-    below |= mine < t.floor;
+    if (mine < t.floor) {
+      below = 1;
+      lacks = t;
+    }
     if (!mine && !n_new++) new = t.to.origin;
     if (t.to.patched_at > r->now_ms + r->config.max_clock_skew_ms) {
       char *text = replic__skew_text(r, l, t.to.origin, t.to.sequence, t.to.patched_at);
@@ -397,7 +438,14 @@ int replic__on_jump(replic *r, link *l, const uint8_t *bytes, size_t len) {
     for (size_t i = 0; i < l->n_at; i++) l->at[i].told = 0;
     l->ack_due = 1;
   }
-  if (!below || failed_lately || s->merging || !choose_source(r, l)) return REPLIC_OK;
+  if (!below || failed_lately) {
+    l->waits = 0;
+    return REPLIC_OK;
+  }
+  if (s->merging || !choose_source(r, l)) {
+    wait_for_turn(r, l, &lacks);
+    return REPLIC_OK;
+  }
   uint8_t *copy = sqlite3_malloc64(len);
   if (!copy) return SQLITE_NOMEM;
   memcpy(copy, bytes, len);
@@ -814,6 +862,7 @@ static void end_merging(replic *r) {
   s->jump_passed = 0;
   s->is_early_due = s->n_early > 0;
   r->is_ahead = 0;
+  ask_next(r);
 }
 
 /* The pieces contradict what is known, and what is found is told: they would contradict it for
@@ -839,13 +888,13 @@ static void refuse_jump(replic *r, link *l, uint32_t origin, int rc) {
   if (rc == REPLIC_EFORK) {
     replic__fork_found(r, l, rc);
     forget_pieces(r, l);
-    return;
-  }
-  if (at && (rc < 0 || replic__lies_in_data(rc)))
+  } else if (at && (rc < 0 || replic__lies_in_data(rc))) {
     replic__hold(r, l, at, rc == REPLIC_EQUOTA ? rc : REPLIC_ESCHEMA,
                  replic__vector_sequence(r, at->origin), OF_A_JUMP, replic_error_text(r));
-  else
+  } else {
     replic__conclude(r, l, rc < 0 ? SQLITE_ERROR : rc);
+  }
+  ask_next(r);
 }
 
 /* It needs nothing but this machine: what fails is tried again. Of one that has not begun, another

@@ -152,6 +152,9 @@ typedef struct link {
   /* jump.c, as the one that jumps: */
   int take_due; /* 1: tell what is staged; 2: and have it sent on from there */
   int64_t take_ms;
+  int64_t waits;         /* its JUMP was turned away: the place among those; 0: it does not wait */
+  uint32_t waits_origin; /* of what it offers, one that is below */
+  int64_t waits_floor;   /* this floor */
   int64_t n_staged;
   int64_t taken_at;      /* n_staged when pieces were last asked for, */
   int taken;             /* and how often they were, there */
@@ -254,6 +257,7 @@ struct replic__sync {
   int64_t tick_ms;      /* the last replic_tick */
   uint32_t jump_link;   /* over which a jump is under way; 0: none */
   int jump_passed;      /* how often another source was taken since the last jump */
+  int64_t jumps_waited; /* how many were turned away to wait */
   int64_t jump_ms;      /* since then it has staged */
   size_t jump_bytes;    /* so many bytes, which are less than a slice */
   uint8_t *jump;        /* its latest JUMP, which is not covered yet */

@@ -361,9 +361,9 @@ static void what_has_come_does_not_give_way(void) {
 
 /* ---- in the way of others ---- */
 
-/* A pair of frames every 250 ms, in which hardly anything is: the newcomer takes the honest source
- * that offers itself, too. */
-static void a_source_without_progress_gives_way(void) {
+/* A pair of frames every 250 ms of each liar, in which hardly anything is: the newcomer takes the
+ * honest source that offers itself, too, and not one liar after the other. */
+static void sources_without_progress(int liars) {
   cluster *c = three();
   for (int i = 0; i < 5; i++) put_many(&c->peers[0], 0, 5, i);
   cluster_settle(c);
@@ -372,20 +372,27 @@ static void a_source_without_progress_gives_way(void) {
   peer *newcomer = cluster_add(c);
   peer_start(newcomer);
   CHECK_OK(newcomer->r, try_migrate(newcomer, 1, T, ""));
-  int w = link_as(c, 3, LIAR, NULL, 0);
-  int64_t up_to = 1;
+  int w[2];
+  for (int i = 0; i < liars; i++) w[i] = link_as(c, 3, LIAR + (uint32_t)i, NULL, 0);
   wire_open(c, 0, 3);
   for (int quarter = 0; quarter < 200 && peer_at(newcomer, HUB) == 0; quarter++) {
-    const replic_position vector = {LIAR, MOST, c->now_ms, 0};
-    const int64_t floor = MOST;
-    play(c, w, jump_frame(&vector, &floor, 1));
-    play(c, w, stage_frame(1, LIAR, up_to - 1, up_to, 0));
-    up_to++;
     c->now_ms += 250;
-    if (quarter % 4 == 0) cluster_beat(c, 1);
+    for (int i = 0; i < liars; i++) {
+      const replic_position vector = {LIAR + (uint32_t)i, MOST, c->now_ms, 0};
+      const int64_t floor = MOST;
+      play(c, w[i], jump_frame(&vector, &floor, 1));
+      play(c, w[i], stage_frame(1, vector.origin, quarter, quarter + 1, 0));
+    }
+    if (quarter % 4) continue;
+    c->now_ms -= 1000; /* which the beat adds: the liars are always the first */
+    cluster_beat(c, 1);
   }
   CHECK_INT(peer_at(newcomer, HUB), peer_at(&c->peers[0], HUB));
   check_same(c);
+}
+
+static void a_source_without_progress_gives_way(void) {
+  for (int liars = 1; liars <= 2; liars++) sources_without_progress(liars);
 }
 
 /* The liar is linked first, as the victim: it takes all that is sent, and says nothing, or that it
