@@ -5,12 +5,17 @@
 //   mesh     of what A writes, the line to C carries half; B, beside it, carries all: how old a row is when C has it
 //   jump     a new peer jumps past the pruned log of another process, of 1,000,000 rows, and writes meanwhile: how long
 //            its longest upsert takes, how long its WAL gets, whether the link lasts
+//   herd     a hub of 59 leaves is killed, and comes back when each of them has written 20 rows, half of them one row
+//            again and again, which they have pruned: until a new row, and until all, is everywhere
 //   answers  two peers that each write when they see the other's row: how far their clocks get ahead of time
 //
 // Durability is 'normal', so that the disk is not what is measured. The lines are TcpProxies within this process.
 // README.md has figures.
 
+import { fork } from 'node:child_process'
+import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
 import { connect, listen } from '../lib/transport/tcp.js'
 import { TcpProxy } from '../test/chaos/proxy.js'
 import { withSource } from './apply.js'
@@ -20,6 +25,7 @@ import { openReplic } from './replic.js'
 
 const BYTES_PER_ROW = 250 // about, on a line
 const GROUP_ROWS = 20
+const HUB = fileURLToPath(new URL('hub.js', import.meta.url))
 const FAST = { retryMinMs: 10, retryMaxMs: 100 }
 
 /** Calls `use(open)`; open(peerId) makes a replica, which is closed afterwards, as are `use`'s proxies. */
@@ -153,6 +159,57 @@ const jump = (rows) =>
     }),
   )
 
+/** Another process, see hub.js, and the port it listens at. */
+async function startHub(path, port) {
+  const hub = fork(HUB, [JSON.stringify({ path, port })])
+  const [at] = await once(hub, 'message')
+  return { hub, at }
+}
+
+const endHub = (hub) => {
+  hub.kill('SIGKILL')
+  return once(hub, 'exit')
+}
+
+/** 20 rows of a leaf; `isPruned`: one row, of which the log has but the latest. Gives the token. */
+async function writeBacklog(db, isPruned) {
+  const first = db.status().peerId * 1_000
+  let token
+  for (let i = 0; i < 20; i++) {
+    token = await db.upsert('item', { id: first + (isPruned ? 0 : i), name: `version ${i}` })
+  }
+  if (isPruned) await db.compact({ maxPatchRetentionMs: 0 })
+  return token
+}
+
+/** Milliseconds after the hub listens again until a new row, and until all, is everywhere. */
+const herd = (n) =>
+  withFile((path) =>
+    withPeers(async (open) => {
+      const first = await startHub(path, 0)
+      const leaves = []
+      for (let i = 0; i < n; i++) leaves.push(await open(2 + i))
+      const everywhere = (...tokens) => {
+        const token = leaves[0].mergeTokens(...tokens)
+        return Promise.all(leaves.map((db) => db.waitFor(token, 600_000)))
+      }
+      for (const db of leaves) connect(db, { port: first.at, ...FAST })
+      const rows = leaves.map((db, i) => db.upsert('item', { id: i }))
+      await everywhere(...(await Promise.all(rows)))
+      await endHub(first.hub)
+      const backlogs = await Promise.all(leaves.map((db, i) => writeBacklog(db, i % 2 === 1)))
+      const { hub } = await startHub(path, first.at)
+      const began = performance.now()
+      await everywhere(await leaves[0].upsert('item', { id: 0, name: 'new' }))
+      const newMs = performance.now() - began
+      await everywhere(...backlogs)
+      const allMs = performance.now() - began
+      await Promise.all(leaves.map((db) => db.close({ timeoutMs: 60_000 })))
+      await endHub(hub)
+      return [newMs, allMs]
+    }),
+  )
+
 const BENCHES = {
   behind: async () => {
     for (const [line, kbit, bytes] of [
@@ -177,6 +234,12 @@ const BENCHES = {
     const wal = (walBytes / 2 ** 20).toFixed(0)
     console.log(
       `jump     1,000,000 rows in ${seconds.toFixed(1)} s: the longest upsert ${longestMs.toFixed(0)} ms, WAL ${wal} MiB, links ${links}`,
+    )
+  },
+  herd: async () => {
+    const [newMs, allMs] = await herd(59)
+    console.log(
+      `herd     a hub of 59 leaves is back: a new row everywhere after ${newMs.toFixed(0)} ms, all after ${allMs.toFixed(0)} ms`,
     )
   },
   answers: async () => {
