@@ -117,10 +117,10 @@ static size_t find_count(tally in, const char *table, const char *why) {
   return low;
 }
 
-/* A figure that is lost for want of memory is no patch. */
-static void add_count(tally to, size_t at, replic_pending one) {
+/* 0: out of memory. */
+static int add_count(tally to, size_t at, replic_pending one) {
   replic_pending *grown = sqlite3_realloc64(*to.at, (*to.n + 1) * sizeof *grown);
-  if (!grown) return;
+  if (!grown) return 0;
   *to.at = grown;
   one.table = sqlite3_mprintf("%s", one.table);
   one.why = sqlite3_mprintf("%s", one.why);
@@ -128,14 +128,16 @@ static void add_count(tally to, size_t at, replic_pending one) {
     memmove(&grown[at + 1], &grown[at], (*to.n - at) * sizeof one);
     grown[at] = one;
     ++*to.n;
-    return;
+    return 1;
   }
   sqlite3_free((char *)one.table);
   sqlite3_free((char *)one.why);
+  return 0;
 }
 
-/* Of more tables and reasons than are shown, what is left is counted under no name. */
-static void count(tally to, replic_pending one) {
+/* Of more tables and reasons than are shown, what is left is counted under no name. A
+ * figure that is lost for want of memory is no patch: all is counted again later. */
+static void count(replic *r, tally to, replic_pending one) {
   for (;;) {
     size_t at = find_count(to, one.table, one.why);
     replic_pending *same = at < *to.n ? &(*to.at)[at] : NULL;
@@ -145,7 +147,7 @@ static void count(tally to, replic_pending one) {
       return;
     }
     if (*to.n < REPLIC_PENDING_SHOWN || !*one.table) {
-      add_count(to, at, one);
+      if (!add_count(to, at, one)) r->recount = 1;
       return;
     }
     one.table = "";
@@ -177,7 +179,7 @@ static void forget_counts(tally of) {
 }
 
 void replic__pending_settle(replic *r, int is_kept) {
-  for (size_t i = 0; is_kept && i < r->n_fresh; i++) count(all_of(r), r->fresh[i]);
+  for (size_t i = 0; is_kept && i < r->n_fresh; i++) count(r, all_of(r), r->fresh[i]);
   forget_counts(fresh_of(r));
 }
 
@@ -225,7 +227,7 @@ static int insert(replic *r, uint32_t source, const remote_table *t, const repli
   replic_frame *definition = replic__finish(&w);
   int rc = keep(r, source, definition, p, fields, len, kept);
   replic__frame_release(definition);
-  if (*kept) count(fresh_of(r), counted(t, why, 1, p->patched_at));
+  if (*kept) count(r, fresh_of(r), counted(t, why, 1, p->patched_at));
   return rc;
 }
 
@@ -512,7 +514,7 @@ static int look_at_definition(replic *r, sqlite3_stmt *row, int apply) {
   if (rc == REPLIC_OK) rc = replic__reserve_values(r->sync, s.t->n_fields);
   if (rc == REPLIC_OK && apply) rc = settle_definition(&s, before ? before : "");
   if (rc == REPLIC_OK && s.left)
-    count(all_of(r), counted(s.t, NULL, s.left, sqlite3_column_int64(row, 4)));
+    count(r, all_of(r), counted(s.t, NULL, s.left, sqlite3_column_int64(row, 4)));
   replic__free_remote_table(s.t);
   return rc;
 }
@@ -552,7 +554,8 @@ static int look_at_all(replic *r, int apply) {
 }
 
 void replic__pending_recount(replic *r) {
-  r->recount = look_at_all(r, 0) != REPLIC_OK;
+  r->recount = 0;
+  if (look_at_all(r, 0) != REPLIC_OK) r->recount = 1;
 }
 
 int replic__pending_load(replic *r) {

@@ -128,7 +128,8 @@ static void note_word(const replic *r, link *l) {
 
 /* Else its patches come by others, after the same time (may_relay). */
 static int is_heard(const replic *r, const link *l) {
-  return r->now_ms - l->word_ms < GRACE_HEARTBEATS * r->config.heartbeat_ms;
+  return r->now_ms >= l->word_ms &&
+         r->now_ms - l->word_ms < GRACE_HEARTBEATS * r->config.heartbeat_ms;
 }
 
 int64_t replic__own_word(const replic *r, const link *l, uint32_t origin) {
@@ -1107,6 +1108,7 @@ int replic_tick(replic *r) {
       for (size_t p = 0; l->n_held && p < l->n_at; p++) /* another link may have brought it */
         if (replic__vector_sequence(r, l->at[p].origin) > l->at[p].held_after)
           replic__release(l, &l->at[p]);
+      if (r->now_ms < l->held_ms) l->held_ms = r->now_ms; /* the wall clock was set back */
       if (l->n_held && r->now_ms - l->held_ms >= HELD_HEARTBEATS * r->config.heartbeat_ms) {
         l->held_ms = r->now_ms;
         send_needs(r, l);

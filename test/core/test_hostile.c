@@ -533,6 +533,24 @@ static void one_peer_leaves_room_for_others(void) {
   }
 }
 
+/* Times that were noted before lie in the future then. */
+static void what_is_held_is_asked_for_though_the_clock_was_set_back(void) {
+  cluster *c = with_quotas(&(replic_config){.max_origins = 1});
+  peer *p = &c->peers[0], *q = cluster_add(c);
+  peer_start(q);
+  CHECK_OK(q->r, try_migrate(q, 1, T, ""));
+  p->clock_step_ms = 3600000;
+  upsert(q, "t", ROW({"id", v_int(1)}));
+  wire_open(c, 0, 1);
+  cluster_beat(c, 2);
+  CHECK_INT(peer_at(p, q->id), 0);
+  CHECK_CONTAINS(event_last(p, REPLIC_EVENT_LINK_ERROR)->text, "maxOrigins");
+  p->r->config.max_origins = 100;
+  p->clock_step_ms = 0;
+  cluster_beat(c, 7);
+  CHECK_INT(peer_at(p, q->id), 1);
+}
+
 /* What fails in its midst counts for nobody. */
 static void what_is_undone_counts_for_nobody(void) {
   cluster *c = with_quotas(&(replic_config){.max_pending_bytes = 1000});
@@ -1102,6 +1120,7 @@ int main(int argc, char **argv) {
                                TEST(pieces_are_let_go_in_slices),
                                TEST(pieces_are_not_counted_with_each),
                                TEST(one_peer_leaves_room_for_others),
+                               TEST(what_is_held_is_asked_for_though_the_clock_was_set_back),
                                TEST(what_is_undone_counts_for_nobody),
                                TEST(a_definition_counts_with_its_patches),
                                TEST(origins_of_a_jump_count),
