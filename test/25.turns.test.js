@@ -174,7 +174,7 @@ describe('calls that no other thread is needed for', () => {
       if (isBusy) setImmediate(busy)
     }
     db.addRemotePeer(null, socket)
-    come([1, 1, 0, 9, 7, 5, 0, 0]) // HELLO of peer 9
+    come([1, 1, 0, 9, 7, 5, 0, 0, 0]) // HELLO of peer 9
     for (let i = 0; i < 14_000; i++) {
       if (i === 10_000) come(marker('first'))
       if (i === 13_000) come(marker('second'))

@@ -583,7 +583,7 @@ const MALFORMED = [
 
 it('decode reads an ERROR that holds an origin, and who may only read', async () => {
   const child = start(['decode', '--json'])
-  child.end([summed(1, 6, 1, 67, 1, 84, 11, 3), summed(1, 1, 3, 11, 7, 0, 0, 0)].join('\n\n'))
+  child.end([summed(1, 6, 1, 67, 1, 84, 11, 3), summed(1, 1, 3, 11, 7, 0, 0, 0, 0)].join('\n\n'))
   const { code, stdout } = await child.ended
   const [error, hello] = stdout
     .trim()

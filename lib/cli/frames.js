@@ -121,7 +121,24 @@ function bodyOf(bytes) {
 const peers = (in_) => in_.list(() => in_.number())
 const sequences = (in_) => Object.fromEntries(in_.list(() => [in_.number(), in_.number()]))
 
-const flags = (bits) => ({ wantsAnswer: bits % 2 === 1, mayWrite: bits < 2 })
+// Linked peers: nothing, all of them, or those that have come or gone since that number.
+function list(in_) {
+  const kind = in_.number()
+  if (kind === 0) return {}
+  if (kind === 1) return { number: in_.number(), linked: peers(in_) }
+  if (kind !== 2) throw malformed(`there is no kind ${kind} of a list of linked peers`)
+  const [since, number] = [in_.number(), in_.number()]
+  const changes = in_.list(() => [in_.number(), in_.number() === 1])
+  return { since, number, changes: Object.fromEntries(changes) }
+}
+
+const leader = (in_) => (in_.left > 0 ? { leader: in_.number() } : {})
+
+const flags = (bits) => ({
+  wantsAnswer: (bits & 1) !== 0,
+  mayWrite: (bits & 2) === 0,
+  isVoid: (bits & 4) !== 0,
+})
 
 const READERS = {
   [HELLO]: (in_) => ({
@@ -136,7 +153,9 @@ const READERS = {
       patchedAt: in_.number(),
       epoch: in_.number(),
     })),
+    number: in_.number(),
     linked: peers(in_),
+    ...leader(in_),
   }),
   [PATCHES]: (in_, tables) => ({ frame: 'PATCHES', ...patches(in_, tables, false) }),
   [STAGE]: (in_, tables) => ({ frame: 'STAGE', age: in_.number(), ...patches(in_, tables, true) }),
@@ -148,10 +167,9 @@ const READERS = {
       sent: sequences(in_),
       staged: sequences(in_),
     }
-    const count = in_.number()
-    if (count > 0)
-      ack.linked = Array.from({ length: Math.min(count - 1, in_.left + 1) }, () => in_.number())
-    return ack
+    const known = in_.number()
+    if (known > 0) ack.knows = known - 1
+    return { ...ack, ...list(in_), ...leader(in_) }
   },
   [NEED]: (in_) => ({ frame: 'NEED', origin: in_.number(), after: in_.number() }),
   [SCHEMA]: (in_, tables) => {
