@@ -353,6 +353,7 @@ describe('close()', () => {
   it('rejects where something cannot be stopped, and goes on in the background', async () => {
     const db = await openReplica({ ddl: DDL })
     const reading = rejects(db.get(TIGHT), 'REPLIC_CLOSED').catch(() => {}) // or it has just ended
+    await new Promise((resolve) => setImmediate(resolve)) // one that has not begun is not executed
     await rejects(db.close({ timeoutMs: 1 }), 'REPLIC_TIMEOUT', 'in the background')
     expect(db.status().state).toBe('closing')
     await Promise.all([reading, db.close({ timeoutMs: 60_000 })])

@@ -58,7 +58,7 @@ export function refusals(adapter, tools) {
     down.then(() => {
       isOver = true
     })
-    peer.send(Buffer.of(1, 2, 0)) // patches before HELLO are not kept
+    peer.send(withSum(Buffer.of(1, 2, 0))) // patches before HELLO are not kept
     await until(() => {
       // On a bus a frame may be lost.
       if (!isOver) peer.send(hello(asked.length === 0 ? 11 : 7))

@@ -1,6 +1,7 @@
 // The contract: what strangers may do, below the transport and above it, in every state of a link.
 
 import { expect, it } from 'vitest'
+import { withSum } from '../../lib/sum.js'
 import { contents, converged, eventOf, until } from '../helpers.js'
 import { isDown, many, open, SECRET } from './contract.js'
 import { proven, relay } from './raw.js'
@@ -104,7 +105,7 @@ export function strangers(adapter, tools) {
     for (let i = 0; !isRefused(); i++) {
       // on a slow machine the first is gone before the last comes
       const raw = await dials[i % dials.length]()
-      raw.send(Buffer.of(1, 2, 0)) // patches before HELLO: not taken, and no offence
+      raw.send(withSum(Buffer.of(1, 2, 0))) // patches before HELLO: not taken, and no offence
       await until(() => isRefused() || isNew())
     }
     await stillServes(b, address)
