@@ -498,7 +498,7 @@ class Link {
   #wait(ms) {
     clearTimeout(this.#timer)
     this.#timer = setTimeout(() => {
-      if (this.#isAsking) return this.#refuse(noAnswer(ms))
+      if (this.#isAsking && !this.#isInCore) return this.#refuse(noAnswer(ms))
       const what = this.#needsProof && !this.isKnown ? 'proof of the secret' : 'HELLO'
       this.#error ??= new ReplicError('REPLIC_TIMEOUT', `no ${what} within ${ms} ms`)
       this.terminate()
