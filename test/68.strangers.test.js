@@ -268,8 +268,11 @@ describe('who has proven nothing costs little:', () => {
   })
 
   it('pieces of all lengths make up the whole', () => {
-    const whole = randomBytes(300_000)
-    for (const length of [1, 255, 256, 257, 4095, 4096, 4097, 70_000]) {
+    const few = randomBytes(300_000)
+    const many = randomBytes(18 * MiB + 1)
+    const lengths = [1, 255, 256, 257, 4095, 4096, 4097, 70_000].map((length) => [few, length])
+    for (const length of [1000, 65_536, MiB, MiB + 1, 8 * MiB]) lengths.push([many, length])
+    for (const [whole, length] of lengths) {
       const kept = new Pieces()
       for (let at = 0; at < whole.length; at += length) kept.push(whole.subarray(at, at + length))
       expect([length, kept.join().equals(whole)]).toEqual([length, true])
