@@ -107,6 +107,7 @@
         'src/napi/cursor.cc',
         'src/napi/error.cc',
         'src/napi/offline.cc',
+        'src/napi/open_jobs.cc',
         'src/napi/queue.cc',
         'src/napi/read_jobs.cc',
         'src/napi/read_threads.cc',

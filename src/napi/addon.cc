@@ -1,10 +1,9 @@
 // addon.cc - what the addon exports: see docs/architecture.md for the layers around it.
-#include "addon.h"
-
 #include <sqlite3.h>
 
 #include "connection.h"
 #include "cursor.h"
+#include "env.h"
 #include "error.h"
 #include "offline.h"
 #include "replic.h"

@@ -4,6 +4,7 @@
 #include <new>
 
 #include "object.h"
+#include "open_jobs.h"
 #include "queue.h"
 #include "read_jobs.h"
 #include "read_threads.h"
@@ -126,7 +127,6 @@ static bool read_config(Napi::Object from, replic_config *config, Limits *limits
   limits->busy_timeout_ms = static_cast<int64_t>(reader.number("busyTimeoutMs"));
   ReadThreads::all().set_pool(reader.size("poolThreads"));
   limits->max_query_ms = reader.number("maxQueryMs");
-  limits->calls_turn = reader.truth("callsTurn");
   return reader.ok();
 }
 

@@ -2,10 +2,29 @@
 
 #include <new>
 
-#include "addon.h"
+#include "env.h"
 #include "object.h"
 #include "queue.h"
 #include "read_jobs.h"
+
+namespace {
+// () -> undefined
+struct CursorCloseJob : Void<ReadJob> {
+  explicit CursorCloseJob(Reader *held) : cursor_(held) {}
+  ~CursorCloseJob() override {
+    cursor_->held = false;
+  }
+  bool may_be_refused() const override {
+    return false;
+  }
+  void run(Reader &reader) override {
+    reader.close();
+  }
+
+private:
+  Reader *const cursor_; // held until here
+};
+} // namespace
 
 const napi_type_tag Cursor::TAG = {0x5c1a3f0b7e2d4c61, 0x9d84e6f2130b7a55};
 

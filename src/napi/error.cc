@@ -4,7 +4,7 @@
 #include <cstdio>
 #include <cstdlib>
 
-#include "addon.h"
+#include "env.h"
 #include "replic.h"
 #include <sqlite3.h>
 

@@ -11,9 +11,9 @@
 // Whether a call is to end before its end, and who says so. gone: the file is.
 enum class Stop { no, caller, closing, gone };
 
-// One struct per kind of call: in jobs.h on the writing connection, in reader.h on a reading one.
-// Made and destroyed on the main thread; in between, the thread that runs it is the only one to
-// touch it.
+// One struct per kind of call: derived from WriteJob (queue.h) on the writing connection, from
+// ReadJob (reader.h) on a reading one. Made and destroyed on the main thread; in between, the
+// thread that runs it is the only one to touch it.
 struct Job {
   size_t size = 0;                  // as counted in its JobList
   uint32_t ticket = 0;              // by which lib stops it; 0: it does not
@@ -25,6 +25,14 @@ struct Job {
   // Main thread: what the promise resolves with. nullptr: there is no such value after all;
   // rejected with `failure`, or as out of memory.
   virtual napi_value result(napi_env env) = 0;
+};
+
+// A kind of call that resolves with undefined.
+template <typename J> struct Void : J {
+  using J::J;
+  napi_value result(napi_env env) override {
+    return Napi::Env(env).Undefined();
+  }
 };
 
 // The one place where promises are settled. Main thread; deletes the job. False: the environment

@@ -9,8 +9,7 @@
 
 #include <sqlite3.h>
 
-#include "addon.h"
-#include "cursor.h"
+#include "env.h"
 
 static const size_t CURSOR_BYTES = 4 << 20; // one next() brings no more rows when it has that much
 
@@ -135,15 +134,6 @@ napi_value RowsResult::rows_to_js(napi_env env, Failure &failure) {
 
 // ---- query --------------------------------------------------------------------------------------
 
-bool Statement::given(const Napi::CallbackInfo &info, Job &job) {
-  sql = read_string(info.Env(), info[0], "sql", job.arena, job.failure, &len);
-  return sql && read_params(info.Env(), info[1], job.arena, job.failure, &params, &n_params);
-}
-
-int Statement::start(replic_reader *db) const {
-  return replic_reader_start(db, sql, len, params, n_params);
-}
-
 bool QueryJob::given(const Napi::CallbackInfo &info) {
   first_ = is_true(info.Env(), info[2]);
   big_ints_ = is_true(info.Env(), info[3]);
@@ -163,35 +153,6 @@ napi_value QueryJob::result(napi_env env) {
 }
 
 // ---- cursors ------------------------------------------------------------------------------------
-
-CursorOpenJob::~CursorOpenJob() {
-  if (cursor) cursor->held = false;
-}
-
-bool CursorOpenJob::given(const Napi::CallbackInfo &info) {
-  big_ints_ = is_true(info.Env(), info[2]);
-  ticket = ticket_of(info.Env(), info[3]);
-  limit.timeout_ms = number_or_0(info.Env(), info[4]);
-  return statement_.given(info, *this);
-}
-
-void CursorOpenJob::run(Reader &reader) {
-  if (!check(reader, statement_.start(reader.db))) reader.close();
-}
-
-napi_value CursorOpenJob::result(napi_env env) {
-  napi_value made = Cursor::make(env, {cursor, big_ints_, ticket, limit});
-  if (made) cursor = nullptr; // the Cursor holds it
-  return made;
-}
-
-bool SnapshotOpenJob::given(const Napi::CallbackInfo &) {
-  return true;
-}
-
-void SnapshotOpenJob::run(Reader &reader) {
-  if (!check(reader, replic_reader_hold(reader.db))) reader.close();
-}
 
 static bool read_most(const Napi::CallbackInfo &info, uint32_t *most) {
   if (napi_get_value_uint32(info.Env(), info[0], most) == napi_ok && *most && *most <= INT32_MAX)
@@ -221,10 +182,6 @@ bool SumStartJob::given(const Napi::CallbackInfo &info) {
 
 void SumStartJob::run(Reader &reader) {
   check(reader, statement_.start(reader.db));
-}
-
-napi_value SumStartJob::result(napi_env env) {
-  return Napi::Env(env).Undefined();
 }
 
 bool SumJob::given(const Napi::CallbackInfo &info) {
@@ -316,22 +273,4 @@ void put_backup(replic_reader *reader, Failure &failure) {
 
 void BackupEndJob::run(Reader &reader) {
   put_backup(reader.db, failure);
-}
-
-napi_value BackupEndJob::result(napi_env env) {
-  return Napi::Env(env).Undefined();
-}
-
-// ---- closing ------------------------------------------------------------------------------------
-
-CursorCloseJob::~CursorCloseJob() {
-  cursor_->held = false;
-}
-
-void CursorCloseJob::run(Reader &reader) {
-  reader.close();
-}
-
-napi_value CursorCloseJob::result(napi_env env) {
-  return Napi::Env(env).Undefined();
 }

@@ -4,6 +4,7 @@
 #include <napi.h>
 
 #include "reader.h"
+#include "statement.h"
 
 // Rows, for whatever job results in some.
 class RowsResult {
@@ -39,16 +40,6 @@ protected:
   bool take_rows(Reader &reader, size_t max_rows, size_t max_bytes);
 };
 
-// A statement and its parameters.
-struct Statement {
-  const char *sql = nullptr;
-  size_t len = 0;
-  replic_param *params = nullptr;
-  size_t n_params = 0;
-  bool given(const Napi::CallbackInfo &info, Job &job); // (sql, params, ...)
-  int start(replic_reader *db) const;
-};
-
 // (sql, params, first, readBigInts, ticket, timeoutMs) -> [columns, done, value, ...]. The last two
 // may be left out, here as below; timeoutMs counts while it runs
 struct QueryJob : RowsJob {
@@ -59,28 +50,6 @@ struct QueryJob : RowsJob {
 private:
   Statement statement_;
   bool first_ = false;
-};
-
-// (sql, params, readBigInts, ticket, timeoutMs) -> Cursor, whose calls have the same ticket, and
-// the time together
-struct CursorOpenJob : ReadJob {
-  static const bool IS_LIMITED = true; // by maxQueryMs
-  ~CursorOpenJob() override;
-  bool given(const Napi::CallbackInfo &info);
-  void run(Reader &reader) override;
-  napi_value result(napi_env env) override;
-  Reader *cursor = nullptr; // held until a Cursor holds it
-
-private:
-  Statement statement_;
-  bool big_ints_ = false;
-};
-
-// () -> Cursor, all of whose calls see one state of the file
-struct SnapshotOpenJob : CursorOpenJob {
-  static const bool IS_LIMITED = false;
-  bool given(const Napi::CallbackInfo &info);
-  void run(Reader &reader) override;
 };
 
 // (maxRows) -> [columns, done, value, ...]
@@ -97,10 +66,9 @@ private:
 };
 
 // (sql) -> undefined. Starts a statement for SumJob
-struct SumStartJob : ReadJob {
+struct SumStartJob : Void<ReadJob> {
   bool given(const Napi::CallbackInfo &info);
   void run(Reader &reader) override;
-  napi_value result(napi_env env) override;
 
 private:
   Statement statement_;
@@ -141,22 +109,7 @@ private:
 };
 
 // () -> undefined. Puts the complete copy in its place
-struct BackupEndJob : ReadJob {
+struct BackupEndJob : Void<ReadJob> {
   bool given(const Napi::CallbackInfo &info);
   void run(Reader &reader) override;
-  napi_value result(napi_env env) override;
-};
-
-// () -> undefined
-struct CursorCloseJob : ReadJob {
-  explicit CursorCloseJob(Reader *held) : cursor_(held) {}
-  ~CursorCloseJob() override;
-  bool may_be_refused() const override {
-    return false;
-  }
-  void run(Reader &reader) override;
-  napi_value result(napi_env env) override;
-
-private:
-  Reader *const cursor_; // held until here
 };

@@ -135,7 +135,7 @@ Napi::Object Histogram::to_js(Napi::Env env) const {
   return result;
 }
 
-// A batch takes at most 4,096 calls and as many frames.
+// A batch takes at most 512 calls, and as many frames.
 Figures::Figures()
     : batch_calls({1, 10, 100, 1000, 10000}), batch_seconds({0.001, 0.01, 0.1, 1, 10}) {}
 

@@ -2,10 +2,6 @@
 
 #include <cstring>
 
-static napi_value undefined(napi_env env) {
-  return Napi::Env(env).Undefined();
-}
-
 // ---- the transaction ----------------------------------------------------------------------------
 
 // What waits may run now. Batch::finish has looked for it before this was known.
@@ -20,10 +16,6 @@ void MigrationBeginJob::run(Batch &batch) {
 
 void MigrationBeginJob::done(State &state) {
   if (failure) go_on(state);
-}
-
-napi_value MigrationBeginJob::result(napi_env env) {
-  return undefined(env);
 }
 
 bool MigrationEndJob::given(const Napi::CallbackInfo &info) {
@@ -72,30 +64,23 @@ void StepBeginJob::run(Batch &batch) {
   check(batch, replic_step_begin(batch.state->core, &step_));
 }
 
-napi_value StepBeginJob::result(napi_env env) {
-  return undefined(env);
-}
-
 void StepEndJob::run(Batch &batch) {
   check(batch, replic_step_end(batch.state->core));
-}
-
-napi_value StepEndJob::result(napi_env env) {
-  return undefined(env);
 }
 
 // ---- SQL ----------------------------------------------------------------------------------------
 
 bool StepRunJob::given(const Napi::CallbackInfo &info) {
   all_ = is_true(info.Env(), info[2]);
-  return given_sql(info, info.Env().Undefined(), info[3]) &&
-         read_params(info.Env(), info[1], arena, failure, &params_, &n_params_);
+  ticket = ticket_of(info.Env(), info[3]);
+  return statement_.given(info, *this);
 }
 
 void StepRunJob::run(Batch &batch) {
   if (!begin_sql(batch)) return;
-  check(batch, replic_step_run(batch.state->core, sql_, len_, all_, params_, n_params_, &changes_,
-                               &rowid_));
+  const Statement &s = statement_;
+  check(batch, replic_step_run(batch.state->core, s.sql, s.len, all_, s.params, s.n_params,
+                               &changes_, &rowid_));
   batch.state->watch.end(*batch.state);
 }
 
@@ -103,13 +88,13 @@ bool StepReadJob::given(const Napi::CallbackInfo &info) {
   first_ = is_true(info.Env(), info[2]);
   big_ints_ = is_true(info.Env(), info[3]);
   ticket = ticket_of(info.Env(), info[4]);
-  sql_ = read_string(info.Env(), info[0], "sql", arena, failure, &len_);
-  return sql_ && read_params(info.Env(), info[1], arena, failure, &params_, &n_params_);
+  return statement_.given(info, *this);
 }
 
 void StepReadJob::run(Batch &batch) {
   if (!begin_sql(batch)) return;
-  if (check(batch, replic_step_read(batch.state->core, sql_, len_, params_, n_params_,
+  const Statement &s = statement_;
+  if (check(batch, replic_step_read(batch.state->core, s.sql, s.len, s.params, s.n_params,
                                     first_ ? 1 : SIZE_MAX, &rows_)))
     take_names(arena, failure);
   batch.state->watch.end(*batch.state);

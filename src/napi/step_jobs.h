@@ -13,20 +13,18 @@
 #include "write_jobs.h"
 
 // () -> undefined
-struct MigrationBeginJob : WriteJob {
+struct MigrationBeginJob : Void<WriteJob> {
   Order order() const override {
     return Order::opens;
   }
   void run(Batch &batch) override;
   void done(State &state) override;
-  napi_value result(napi_env env) override;
 };
 
 // (kind, version, up, down, name, hash, renames) -> undefined
-struct StepBeginJob : WriteJob {
+struct StepBeginJob : Void<WriteJob> {
   bool given(const Napi::CallbackInfo &info);
   void run(Batch &batch) override;
-  napi_value result(napi_env env) override;
 
 private:
   replic_step step_ = {};
@@ -52,20 +50,16 @@ struct StepReadJob : WriteJob, RowsResult {
   napi_value result(napi_env env) override;
 
 private:
-  const char *sql_ = nullptr;
-  size_t len_ = 0;
-  replic_param *params_ = nullptr;
-  size_t n_params_ = 0;
+  Statement statement_;
   bool first_ = false;
 };
 
 // () -> undefined
-struct StepEndJob : WriteJob {
+struct StepEndJob : Void<WriteJob> {
   bool given(const Napi::CallbackInfo &) {
     return true;
   }
   void run(Batch &batch) override;
-  napi_value result(napi_env env) override;
 };
 
 // (commit) -> { tables }; false: all is undone

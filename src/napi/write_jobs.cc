@@ -4,10 +4,6 @@
 
 #include <sqlite3.h>
 
-static napi_value undefined(napi_env env) {
-  return Napi::Env(env).Undefined();
-}
-
 // ---- open ---------------------------------------------------------------------------------------
 
 void OpenJob::run(Batch &batch) {
@@ -187,26 +183,23 @@ napi_value ChangeJob::result(napi_env env) {
 
 // ---- SQL ----------------------------------------------------------------------------------------
 
-bool SqlJob::given_sql(const Napi::CallbackInfo &info, napi_value unsafe, napi_value given_ticket) {
-  ticket = ticket_of(info.Env(), given_ticket);
-  unsafe_ = is_true(info.Env(), unsafe);
-  sql_ = read_string(info.Env(), info[0], "sql", arena, failure, &len_);
-  return sql_;
-}
-
 bool RunJob::given(const Napi::CallbackInfo &info) {
-  return given_sql(info, info[2], info[3]) &&
-         read_params(info.Env(), info[1], arena, failure, &params_, &n_params_);
+  unsafe_ = is_true(info.Env(), info[2]);
+  ticket = ticket_of(info.Env(), info[3]);
+  return statement_.given(info, *this);
 }
 
 bool ExecJob::given(const Napi::CallbackInfo &info) {
-  return given_sql(info, info[1], info[2]);
+  unsafe_ = is_true(info.Env(), info[1]);
+  ticket = ticket_of(info.Env(), info[2]);
+  return statement_.given_sql(info, *this);
 }
 
 void SqlJob::run(Batch &batch) {
   batch.report.tables_changed = true; // perhaps: they are compared after the commit
   if (!begin_sql(batch)) return;
-  check(batch, replic_run(batch.state->core, sql_, len_, many_, unsafe_, params_, n_params_,
+  const Statement &s = statement_;
+  check(batch, replic_run(batch.state->core, s.sql, s.len, many_, unsafe_, s.params, s.n_params,
                           &changes_, &rowid_));
   batch.state->watch.end(*batch.state);
 }
@@ -320,15 +313,7 @@ void FlushJob::run(Batch &batch) {
   batch.state->tell_links = true;
 }
 
-napi_value FlushJob::result(napi_env env) {
-  return undefined(env);
-}
-
 void SettleJob::run(Batch &) {}
-
-napi_value SettleJob::result(napi_env env) {
-  return undefined(env);
-}
 
 void CloseJob::run(Batch &batch) {
   const replic_position *all = replic_unacknowledged(batch.state->core, &n_unacknowledged_);
@@ -356,10 +341,6 @@ napi_value CloseJob::result(napi_env env) {
 }
 
 // ---- links --------------------------------------------------------------------------------------
-
-napi_value LinkJob::result(napi_env env) {
-  return undefined(env);
-}
 
 void LinkOpenJob::run(Batch &batch) {
   batch.report.links_changed = true;

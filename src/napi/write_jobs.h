@@ -5,6 +5,7 @@
 #include <napi.h>
 
 #include "queue.h"
+#include "statement.h"
 
 // () -> { peerId, isNewPeer, tables, vector, lost, pending, stuck }
 struct OpenJob : WriteJob {
@@ -59,16 +60,13 @@ struct SqlJob : WriteJob {
 
 protected:
   explicit SqlJob(bool many) : many_(many) {}
-  bool given_sql(const Napi::CallbackInfo &info, napi_value unsafe, napi_value ticket);
-  const char *sql_ = nullptr;
-  size_t len_ = 0;
-  replic_param *params_ = nullptr;
-  size_t n_params_ = 0;
+  Statement statement_;
   int64_t changes_ = 0, rowid_ = 0;
+
+  bool unsafe_ = false;
 
 private:
   const bool many_;
-  bool unsafe_ = false;
 };
 struct RunJob : SqlJob {
   RunJob() : SqlJob(false) {}
@@ -154,15 +152,13 @@ private:
 
 // () -> undefined, when all calls before it are committed. From then on each report has the links,
 // so that lib sees every acknowledgement at once.
-struct FlushJob : WriteJob {
+struct FlushJob : Void<WriteJob> {
   void run(Batch &batch) override;
-  napi_value result(napi_env env) override;
 };
 
 // () -> undefined. The end of its Batch is what it is for: replic_gone
-struct SettleJob : WriteJob {
+struct SettleJob : Void<WriteJob> {
   void run(Batch &batch) override;
-  napi_value result(napi_env env) override;
 };
 
 // () -> what nobody else is known to have: flat [origin, patches, ...]. Ends the life of the
@@ -181,9 +177,7 @@ private:
 };
 
 // What concerns links has no promise, and is never refused.
-struct LinkJob : WriteJob {
-  napi_value result(napi_env env) override;
-};
+using LinkJob = Void<WriteJob>;
 struct LinkOpenJob : LinkJob {
   LinkOpenJob(uint32_t link, uint32_t expected, bool only_reads)
       : link_(link), expected_(expected), only_reads_(only_reads) {}

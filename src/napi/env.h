@@ -1,4 +1,4 @@
-// addon.h - what belongs to one environment: the main thread of the process, or one worker thread.
+// env.h - what belongs to one environment: the main thread of the process, or one worker thread.
 #pragma once
 
 #include <napi.h>
