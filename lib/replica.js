@@ -195,7 +195,6 @@ export class Replica extends EventEmitter {
       maxPendingRetentionMs: Math.min(limits.maxPendingRetentionMs, Number.MAX_SAFE_INTEGER),
       maxStagedRetentionMs: Math.min(limits.maxStagedRetentionMs, Number.MAX_SAFE_INTEGER),
       trace: tracing,
-      callsTurn: true,
     }
     const opened = await this.#openNative(config)
     const warning = placeWarning(this.#path)

@@ -5,7 +5,7 @@
 
 #include <sqlite3.h>
 
-#include "addon.h"
+#include "env.h"
 #include "read_threads.h"
 #include "write_jobs.h"
 
@@ -496,7 +496,7 @@ void State::start_batch() {
 }
 
 void State::added() {
-  if (limits.calls_turn && !batch && is_little())
+  if (!batch && is_little())
     reads.pump();
   else
     pump();
@@ -518,7 +518,7 @@ bool State::is_little() const {
 }
 
 void State::settle_some() {
-  bool all = phase == Phase::closed || !limits.calls_turn;
+  bool all = phase == Phase::closed;
   for (size_t n = 0; over.first() && (all || n < SETTLED_AT_ONCE); n++)
     if (!settle(env, over.pop())) die();
 }

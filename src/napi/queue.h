@@ -165,7 +165,6 @@ struct Limits {
   int cache_kib;           // of each of them
   double max_query_ms;     // 0: as long as they like
   int64_t busy_timeout_ms; // write_lock.h
-  bool calls_turn;         // lib calls turn() after each turn that has made calls
 };
 
 // Shared by the Connection object, its Cursors, the cleanup hook and the Works under way.
