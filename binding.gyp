@@ -102,10 +102,12 @@
       'dependencies': ['replic_core'],
       'sources': [
         'src/napi/addon.cc',
+        'src/napi/batch.cc',
         'src/napi/checkpoints.cc',
         'src/napi/connection.cc',
         'src/napi/cursor.cc',
         'src/napi/error.cc',
+        'src/napi/lifetime.cc',
         'src/napi/offline.cc',
         'src/napi/open_jobs.cc',
         'src/napi/queue.cc',

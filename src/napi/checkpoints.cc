@@ -2,11 +2,11 @@
 
 #include <new>
 
-#include "queue.h"
+#include "lifetime.h"
 
 class Checkpoints::Pass : public Work {
 public:
-  Pass(State *owner, Checkpoints &of) : Work(owner), checkpoints_(of) {}
+  Pass(Lifetime *owner, Checkpoints &of) : Work(owner), checkpoints_(of) {}
   void discard() override {
     if (checkpoints_.pass_ == this) checkpoints_.pass_ = nullptr;
   }
@@ -24,11 +24,11 @@ private:
 void Checkpoints::Pass::run() {
   replic_checkpointer *opened = checkpoints_.db_;
   if (!opened) {
-    code_ = replic_checkpointer_open(state->path.c_str(), &opened);
-    if (code_ == REPLIC_OK && !replic_file_is(state->path.c_str(), state->file_id))
+    code_ = replic_checkpointer_open(life->path.c_str(), &opened);
+    if (code_ == REPLIC_OK && !replic_file_is(life->path.c_str(), life->file_id))
       code_ = REPLIC_EGONE; // it is another file by now
     if (code_ != REPLIC_OK) return replic_checkpointer_close(opened);
-    std::lock_guard<std::mutex> lock(state->mutex);
+    std::lock_guard<std::mutex> lock(life->mutex);
     checkpoints_.db_ = opened;
   }
   code_ = replic_checkpointer_run(opened, &bytes_, &moved_);
@@ -43,23 +43,23 @@ void Checkpoints::Pass::finish(napi_env) {
   if (all.bytes_ >= LONG) {
     // should only this connection fail, the writing one does it
     all.has_rest_ = rest <= REST || code_ != REPLIC_OK;
-    if (!all.has_rest_ && !stopped) all.start(*state);
+    if (!all.has_rest_ && !stopped) all.start(*life);
   }
-  state->pump();
+  life->pump();
   delete this;
 }
 
-void Checkpoints::start(State &state) {
-  if (state.gone) return; // what it moved would not be all
-  pass_ = new (std::nothrow) Pass(&state, *this);
+void Checkpoints::start(Lifetime &life) {
+  if (life.gone) return; // what it moved would not be all
+  pass_ = new (std::nothrow) Pass(&life, *this);
   if (pass_) pass_->start(); // else after the next Batch
 }
 
-void Checkpoints::after_batch(State &state, int64_t bytes) {
+void Checkpoints::after_batch(Lifetime &life, int64_t bytes) {
   // With FULL the commits have synced the WAL, and a Pass has little to do before it is long.
-  if (bytes < bytes_ || bytes_ == 0) next_ = state.config.normal_durability ? EACH : LONG;
+  if (bytes < bytes_ || bytes_ == 0) next_ = life.config.normal_durability ? EACH : LONG;
   bytes_ = bytes;
-  if (bytes_ >= next_ && !pass_ && !has_rest_) start(state);
+  if (bytes_ >= next_ && !pass_ && !has_rest_) start(life);
 }
 
 bool Checkpoints::must_wait() const {
@@ -76,18 +76,18 @@ int Checkpoints::take_rest() {
   return wait_ms;
 }
 
-void Checkpoints::close(State &state) {
+void Checkpoints::close(Lifetime &life) {
   replic_checkpointer *closing = db_;
   {
-    std::lock_guard<std::mutex> lock(state.mutex);
+    std::lock_guard<std::mutex> lock(life.mutex);
     db_ = nullptr; // interrupted no more
   }
   replic_checkpointer_close(closing);
 }
 
-void Checkpoints::discard(State &state) {
+void Checkpoints::discard(Lifetime &life) {
   pass_ = nullptr;
-  close(state);
+  close(life);
 }
 
 void Checkpoints::interrupt() {

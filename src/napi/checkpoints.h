@@ -18,15 +18,15 @@
 
 #include "replic.h"
 
-struct State;
+class Lifetime;
 
 class Checkpoints {
 public:
   // ---- main thread only
-  void after_batch(State &state, int64_t bytes); // `bytes`: in the WAL
-  bool must_wait() const;                        // no Batch may begin now
-  bool takes_frames() const;                     // a Batch that begins now may take frames
-  int64_t bytes() const {                        // in the WAL, not in its file
+  void after_batch(Lifetime &life, int64_t bytes); // `bytes`: in the WAL
+  bool must_wait() const;                          // no Batch may begin now
+  bool takes_frames() const;                       // a Batch that begins now may take frames
+  int64_t bytes() const {                          // in the WAL, not in its file
     return bytes_;
   }
   // The Batch that begins now is to move the rest, and to wait so long for readers: -1: it is not.
@@ -37,17 +37,17 @@ public:
   bool busy() const {
     return pass_;
   }
-  void discard(State &state); // while nothing runs
+  void discard(Lifetime &life); // while nothing runs
 
   // ---- the thread of the CloseJob, while not busy
-  void close(State &state);
+  void close(Lifetime &life);
 
-  // ---- any thread, under State::mutex
+  // ---- any thread, under Lifetime::mutex
   void interrupt();
 
 private:
   class Pass;
-  void start(State &state);
+  void start(Lifetime &life);
 
   // In bytes: 16 MiB are long, 1 MiB is little, 32 MiB is the bound; 4 MiB more for local calls.
   static const int64_t REST = 1024 * 1024, EACH = 4 * REST, LONG = REPLIC_WAL_LONG,
@@ -60,5 +60,5 @@ private:
   bool has_rest_ = false; // little is left to move
 
   // ---- the Pass under way; the CloseJob; the main thread while nothing runs
-  replic_checkpointer *db_ = nullptr; // set under State::mutex
+  replic_checkpointer *db_ = nullptr; // set under Lifetime::mutex
 };

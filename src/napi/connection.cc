@@ -240,6 +240,7 @@ Napi::Value Connection::sync_ended(const Napi::CallbackInfo &info) {
 template <typename J> Napi::Value Connection::open_cursor(const Napi::CallbackInfo &info) {
   J *job = new (std::nothrow) J;
   bool given = job && job->given(info);
+  if (job) job->state = state_;
   if (job && J::IS_LIMITED) job->limit.max_query_ms = state_->limits.max_query_ms;
   if (given && state_->gone) job->failure.set(state_->gone); // by its path it may be another file
   if (given && !job->failure) job->cursor = state_->reads.add_cursor(state_, job->failure);
@@ -255,7 +256,7 @@ Napi::Value Connection::flush(const Napi::CallbackInfo &info) {
 // (on) -> undefined. From the next batch on an event tells each acknowledgement of own patches, or
 // no more.
 Napi::Value Connection::tell_acks(const Napi::CallbackInfo &info) {
-  state_->tell_acks = is_true(info.Env(), info[0]);
+  state_->writer.tell_acks = is_true(info.Env(), info[0]);
   return info.Env().Undefined();
 }
 

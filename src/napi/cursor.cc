@@ -60,7 +60,7 @@ Cursor::Cursor(const Napi::CallbackInfo &info) : Napi::ObjectWrap<Cursor>(info) 
   info.This().As<Napi::Object>().TypeTag(&TAG);
   parts_ = *parts;
   parts = nullptr;
-  state_ = parts_.reader->state;
+  state_ = parts_.state;
   state_->retain();
 }
 

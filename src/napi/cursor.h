@@ -13,6 +13,7 @@ struct State;
 
 // What a Cursor is made of.
 struct CursorParts {
+  State *state = nullptr;
   Reader *reader = nullptr;
   bool big_ints = false;
   uint32_t ticket = 0; // of each of its calls

@@ -18,7 +18,7 @@ void CursorOpenJob::run(Reader &reader) {
 }
 
 napi_value CursorOpenJob::result(napi_env env) {
-  napi_value made = Cursor::make(env, {cursor, big_ints_, ticket, limit});
+  napi_value made = Cursor::make(env, {state, cursor, big_ints_, ticket, limit});
   if (made) cursor = nullptr; // the Cursor holds it
   return made;
 }

@@ -6,6 +6,8 @@
 #include "reader.h"
 #include "statement.h"
 
+struct State;
+
 // (sql, params, readBigInts, ticket, timeoutMs) -> Cursor, whose calls have the same ticket, and
 // the time together
 struct CursorOpenJob : ReadJob {
@@ -14,6 +16,7 @@ struct CursorOpenJob : ReadJob {
   bool given(const Napi::CallbackInfo &info);
   void run(Reader &reader) override;
   napi_value result(napi_env env) override;
+  State *state = nullptr;
   Reader *cursor = nullptr; // held until a Cursor holds it
 
 private:

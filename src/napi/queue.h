@@ -18,55 +18,24 @@
 // connections of their own: reader.h. So do checkpoints: checkpoints.h.
 //
 // Nothing is locked on these ways: a Batch and its jobs belong to one thread at a time. The mutex
-// is for the one who may come in between, the end of the environment: teardown() waits until no
-// run() is under way, and a run() that has not begun by then returns at once. On Node complete()
-// has been called for all of them by then; on Bun it may come afterwards or never, so a Work keeps
-// the State alive and touches neither JavaScript nor the core once `dying` is set.
+// is for the one who may come in between, the end of the environment: lifetime.h.
 #pragma once
 
 #include <napi.h>
 
 #include <atomic>
 #include <chrono>
-#include <condition_variable>
-#include <mutex>
-#include <string>
 #include <type_traits>
 
 #include "checkpoints.h"
 #include "job.h"
+#include "lifetime.h"
 #include "reader.h"
 #include "report.h"
 #include "watch.h"
 #include "write_lock.h"
 
 struct State;
-
-// Something that runs on another thread, once.
-class Work {
-public:
-  explicit Work(State *owner) : state(owner) {}
-  Work(const Work &) = delete;
-  Work &operator=(const Work &) = delete;
-  virtual ~Work() = default;
-  // Main thread. From here on it deletes itself.
-  void start();
-  // Main thread, while nothing runs: frees what it holds without JavaScript. May be called twice.
-  virtual void discard() = 0;
-
-  State *const state;
-
-protected:
-  virtual void run() = 0;                // the other thread
-  virtual void skip() {}                 // the same, instead: the environment ends
-  virtual void finish(napi_env env) = 0; // main thread, afterwards; deletes this, or gives it away
-
-private:
-  static void execute(napi_env env, void *data);
-  static void complete(napi_env env, napi_status status, void *data);
-  napi_async_work handle_ = nullptr;
-};
-
 struct Batch;
 
 int64_t wall_clock_ms(); // any thread
@@ -118,7 +87,8 @@ protected:
 
 // One transaction's worth of jobs, or one job that runs alone.
 struct Batch : Work {
-  using Work::Work;
+  explicit Batch(State *owner);
+  State *const state;
   JobList<WriteJob> jobs;
   bool in_step = false;                // one job of State::steps
   bool leaves_lock = false;            // another program is known to have the write lock
@@ -159,32 +129,21 @@ private:
 
 enum class Phase { created, opening, open, closing, closed };
 
-struct Limits {
-  size_t max_queue_calls, max_queue_bytes;
-  uint32_t readers;
-  int cache_kib;           // of each of them
-  double max_query_ms;     // 0: as long as they like
-  int64_t busy_timeout_ms; // write_lock.h
+// The connection that writes, for the Work that runs; for the main thread when none does.
+struct Writer {
+  replic *core = nullptr;             // set under the mutex: set_core
+  Tables tables;                      // as JavaScript knows them
+  Figures tally;                      // what is being counted
+  std::atomic<bool> tell_acks{false}; // the main thread sets it, the Work reads it
+  bool tell_links = false;            // each report has the state of the links
+  Watch watch;                        // of the job that executes SQL of the application's
 };
 
-// Shared by the Connection object, its Cursors, the cleanup hook and the Works under way.
-struct State {
-  State(napi_env owner, const std::string &file, const replic_config &options, const Limits &limit);
-
-  // ---- fixed
-  const napi_env env;
-  const std::string path;
-  replic_config config;
-  const Limits limits;
-  uint64_t file_id = 0; // which file `path` is, from its opening on
-
-  // ---- main thread only
-  // The Connection object, each Cursor object, the cleanup hook, each Work from start() to
-  // complete()
-  int refs = 1;
+// What a Connection has under way. The main thread's, but for `writer` and what Lifetime says.
+struct State : Lifetime {
+  using Lifetime::Lifetime;
   Phase phase = Phase::created;
-  napi_ref on_batch = nullptr; // until all is closed
-  JobList<WriteJob> writes;    // calls
+  JobList<WriteJob> writes; // calls
   JobList<WriteJob> frames; // what links bring: received frames, their coming and going, heartbeats
   JobList<WriteJob> held;   // frames that came before those: they wait for the write lock, or a
                             // batch had no time for them
@@ -194,21 +153,14 @@ struct State {
   Batch *batch = nullptr;   // under way
   Batch *spent = nullptr;   // finished, their outboxes not freed yet
   bool tick_waits = false;
-  Failure gone;    // the file is; set before anything is stopped with Stop::gone
   Figures figures; // as of the last batch that has finished
   ReadPool reads;
-  size_t read_threads_handed = 0; // guarded by ReadThreads
   Checkpoints checkpoints;
   WriteLock lock;
+  Writer writer;
 
-  void retain();
-  void release();    // the last one deletes the state
   bool begin_life(); // before the OpenJob; false: out of memory
   void end_life();   // after the job that has closed everything
-  // Ends a call that will not run.
-  template <typename J> void refuse(J *job, Stop why);
-  void forget_callback();
-  void tell(napi_value report); // calls onBatch
   // Ends a call: takes the job over, and returns the promise of its outcome; empty with an
   // exception pending. `job` is null where memory was exhausted. `given`: its arguments could be
   // read. Refuses what is too early, late or much.
@@ -218,46 +170,25 @@ struct State {
   bool check_open(Failure &failure) const; // false: `failure` says why not
   // The same for what has no promise and is never refused.
   void push(WriteJob *job);
-  void pump(); // starts whatever can be started
+  void pump() override;
   // Starts what waited for the end of this turn of the event loop, or runs it here. True: call it
   // once more after the next turn.
   bool turn();
   void stop(uint32_t ticket); // the calls that have it: they fail with SQLITE_INTERRUPT
-  void set_stopped(Failure &failure, Stop why) const; // any thread
-  void refuse_stopped();                              // that have gone back into the queue
-  void stop_all(); // all queries, and all SQL on the writing connection: it closes
+  void refuse_stopped();      // that have gone back into the queue
+  void stop_all();            // all queries, and all SQL on the writing connection: it closes
   void note_gone(const char *why);
-  void settle_some(); // of `over`; all of it where turn() will not be called again
+  void settle_some();            // of `over`; all of it where turn() will not be called again
+  void set_core(replic *opened); // any thread
+  void close_core();             // any thread, while nothing else runs
 
-  // ---- the Work that runs; the main thread when none does
-  replic *core = nullptr;             // set under the mutex
-  Tables tables;                      // as JavaScript knows them
-  Figures tally;                      // what is being counted
-  std::atomic<bool> tell_acks{false}; // the main thread sets it, the Work reads it
-  bool tell_links = false;            // each report has the state of the links
-  Watch watch;                        // of the job that executes SQL of the application's
-  void set_core(replic *opened);
-  void close_core();
-
-  // ---- any thread
-  std::mutex mutex;               // guards running, dying, core, Reader::db
-  int running = 0;                // Works inside run()
-  std::condition_variable left;   // running has become 0
-  std::atomic<bool> dying{false}; // the environment ends: nothing new is begun
-  void die();                // main thread, where the end is noticed before the cleanup hook runs
-  void feel_pulse();         // main thread, within a statement: the same
-  void keep_loop(bool keep); // main thread: what wake() calls keeps the event loop
-  void wake();               // the main thread: by a call of its event loop's it notices the end
-  bool enter();
-  void leave();
+protected:
+  void interrupt() override;
+  void woken() override;
+  void dispose() override;
 
 private:
-  ~State();
-  bool make_waker();
-  static void woken(napi_env env, napi_value, void *state, void *);
-  static void teardown(void *data);
-  void interrupt();
-  void dispose();
+  ~State() override;
   void added(); // a call; starts it, unless it may wait for turn()
   bool is_little() const;
   void start_turn();
@@ -267,14 +198,15 @@ private:
   void start_batch();
   bool check_room(size_t calls, size_t bytes, size_t more, Failure &failure) const;
   napi_value make_promise(Job *job);
-  napi_threadsafe_function waker_ = nullptr; // holds the State
-  bool keeps_loop_ = false;
   bool settles_ = false; // once nothing needs the WAL any more, it is moved into the database
 };
 
-template <typename J> void State::refuse(J *job, Stop why) {
-  set_stopped(job->failure, why);
-  if (!settle(env, job)) die();
+// Its thread may move them meanwhile: put_back().
+template <typename Wanted> void Batch::stop(Stop why, Wanted wanted) {
+  std::lock_guard<std::mutex> lock(state->mutex);
+  for (JobList<WriteJob> *list : {&jobs, &back})
+    for (WriteJob *job = list->first(); job; job = job->next)
+      if (wanted(*job)) job->stop = why;
 }
 
 template <typename J> Napi::Value State::submit(J *job, bool given, JobList<J> &list) {

@@ -2,7 +2,7 @@
 
 #include <new>
 
-#include "queue.h"
+#include "lifetime.h"
 #include "read_threads.h"
 
 static const size_t READ_SHARE = 32; // calls that one connection takes at a time, at most
@@ -13,11 +13,11 @@ static const int CURSOR_CACHE_KIB = 1024, CALLING_CACHE_KIB = 2048;
 // What one connection does at a time.
 class ReadGo : public Work {
 public:
-  ReadGo(State *owner, Reader &on, bool shares) : Work(owner), reader(on), one_state(shares) {}
+  ReadGo(Lifetime *owner, Reader &on, bool shares) : Work(owner), reader(on), one_state(shares) {}
   Reader &reader;
   const bool one_state; // for all jobs: each was called before this began, so it is new enough
 
-  // ---- under State::mutex while it runs
+  // ---- under Lifetime::mutex while it runs
   JobList<ReadJob> waiting, done;
   ReadJob *running = nullptr;
 
@@ -45,9 +45,9 @@ private:
 
 // Ends the job that has run, and begins another one.
 ReadJob *ReadGo::next() {
-  std::lock_guard<std::mutex> lock(state->mutex);
+  std::lock_guard<std::mutex> lock(life->mutex);
   if (running) done.push(running);
-  return running = state->dying ? nullptr : waiting.pop();
+  return running = life->dying ? nullptr : waiting.pop();
 }
 
 void ReadGo::give_back() {
@@ -64,7 +64,7 @@ void ReadGo::run() {
     if (one_state) replic_reader_begin(reader.db);
     job->execute(reader);
   }
-  if (reader.db && !state->dying) read_vector();
+  if (reader.db && !life->dying) read_vector();
   if (one_state && reader.db) replic_reader_end(reader.db);
   give_back();
 }
@@ -77,8 +77,8 @@ void ReadGo::read_vector() {
   if (code != REPLIC_OK) replic_rows_free(&vector_);
 }
 
-void tell_vector(State &state, const replic_rows &rows) {
-  Napi::Env env = state.env;
+void tell_vector(Lifetime &life, const replic_rows &rows) {
+  Napi::Env env = life.env;
   Napi::HandleScope scope(env);
   Napi::Object report = Napi::Object::New(env);
   Napi::Array vector = Napi::Array::New(env);
@@ -89,16 +89,16 @@ void tell_vector(State &state, const replic_rows &rows) {
     vector.Set(i, static_cast<double>(value.i)); // all below 2^53
   }
   report.Set("vector", vector);
-  state.tell(report);
+  life.tell(report);
 }
 
 void ReadGo::finish(napi_env env) {
   reader.go = nullptr;
   if (reader.is_over) reader.close();
-  state->pump();
-  if (vector_.n_rows) tell_vector(*state, vector_);
+  life->pump();
+  if (vector_.n_rows) tell_vector(*life, vector_);
   while (ReadJob *job = done.pop())
-    if (!settle(env, job)) state->die();
+    if (!settle(env, job)) life->die();
   delete this;
 }
 
@@ -112,12 +112,12 @@ void ReadGo::discard() {
 
 void ReadJob::execute(Reader &reader) {
   if (stop != Stop::no) {
-    reader.state->set_stopped(failure, stop);
+    reader.life->set_stopped(failure, stop);
     return;
   }
   reader.watch.begin(*this, limit, reader.is_cursor);
   run(reader);
-  reader.watch.end(*reader.state);
+  reader.watch.end(*reader.life);
 }
 
 bool ReadJob::check(Reader &reader, int code) {
@@ -127,18 +127,18 @@ bool ReadJob::check(Reader &reader, int code) {
 int Reader::open() {
   if (db) return REPLIC_OK;
   replic_reader *opened;
-  int code = replic_reader_open(state->path.c_str(), &opened);
+  int code = replic_reader_open(life->path.c_str(), &opened);
   if (code == REPLIC_OK) code = replic_reader_cache(opened, cache_kib);
   if (code == REPLIC_OK)
     replic_reader_on_steps(
         opened,
         [](void *data) -> int {
           Reader *reader = static_cast<Reader *>(data);
-          return reader->watch.must_stop(*reader->state, true);
+          return reader->watch.must_stop(*reader->life, true);
         },
         this);
-  if (code == REPLIC_OK) code = replic_reader_check(opened, state->file_id);
-  std::lock_guard<std::mutex> lock(state->mutex);
+  if (code == REPLIC_OK) code = replic_reader_check(opened, life->file_id);
+  std::lock_guard<std::mutex> lock(life->mutex);
   db = opened;
   return code;
 }
@@ -146,7 +146,7 @@ int Reader::open() {
 void Reader::close() {
   replic_reader *closing = db;
   {
-    std::lock_guard<std::mutex> lock(state->mutex);
+    std::lock_guard<std::mutex> lock(life->mutex);
     db = nullptr; // interrupted no more
   }
   replic_reader_close(closing);
@@ -162,21 +162,21 @@ ReadPool::~ReadPool() {
   }
 }
 
-bool ReadPool::create(State *state, uint32_t n_readers) {
+bool ReadPool::create(Lifetime *life, uint32_t n_readers) {
   readers_ = new (std::nothrow) Reader[n_readers];
   if (!readers_) return false;
   n_readers_ = n_readers;
   for (uint32_t i = 0; i < n_readers; i++) {
-    readers_[i].state = state;
-    readers_[i].cache_kib = state->limits.cache_kib;
+    readers_[i].life = life;
+    readers_[i].cache_kib = life->limits.cache_kib;
   }
-  calling.state = state;
+  calling.life = life;
   calling.cache_kib = CALLING_CACHE_KIB;
   calling.watch.calls_itself = true;
   return true;
 }
 
-Reader *ReadPool::add_cursor(State *state, Failure &failure) {
+Reader *ReadPool::add_cursor(Lifetime *life, Failure &failure) {
   sweep();
   if (n_cursors_ == MAX_CURSORS) {
     failure.set(REPLIC_EBUSY, "%zu cursors are open, and there can be no more; end one first",
@@ -188,7 +188,7 @@ Reader *ReadPool::add_cursor(State *state, Failure &failure) {
     failure.set_no_memory();
     return nullptr;
   }
-  reader->state = state;
+  reader->life = life;
   reader->cache_kib = CURSOR_CACHE_KIB;
   reader->is_cursor = reader->held = true;
   reader->next = cursors_;
@@ -198,11 +198,11 @@ Reader *ReadPool::add_cursor(State *state, Failure &failure) {
 }
 
 bool ReadPool::start(Reader &reader, JobList<ReadJob> &from, size_t share) {
-  State &state = *reader.state;
+  Lifetime &life = *reader.life;
   bool shares = &from == &queue && share > 1;
   bool must_end = !from.first()->may_be_refused(); // at once, and soon done
-  if (!must_end && !ReadThreads::all().take(state)) return false;
-  ReadGo *go = new (std::nothrow) ReadGo(&state, reader, shares);
+  if (!must_end && !ReadThreads::all().take(life)) return false;
+  ReadGo *go = new (std::nothrow) ReadGo(&life, reader, shares);
   if (!go) { // with the next pump
     if (!must_end) ReadThreads::all().give_back();
     return false;
@@ -236,14 +236,14 @@ void ReadPool::pump() {
   if (cursors_first_) pump_cursors();
   pump_queue();
   if (!cursors_first_) pump_cursors();
-  ReadThreads::all().settle(*calling.state);
+  ReadThreads::all().settle(*calling.life);
   sweep();
 }
 
 void ReadPool::relieve() {
   JobList<ReadJob> back;
   {
-    std::lock_guard<std::mutex> lock(calling.state->mutex);
+    std::lock_guard<std::mutex> lock(calling.life->mutex);
     for (uint32_t i = 0; i < n_readers_; i++)
       for (ReadGo *go = readers_[i].go; go && go->running && go->waiting.first();)
         back.push(go->waiting.pop());
@@ -268,11 +268,11 @@ void ReadPool::sweep() {
 }
 
 // Those that are not in the queue.
-template <typename Wanted> void ReadPool::stop_begun(State &state, Wanted wanted, Stop why) {
+template <typename Wanted> void ReadPool::stop_begun(Lifetime &life, Wanted wanted, Stop why) {
   JobList<ReadJob> found;
   auto look = [&](ReadGo *go) {
     if (!go) return;
-    std::lock_guard<std::mutex> lock(state.mutex);
+    std::lock_guard<std::mutex> lock(life.mutex);
     if (go->running && wanted(*go->running)) go->running->stop = why;
     while (ReadJob *job = go->waiting.take(wanted)) found.push(job);
   };
@@ -281,25 +281,25 @@ template <typename Wanted> void ReadPool::stop_begun(State &state, Wanted wanted
     while (ReadJob *job = cursor->own.take(wanted)) found.push(job);
     look(cursor->go);
   }
-  while (ReadJob *job = found.pop()) state.refuse(job, why);
+  while (ReadJob *job = found.pop()) life.refuse(job, why);
 }
 
-template <typename Wanted> void ReadPool::stop_those(State &state, Wanted wanted, Stop why) {
-  while (ReadJob *job = queue.take(wanted)) state.refuse(job, why);
-  stop_begun(state, wanted, why);
+template <typename Wanted> void ReadPool::stop_those(Lifetime &life, Wanted wanted, Stop why) {
+  while (ReadJob *job = queue.take(wanted)) life.refuse(job, why);
+  stop_begun(life, wanted, why);
 }
 
-void ReadPool::stop(State &state, uint32_t ticket) {
+void ReadPool::stop(Lifetime &life, uint32_t ticket) {
   stop_those(
-      state, [ticket](const ReadJob &job) { return job.ticket == ticket; }, Stop::caller);
+      life, [ticket](const ReadJob &job) { return job.ticket == ticket; }, Stop::caller);
 }
 
-void ReadPool::stop_all(State &state) {
+void ReadPool::stop_all(Lifetime &life) {
   stop_those(
-      state, [](const ReadJob &job) { return job.may_be_refused(); }, Stop::closing);
+      life, [](const ReadJob &job) { return job.may_be_refused(); }, Stop::closing);
 }
 
-void ReadPool::end_states(State &state) {
+void ReadPool::end_states(Lifetime &life) {
   relieve(); // what has not begun will see the last state
   for (uint32_t i = 0; i < n_readers_; i++)
     if (readers_[i].go) readers_[i].go->is_older = true;
@@ -308,7 +308,7 @@ void ReadPool::end_states(State &state) {
     if (!cursor->go) cursor->close();
   }
   stop_begun(
-      state, [](const ReadJob &job) { return job.may_be_refused(); }, Stop::gone);
+      life, [](const ReadJob &job) { return job.may_be_refused(); }, Stop::gone);
 }
 
 bool ReadPool::hold_older() const {

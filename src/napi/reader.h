@@ -9,7 +9,7 @@
 
 class ReadGo;
 struct Reader;
-struct State;
+class Lifetime;
 
 // A call on a reading connection.
 struct ReadJob : Job {
@@ -27,7 +27,7 @@ struct ReadJob : Job {
 // One read-only connection, opened when it is first needed.
 struct Reader {
   // ---- main thread only
-  State *state = nullptr;
+  Lifetime *life = nullptr;
   ReadGo *go = nullptr;   // under way
   int cache_kib = 0;      // fixed
   bool is_cursor = false; // fixed
@@ -37,14 +37,14 @@ struct Reader {
   Reader *next = nullptr; // cursors: in the pool's list
 
   // ---- the ReadGo under way; the main thread when there is none
-  replic_reader *db = nullptr; // set under State::mutex
+  replic_reader *db = nullptr; // set under Lifetime::mutex
   Watch watch;
   int open(); // REPLIC_OK, or a failure with its text in `db`; then close() is due
   void close();
 };
 
 // Tells JavaScript what is applied: rows of replic_reader_vector. Main thread.
-void tell_vector(State &state, const replic_rows &rows);
+void tell_vector(Lifetime &life, const replic_rows &rows);
 
 class ReadPool {
 public:
@@ -55,16 +55,16 @@ public:
 
   // ---- main thread only
   JobList<ReadJob> queue;
-  Reader calling;                                     // for reads on the main thread itself
-  bool create(State *state, uint32_t n_readers);      // false: out of memory
-  Reader *add_cursor(State *state, Failure &failure); // held; nullptr: `failure` says why not
-  void pump();                                        // not while a CloseJob is under way
+  Reader calling;                                       // for reads on the main thread itself
+  bool create(Lifetime *life, uint32_t n_readers);      // false: out of memory
+  Reader *add_cursor(Lifetime *life, Failure &failure); // held; nullptr: `failure` says why not
+  void pump();                                          // not while a CloseJob is under way
   void relieve(); // takes back what waits behind a query that runs for long
-  void stop(State &state, uint32_t ticket);
-  void stop_all(State &state);
+  void stop(Lifetime &life, uint32_t ticket);
+  void stop_all(Lifetime &life);
   // The file is gone: what sees a state of it that may not be the last one ends. Cursors do for
   // good.
-  void end_states(State &state);
+  void end_states(Lifetime &life);
   bool hold_older() const; // some of that has not ended yet
   bool idle() const;       // nothing waits, nothing is under way
   void discard();          // frees all jobs and closes all connections, while nothing runs
@@ -72,15 +72,15 @@ public:
   // ---- the thread of the CloseJob, while idle
   void close();
 
-  // ---- any thread, under State::mutex
+  // ---- any thread, under Lifetime::mutex
   void interrupt();
 
 private:
   bool start(Reader &reader, JobList<ReadJob> &from, size_t share); // false: no thread is free
   void pump_queue();
   void pump_cursors();
-  template <typename Wanted> void stop_begun(State &state, Wanted wanted, Stop why);
-  template <typename Wanted> void stop_those(State &state, Wanted wanted, Stop why);
+  template <typename Wanted> void stop_begun(Lifetime &life, Wanted wanted, Stop why);
+  template <typename Wanted> void stop_those(Lifetime &life, Wanted wanted, Stop why);
   void sweep();
 
   Reader *readers_ = nullptr;

@@ -11,7 +11,7 @@ static void go_on(State &state) {
 }
 
 void MigrationBeginJob::run(Batch &batch) {
-  check(batch, replic_begin_now(batch.state->core, wall_clock_ms()));
+  check(batch, replic_begin_now(batch.state->writer.core, wall_clock_ms()));
 }
 
 void MigrationBeginJob::done(State &state) {
@@ -24,7 +24,7 @@ bool MigrationEndJob::given(const Napi::CallbackInfo &info) {
 }
 
 void MigrationEndJob::run(Batch &batch) {
-  replic *core = batch.state->core;
+  replic *core = batch.state->writer.core;
   batch.report.tables_changed = true;
   if (commit_)
     check(batch, replic_commit(core));
@@ -61,11 +61,11 @@ bool StepBeginJob::given(const Napi::CallbackInfo &info) {
 }
 
 void StepBeginJob::run(Batch &batch) {
-  check(batch, replic_step_begin(batch.state->core, &step_));
+  check(batch, replic_step_begin(batch.state->writer.core, &step_));
 }
 
 void StepEndJob::run(Batch &batch) {
-  check(batch, replic_step_end(batch.state->core));
+  check(batch, replic_step_end(batch.state->writer.core));
 }
 
 // ---- SQL ----------------------------------------------------------------------------------------
@@ -79,9 +79,9 @@ bool StepRunJob::given(const Napi::CallbackInfo &info) {
 void StepRunJob::run(Batch &batch) {
   if (!begin_sql(batch)) return;
   const Statement &s = statement_;
-  check(batch, replic_step_run(batch.state->core, s.sql, s.len, all_, s.params, s.n_params,
+  check(batch, replic_step_run(batch.state->writer.core, s.sql, s.len, all_, s.params, s.n_params,
                                &changes_, &rowid_));
-  batch.state->watch.end(*batch.state);
+  batch.state->writer.watch.end(*batch.state);
 }
 
 bool StepReadJob::given(const Napi::CallbackInfo &info) {
@@ -94,10 +94,10 @@ bool StepReadJob::given(const Napi::CallbackInfo &info) {
 void StepReadJob::run(Batch &batch) {
   if (!begin_sql(batch)) return;
   const Statement &s = statement_;
-  if (check(batch, replic_step_read(batch.state->core, s.sql, s.len, s.params, s.n_params,
+  if (check(batch, replic_step_read(batch.state->writer.core, s.sql, s.len, s.params, s.n_params,
                                     first_ ? 1 : SIZE_MAX, &rows_)))
     take_names(arena, failure);
-  batch.state->watch.end(*batch.state);
+  batch.state->writer.watch.end(*batch.state);
 }
 
 napi_value StepReadJob::result(napi_env env) {

@@ -2,7 +2,7 @@
 
 #include <sqlite3.h>
 
-#include "queue.h"
+#include "lifetime.h"
 
 // A thread whose environment ends waits for what runs, before it tells anybody (Node). So what runs
 // for long asks whether it still lives: by a call of its event loop's, or of a function of its own
@@ -28,8 +28,8 @@ void Watch::begin(Job &job, const Limit &limit, bool goes_on) {
                 : Clock::time_point::max();
 }
 
-bool Watch::must_stop(State &state, bool is_sql) {
-  if (state.dying) return true;
+bool Watch::must_stop(Lifetime &life, bool is_sql) {
+  if (life.dying) return true;
   if (!job_ || !is_sql) return false;
   if (job_->stop != Stop::no) return true;
   Clock::time_point now = Clock::now();
@@ -37,21 +37,21 @@ bool Watch::must_stop(State &state, bool is_sql) {
   if (now >= wake_) {
     wake_ = now + ASK_AGAIN;
     if (calls_itself)
-      state.feel_pulse();
+      life.feel_pulse();
     else
-      state.wake();
+      life.wake();
   }
-  return is_late_ || state.dying;
+  return is_late_ || life.dying;
 }
 
-void Watch::end(const State &state) {
+void Watch::end(const Lifetime &life) {
   Failure &failure = job_->failure;
   bool was_stopped = failure.code() == SQLITE_INTERRUPT;
   spent_ += Clock::now() - begun_;
   Stop why = job_->stop;
   if (was_stopped && (why == Stop::closing || why == Stop::gone)) {
     failure.clear();
-    state.set_stopped(failure, why);
+    life.set_stopped(failure, why);
   } else if (was_stopped && is_late_) {
     bool own = limit_.timeout_ms > 0 && least(limit_) == limit_.timeout_ms;
     const char *name = own ? "timeoutMs" : "maxQueryMs";

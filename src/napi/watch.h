@@ -9,7 +9,7 @@
 
 #include "job.h"
 
-struct State;
+class Lifetime;
 
 // How long a query may run, in ms; 0: as long as it likes.
 struct Limit {
@@ -27,8 +27,8 @@ public:
     begin(job, Limit(), false);
   }
   // Says why, where it was stopped.
-  void end(const State &state);
-  bool must_stop(State &state, bool is_sql);
+  void end(const Lifetime &life);
+  bool must_stop(Lifetime &life, bool is_sql);
   bool calls_itself = false; // the main thread runs the statements of this connection
 
 private:

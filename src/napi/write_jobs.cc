@@ -20,7 +20,7 @@ void OpenJob::run(Batch &batch) {
       core,
       [](void *data, int is_sql) -> int {
         State *watched = static_cast<State *>(data);
-        return watched->watch.must_stop(*watched, is_sql);
+        return watched->writer.watch.must_stop(*watched, is_sql);
       },
       &state);
   state.file_id = replic_file_id(core);
@@ -28,7 +28,7 @@ void OpenJob::run(Batch &batch) {
   is_new_peer_ = replic_is_new_peer(core);
   n_vector_ = replic_vector_count(core);
   vector_ = arena.array<replic_position>(n_vector_);
-  if (!vector_ || !tables_.read(core) || !state.tables.copy(tables_)) {
+  if (!vector_ || !tables_.read(core) || !state.writer.tables.copy(tables_)) {
     failure.set_no_memory();
     return state.close_core();
   }
@@ -174,7 +174,7 @@ bool ChangeJob::read_rows(napi_env env, napi_value list, replic_change *change) 
 }
 
 void ChangeJob::run(Batch &batch) {
-  check(batch, replic_write(batch.state->core, changes_, n_changes_, &sequence_));
+  check(batch, replic_write(batch.state->writer.core, changes_, n_changes_, &sequence_));
 }
 
 napi_value ChangeJob::result(napi_env env) {
@@ -199,9 +199,9 @@ void SqlJob::run(Batch &batch) {
   batch.report.tables_changed = true; // perhaps: they are compared after the commit
   if (!begin_sql(batch)) return;
   const Statement &s = statement_;
-  check(batch, replic_run(batch.state->core, s.sql, s.len, many_, unsafe_, s.params, s.n_params,
-                          &changes_, &rowid_));
-  batch.state->watch.end(*batch.state);
+  check(batch, replic_run(batch.state->writer.core, s.sql, s.len, many_, unsafe_, s.params,
+                          s.n_params, &changes_, &rowid_));
+  batch.state->writer.watch.end(*batch.state);
 }
 
 napi_value SqlJob::result(napi_env env) {
@@ -223,7 +223,7 @@ bool TextJob::given(const Napi::CallbackInfo &info) {
 }
 
 void TextJob::run(Batch &batch) {
-  check(batch, call_(batch.state->core, table_, &text_));
+  check(batch, call_(batch.state->writer.core, table_, &text_));
 }
 
 napi_value TextJob::result(napi_env env) {
@@ -242,7 +242,7 @@ bool CompactJob::given(const Napi::CallbackInfo &info) {
 }
 
 void CompactJob::run(Batch &batch) {
-  check(batch, replic_compact(batch.state->core, older_than_ms_, max_patches_, &outcome_));
+  check(batch, replic_compact(batch.state->writer.core, older_than_ms_, max_patches_, &outcome_));
   if (outcome_.examined) batch.report.tables_changed = true; // what is pending, perhaps
 }
 
@@ -267,7 +267,7 @@ bool ForgetJob::given(const Napi::CallbackInfo &info) {
 }
 
 void ForgetJob::run(Batch &batch) {
-  check(batch, replic_forget(batch.state->core, what_, peer_, after_, &forgotten_));
+  check(batch, replic_forget(batch.state->writer.core, what_, peer_, after_, &forgotten_));
   if (forgotten_) batch.report.tables_changed = true; // what is pending, perhaps
 }
 
@@ -287,7 +287,7 @@ bool OptimizeJob::given(const Napi::CallbackInfo &info) {
 }
 
 void OptimizeJob::run(Batch &batch) {
-  check(batch, replic_optimize(batch.state->core, after_, &done_));
+  check(batch, replic_optimize(batch.state->writer.core, after_, &done_));
 }
 
 napi_value OptimizeJob::result(napi_env env) {
@@ -300,7 +300,7 @@ bool AnnouncedJob::given(const Napi::CallbackInfo &info) {
 }
 
 void AnnouncedJob::run(Batch &batch) {
-  most_ = replic_announced(batch.state->core, origin_);
+  most_ = replic_announced(batch.state->writer.core, origin_);
 }
 
 napi_value AnnouncedJob::result(napi_env env) {
@@ -310,13 +310,11 @@ napi_value AnnouncedJob::result(napi_env env) {
 // ---- close --------------------------------------------------------------------------------------
 
 void FlushJob::run(Batch &batch) {
-  batch.state->tell_links = true;
+  batch.state->writer.tell_links = true;
 }
 
-void SettleJob::run(Batch &) {}
-
 void CloseJob::run(Batch &batch) {
-  const replic_position *all = replic_unacknowledged(batch.state->core, &n_unacknowledged_);
+  const replic_position *all = replic_unacknowledged(batch.state->writer.core, &n_unacknowledged_);
   unacknowledged_ = all ? arena.array<replic_position>(n_unacknowledged_ + 1) : nullptr;
   if (!unacknowledged_)
     failure.set_no_memory();
@@ -344,12 +342,12 @@ napi_value CloseJob::result(napi_env env) {
 
 void LinkOpenJob::run(Batch &batch) {
   batch.report.links_changed = true;
-  check(batch, replic_link_open(batch.state->core, link_, expected_, only_reads_));
+  check(batch, replic_link_open(batch.state->writer.core, link_, expected_, only_reads_));
 }
 
 void LinkCloseJob::run(Batch &batch) {
   batch.report.links_changed = true;
-  replic_link_close(batch.state->core, link_);
+  replic_link_close(batch.state->writer.core, link_);
 }
 
 bool BytesJob::copy(const void *bytes, size_t len) {
@@ -363,22 +361,17 @@ bool BytesJob::copy(const void *bytes, size_t len) {
 
 void ReceiveJob::run(Batch &batch) {
   batch.report.drained = true;
-  check(batch, replic_receive(batch.state->core, link_, bytes_, len_));
-}
-
-void WorkJob::run(Batch &batch) {
-  batch.report.drained = true;
-  check(batch, replic_work(batch.state->core));
+  check(batch, replic_receive(batch.state->writer.core, link_, bytes_, len_));
 }
 
 void MessageJob::run(Batch &batch) {
-  int code = replic_link_message(batch.state->core, link_, bytes_, len_);
+  int code = replic_link_message(batch.state->writer.core, link_, bytes_, len_);
   if (code != REPLIC_ENOTFOUND) check(batch, code); // else the link is gone: lost on its way
 }
 
 void TickJob::run(Batch &batch) {
   batch.report.links_changed = true;
-  check(batch, replic_tick(batch.state->core));
+  check(batch, replic_tick(batch.state->writer.core));
 }
 
 void TickJob::done(State &state) {

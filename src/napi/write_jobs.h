@@ -156,11 +156,6 @@ struct FlushJob : Void<WriteJob> {
   void run(Batch &batch) override;
 };
 
-// () -> undefined. The end of its Batch is what it is for: replic_gone
-struct SettleJob : Void<WriteJob> {
-  void run(Batch &batch) override;
-};
-
 // () -> what nobody else is known to have: flat [origin, patches, ...]. Ends the life of the
 // connection, also where there is no memory to say that
 struct CloseJob : WriteJob {
@@ -210,16 +205,6 @@ struct ReceiveJob : BytesJob {
   }
   bool brings() const override {
     return replic_frame_brings(bytes_, len_);
-  }
-  void run(Batch &batch) override;
-};
-// What is left of a frame that is taken in in parts, or the next slice of a jump.
-struct WorkJob : LinkJob {
-  bool brings() const override {
-    return true;
-  }
-  bool is_work() const override {
-    return true;
   }
   void run(Batch &batch) override;
 };

@@ -27,7 +27,7 @@ static bool has_waited(const WriteJob *call, int64_t now_ms, int64_t gives_up_be
 void Batch::put_back() {
   bool goes_back = false;
   int64_t now_ms = steady_ms();
-  if (in_step || (state->core && !replic_is_busy(state->core))) return;
+  if (in_step || (state->writer.core && !replic_is_busy(state->writer.core))) return;
   JobList<WriteJob> all;
   std::lock_guard<std::mutex> lock(state->mutex); // the main thread may look for one to stop
   while (WriteJob *job = jobs.pop()) all.push(job);
