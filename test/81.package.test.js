@@ -104,6 +104,7 @@ it('holds the files of src/release/files.txt, and no other', () => {
   const named = packed
     .map((path) => path.replace(/^prebuilds\/[^/]+/, 'prebuilds/*'))
     .map((path) => path.replace(/^docs\/[\w-]+\.md$/, 'docs/*.md'))
+    .map((path) => path.replace(/^src\/core\/[a-z]+\/\w+\.(c|h)$/, 'src/core/*/*.$1'))
     .map((path) => path.replace(/^src\/(core|napi)\/\w+\.(c|cc|h)$/, 'src/$1/*.$2'))
   const reviewed = readFileSync(join(ROOT, 'src/release/files.txt'), 'utf8').trim().split('\n')
   expect([...new Set(named)].sort()).toEqual(reviewed)

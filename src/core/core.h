@@ -1,5 +1,6 @@
 /* core.h - what the core's files share. Not for use outside src/core.
  *
+ *   base/       SQLite and bytes (base.h)
  *   open.c      opening, closing, internal tables
  *   engine.c    batches, local writes                        ┐
  *   merge.c     one patch into log and table (I2)            │ decide
@@ -25,26 +26,21 @@
  *   told.c      what is known of an origin by the word of another
  *   skew.c      clocks that are wrong: whose it is
  *   wire.c      bytes <-> frames
- *   crc.c       the sum that a frame ends with
  *   sql.c       the statements of a table
  *   check.c     may a table be replicated?
  *   guard.c     SQL of the application's own
  *   identity.c  <file>-replic: lock and witness
  *   claim.c     what keeps the file ours while it is open
  *   checkpoint.c from the WAL into the file, while the writing goes on
- *   params.c    values for the parameters of a statement
  *   query.c     reading: connections of their own, without the rest of the core
- *   error.c     texts, codes, events
  *
  * What decides the data knows nothing of links: engine.c calls sync.c once, after the commit.
  * Memory comes from sqlite3_malloc, so that one failure shim covers SQLite and core. */
 #ifndef REPLIC_CORE_H
 #define REPLIC_CORE_H
 
-#include <sqlite3.h>
-
+#include "base/base.h"
 #include "query.h"
-#include "replic.h"
 
 /* ---- schema ------------------------------------------------------------------------------------------------ */
 
@@ -161,13 +157,6 @@ typedef struct replic__patch {
   const replic__raw *raw; /* what of it is pending; NULL: nothing, `values` is all */
 } replic__patch;
 
-int replic__bind(sqlite3_stmt *stmt, int index,
-                 const replic_value *value); /* borrows text and blob until reset */
-void replic__column(sqlite3_stmt *stmt, int index,
-                    replic_value *value); /* borrowed until the next step */
-
-/* Takes a copy of what it has borrowed; the caller frees `data`. */
-int replic__own(replic_value *value);
 int replic__log_insert(replic *r, const replic__patch *p, int *duplicate);
 /* Clears take[i] where a newer patch of the same key sets field i. `*newer`: how many there are. */
 int replic__log_newer(replic *r, const replic__patch *p, unsigned char *take, int *newer);
@@ -405,12 +394,6 @@ struct replic {
   replic_outbox outbox;
 };
 
-int replic__exec(replic *r, const char *sql); /* engine.c's own SQL only */
-int replic__prepare(replic *r, const char *sql,
-                    sqlite3_stmt **slot); /* keeps it in *slot; persistent */
-int replic__run_kept(replic *r, const char *sql, sqlite3_stmt **slot); /* prepared once, stepped */
-int replic__step(replic *r, sqlite3_stmt *stmt); /* runs to the end, resets; sets the error */
-int replic__int(replic *r, const char *sql, int64_t *out); /* one integer; 0 rows: 0 */
 /* Builds the schema aside, then swaps it in. */
 int replic__reload_schema(replic *r);
 /* migrate.c: the tables have just been registered as they are now, at the end of a step or of SQL
@@ -538,20 +521,8 @@ void replic__checkpoint_by_caller(replic *r);
 /* wal_file.c: the VFS to open the writing connection with. NULL: SQLite's default. Any thread. */
 const char *replic__wal_vfs(void);
 
-/* ---- error.c ----------------------------------------------------------------------------------------------- */
-
-int replic__fail(replic *r, int code, const char *format, ...); /* sets the text, returns code */
-int replic__fail_db(replic *r, int code); /* text from SQLite; REPLIC_OK stays */
-int replic__event(replic *r, replic_event event, const char *format, ...);
-int replic__event_take(replic *r, replic_event event);  /* owns event.text, also on failure */
-void replic__trace(replic *r, const char *format, ...); /* nothing unless config.trace */
 /* engine.c: another connection has the write lock. Returns SQLITE_BUSY. */
 int replic__fail_busy(replic *r);
-/* Whether a failure of SQLite's with this (extended) code lies in the data and the schema, so that
- * the same write fails on every machine; 0: in this machine, or in a rule that was broken here, so
- * that it may succeed later. REPLIC_OK and codes of our own: 0. */
-int replic__lies_in_data(int code);
-
 /* ---- sync.c ------------------------------------------------------------------------------------------------ */
 
 int replic__sync_open(replic *r);

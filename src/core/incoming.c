@@ -181,7 +181,7 @@ static int examine(replic *r, link *l, replic__rest *t, int *done) {
     if (rc == REPLIC_OK) rc = replic__resolve(r, m);
     if (rc != REPLIC_OK) return rc;
     r->sync->units -= replic__units_of_reading(m);
-    replic__get_fields(p, m->n_keys, m->n_fields, r->sync->values);
+    replic__get_fields(&p->in, m->n_keys, m->n_fields, r->sync->values);
     if (exceeds_group(r, t, m)) return fail_group(r, l);
     if (replic__brings_dropped(r, p)) return replic__forked(r, l, p->origin, p->sequence, GIVEN_UP);
     if (p->sequence == known && last_clock && p->clock != last_clock)
@@ -227,7 +227,7 @@ static int merge_part(replic *r, link *l, replic__rest *t, int64_t known, int64_
     if (rc == REPLIC_OK) rc = replic__reserve_values(r->sync, m->n_fields);
     if (rc != REPLIC_OK) return rc;
     const uint8_t *fields = p->in.at;
-    replic__get_fields(p, m->n_keys, m->n_fields, r->sync->values);
+    replic__get_fields(&p->in, m->n_keys, m->n_fields, r->sync->values);
     if (p->in.failed) return is_lost(r); /* its table has been defined in another way since */
     r->sync->units -=
         p->sequence <= known ? replic__units_of_reading(m) : replic__units_of_applying(m);

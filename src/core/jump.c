@@ -130,7 +130,7 @@ static int examine(replic *r, link *l, replic__patches p, table_list *used, int 
     t->piece = piece;
     if (rc == REPLIC_OK) rc = replic__reserve_values(r->sync, t->n_fields);
     if (rc != REPLIC_OK) return rc;
-    replic__get_fields(&p, t->n_keys, t->n_fields, r->sync->values);
+    replic__get_fields(&p.in, t->n_keys, t->n_fields, r->sync->values);
     if (p.clock > limit && !*skewed)
       *skewed = replic__skew_text(r, l, p.origin, p.sequence, p.clock);
     if (replic__brings_dropped(r, &p) || replic__skips_dropped(r, &p, last, p.sequence))
@@ -613,7 +613,7 @@ static remote_table *next_patch(replic *r, piece *at, const target *goal, const 
   if (t) *rc = replic__reserve_values(r->sync, t->n_fields);
   if (!t || *rc != REPLIC_OK) return NULL;
   *fields = p->in.at;
-  replic__get_fields(p, t->n_keys, t->n_fields, r->sync->values);
+  replic__get_fields(&p->in, t->n_keys, t->n_fields, r->sync->values);
   if (p->in.failed) *rc = corrupt(r);
   return p->in.failed ? NULL : t;
 }

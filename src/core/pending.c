@@ -434,9 +434,9 @@ static int settle_patch(settling *s, sqlite3_stmt *stmt) {
   const uint8_t *bytes = sqlite3_column_blob(stmt, 3);
   size_t len = (size_t)sqlite3_column_bytes(stmt, 3);
   if (!bytes) return SQLITE_NOMEM;
-  replic__patches fields = {.in = {bytes, bytes + len, 0}};
+  replic__reader fields = {bytes, bytes + len, 0};
   replic__get_fields(&fields, s->t->n_keys, s->t->n_fields, r->sync->values);
-  if (fields.in.failed) return corrupt(r);
+  if (fields.failed) return corrupt(r);
   int whole = replic__map_values(r, s->t);
   replic__patch p = {s->t->table,
                      (uint32_t)sqlite3_column_int64(stmt, 0),

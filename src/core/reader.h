@@ -3,9 +3,7 @@
 #ifndef REPLIC_READER_H
 #define REPLIC_READER_H
 
-#include <sqlite3.h>
-
-#include "params.h"
+#include "base/base.h"
 #include "query.h"
 
 enum { REPLIC__CACHE_SIZE = 32 };

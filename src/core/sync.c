@@ -1276,16 +1276,3 @@ int replic_link_at(replic *r, size_t index, replic_link_info *info) {
   }
   return 1;
 }
-
-void replic_take_outbox(replic *r, replic_outbox *out) {
-  *out = r->outbox;
-  r->outbox = (replic_outbox){0};
-}
-
-void replic_outbox_free(replic_outbox *out) {
-  for (size_t i = 0; i < out->n_sends; i++) replic__frame_release(out->sends[i].frame);
-  for (size_t i = 0; i < out->n_events; i++) sqlite3_free(out->events[i].text);
-  sqlite3_free(out->sends);
-  sqlite3_free(out->events);
-  *out = (replic_outbox){0};
-}

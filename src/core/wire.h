@@ -22,21 +22,9 @@ enum {
 
 enum { FLAG_ANSWER = 1, FLAG_READER = 2, FLAG_VOID = 4 }; /* of HELLO */
 
-/* ---- writing: a frame that grows. The first failure (memory) sticks; finish then gives NULL. ---- */
-
-typedef struct replic__writer {
-  replic_frame *frame;
-  size_t cap;
-  int failed;
-} replic__writer;
+/* ---- writing ---- */
 
 void replic__put_frame(replic__writer *w, int type); /* begins: version and type */
-void replic__put_varint(replic__writer *w, uint64_t value);
-void replic__put_bytes(replic__writer *w, const void *bytes, size_t len);
-void replic__put_text(replic__writer *w, const char *text);
-void replic__put_value(replic__writer *w, const replic_value *value);
-/* The keys, a bitmap of the other fields, and the values of those that are set. */
-void replic__put_fields(replic__writer *w, int n_keys, int n_fields, const replic_value *values);
 /* One patch after `previous` (its sequence) and `clock` (its group's clock); begin_group: 1 if it
  * begins a group. */
 void replic__put_patch(replic__writer *w, const replic__patch *p, uint32_t table_id,
@@ -46,36 +34,14 @@ void replic__put_raw_patch(replic__writer *w, const replic__patch *p, uint32_t t
                            int64_t previous, int64_t clock, int begin_group);
 /* The frame, with the sum of its bytes behind them. refs is 1; NULL: out of memory. */
 replic_frame *replic__finish_frame(replic__writer *w);
-replic_frame *replic__finish(replic__writer *w); /* the same without a sum: a part of a frame */
-void replic__frame_release(replic_frame *frame);
-
 /* ---- the sum that a frame ends with ---- */
 
 enum { FRAME_HEAD = 2, FRAME_SUM = 4 }; /* bytes before the body, and behind it */
 
 /* Whether the bytes are whole: they are those that were summed. */
 int replic__is_whole(const uint8_t *bytes, size_t len);
-uint32_t replic__crc32c(const void *bytes, size_t len);
-uint32_t replic__crc32c_by_tables(const void *bytes,
-                                  size_t len); /* where there is no instruction */
 
-/* ---- reading: one bounds-checked cursor over untrusted bytes. The first failure sticks; every later get gives 0. ---- */
-
-typedef struct replic__reader {
-  const uint8_t *at, *end;
-  int failed;
-} replic__reader;
-
-uint64_t replic__get_varint(replic__reader *in, uint64_t max);
-/* A count of things that take at least `min_bytes` each: more than fit into the rest is a failure.
- */
-size_t replic__get_count(replic__reader *in, size_t min_bytes);
-const char *replic__get_text(replic__reader *in, size_t *len);   /* borrowed, not terminated */
-void replic__get_value(replic__reader *in, replic_value *value); /* borrowed */
-uint32_t replic__get_epoch(replic__reader *in);
-uint32_t replic__get_peer(replic__reader *in); /* never 0 */
-int64_t replic__get_sequence(replic__reader *in);
-int64_t replic__get_clock(replic__reader *in);
+/* ---- reading ---- */
 
 #define EPOCHS_MAX 4096 /* that may begin in one frame */
 
@@ -105,6 +71,5 @@ int replic__next_epoch(replic__patches *p, int64_t *from, uint32_t *epoch);
 /* In which epoch the frame says that `sequence`, in [after, up_to], was issued. */
 uint32_t replic__epoch_in(const replic__patches *p, int64_t sequence);
 int replic__next_patch(replic__patches *p); /* 0: end or malformed (in.failed) */
-void replic__get_fields(replic__patches *p, int n_keys, int n_fields, replic_value *values);
 
 #endif

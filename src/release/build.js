@@ -71,7 +71,7 @@ function vendored(folder, fromPackage) {
 
 function sources() {
   const list = (folder, ending) =>
-    readdirSync(join(ROOT, 'src', folder))
+    readdirSync(join(ROOT, 'src', folder), { recursive: true })
       .filter((name) => name.endsWith(ending))
       .map((name) => join(ROOT, 'src', folder, name))
   const sqlite = vendored('sqlite', 'better-sqlite3:deps/sqlite3')
@@ -128,7 +128,7 @@ async function inParallel(tasks) {
 
 const modified = (path) => statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0
 const newest = (folder) =>
-  Math.max(...readdirSync(folder).map((name) => modified(join(folder, name))))
+  Math.max(...readdirSync(folder, { recursive: true }).map((name) => modified(join(folder, name))))
 
 /** Compiles everything into `out`; resolves with the objects. */
 async function compile({ out, cc, cxx, flags, more = [], cxxFlags, headers, runtime }) {

@@ -37,12 +37,13 @@ for script in mutants/*.sed; do
   rm -rf "$here"
   mkdir -p "$here"
   objects=()
-  for source in "$core"/*.c; do
+  for source in "$core"/*.c "$core"/*/*.c; do
     base=$(basename "$source" .c)
     sed -E -f "$script" "$source" >"$here/$base.c"
     if cmp -s "$source" "$here/$base.c"; then
       rm "$here/$base.c"
-      objects+=("$out/core_$base.o")
+      object=${source#"$core/"}
+      objects+=("$out/core/${object%.c}.o")
     else
       $MUTANT_CC $MUTANT_FLAGS -c "$here/$base.c" -o "$here/$base.o"
       objects+=("$here/$base.o")
@@ -52,6 +53,7 @@ for script in mutants/*.sed; do
     fail "$name" "$script no longer applies to any file of the core"
     continue
   fi
+  # core_*.o: as earlier versions of the Makefile named them
   others=$(ls "$out"/*.o | grep -v '/core_\|/test_\|/fuzz_')
   found=$(sed -n 's/^# found by //p' "$script")
   notices=1

@@ -1,7 +1,7 @@
-/* error.c - texts, names of codes, and the events of the outbox. */
+/* error.c - texts and names of codes: what went wrong last. */
 #include <stdarg.h>
-#include <string.h>
 
+#include "base/base.h"
 #include "core.h"
 
 #define NAME(code)                                                                                 \
@@ -150,39 +150,4 @@ int replic__lies_in_data(int code) {
   case SQLITE_AUTH: return 1;
   default: return 0;
   }
-}
-
-int replic__event_take(replic *r, replic_event event) {
-  replic_outbox *box = &r->outbox;
-  if (box->n_events == box->cap_events) {
-    size_t cap = box->cap_events ? box->cap_events * 2 : 16;
-    replic_event *grown = sqlite3_realloc64(box->events, cap * sizeof *grown);
-    if (!grown) {
-      sqlite3_free(event.text);
-      return SQLITE_NOMEM;
-    }
-    box->events = grown;
-    box->cap_events = cap;
-  }
-  box->events[box->n_events++] = event;
-  return REPLIC_OK;
-}
-
-int replic__event(replic *r, replic_event event, const char *format, ...) {
-  if (format) {
-    va_list args;
-    va_start(args, format);
-    event.text = sqlite3_vmprintf(format, args);
-    va_end(args);
-  }
-  return replic__event_take(r, event);
-}
-
-void replic__trace(replic *r, const char *format, ...) {
-  if (!r->config.trace) return;
-  va_list args;
-  va_start(args, format);
-  replic_event event = {.kind = REPLIC_EVENT_TRACE, .text = sqlite3_vmprintf(format, args)};
-  va_end(args);
-  replic__event_take(r, event);
 }

@@ -3,9 +3,9 @@
  * SQLite numbers the names of a statement, and finds one by going through all of them. So they are
  * asked for once per statement and put into a hash table; then each value that is given costs one
  * look-up, however many there are. */
-#include "params.h"
-
 #include <string.h>
+
+#include "base/base.h"
 
 struct replic__names {
   int count;         /* of the statement's parameters */

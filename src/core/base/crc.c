@@ -6,7 +6,7 @@
  * of it. */
 #include <string.h>
 
-#include "wire.h"
+#include "base/base.h"
 
 /* ---- by tables ---- */
 
