@@ -13,21 +13,30 @@
  *
  * Consecutive patches of one origin with the same _patchedAt are read from the log as one group
  * (log.c, sync.c): that keeps every transaction whole without a column for it. The plus 1 after a
- * full run keeps such groups small while the wall clock stands still, as after a step back. */
+ * full run keeps such groups small while the wall clock stands still. Where the wall clock runs,
+ * but behind what was seen, a run is full sooner: with the next millisecond, as where it is not
+ * behind, so that links have what they can divide. */
 #include "core.h"
 
 #define RUN_PATCHES 1000
 #define RUN_BYTES (1 << 20)
+#define SLICE_BYTES 2048 /* enough for a frame of the slowest link (pace.c) */
 #define MAX_LEAD_MS 240
 #define LEADS_MS 250  /* ahead of the wall clock by more: a clock somewhere is wrong */
 #define FOLLOWS_MS 10 /* whoever answers what is ahead is ahead of it by less */
 
+static int is_run_full(const replic__clock *clock, int64_t now_ms) {
+  return clock->run_patches >= RUN_PATCHES || clock->run_bytes >= RUN_BYTES ||
+         (clock->run_bytes >= SLICE_BYTES && now_ms != clock->run_ms);
+}
+
 int64_t replic__clock_next(replic__clock *clock, int64_t now_ms) {
+  int is_full = is_run_full(clock, now_ms);
+  clock->run_ms = now_ms;
   if (now_ms > clock->high) {
     clock->high = now_ms;
     clock->raised_by = 0;
-  } else if (clock->is_passed || clock->run_patches >= RUN_PATCHES ||
-             clock->run_bytes >= RUN_BYTES) {
+  } else if (clock->is_passed || is_full) {
     clock->high++;
     if (clock->high > now_ms + MAX_LEAD_MS) clock->is_hurried = 1;
   } else {

@@ -196,7 +196,8 @@ typedef struct replic__clock {
   int is_hurried; /* the batch was stamped further ahead of the wall clock than it may be at once */
   uint32_t raised_by;  /* the origin whose patch set it ahead of the wall clock; 0: none did */
   int64_t run_patches; /* own patches at `high`: they travel as one group, so their number */
-  int64_t run_bytes;   /* and size are bounded */
+  int64_t run_bytes;   /* and size are bounded; */
+  int64_t run_ms;      /* the wall clock of the last call that asked for a stamp */
 } replic__clock;
 
 int64_t replic__clock_next(replic__clock *clock, int64_t now_ms);

@@ -9,13 +9,20 @@
   "NULL, "                                                                                         \
   "_sequenceId INTEGER NOT NULL, _peerId INTEGER NOT NULL, id INTEGER, v TEXT);"
 
-/* Writes one row and returns the clock that it got. */
-static int64_t stamp(peer *p) {
-  int64_t sequence = upsert(p, "t", ROW({"id", v_int(1)}, {"v", v_text("x")}));
+/* Writes one row, of so many bytes, and returns the clock that it got. */
+static int64_t stamp_row(peer *p, size_t len) {
+  char *text = test_alloc(len + 1);
+  memset(text, 'x', len);
+  text[len] = 0;
+  int64_t sequence = upsert(p, "t", ROW({"id", v_int(1)}, {"v", v_text(text)}));
   return sql_int(
       peer_sql(p),
       test_format("SELECT _patchedAt FROM t_patches WHERE _peerId = %lu AND _sequenceId = %lld",
                   (unsigned long)p->id, (long long)sequence));
+}
+
+static int64_t stamp(peer *p) {
+  return stamp_row(p, 1);
 }
 
 static void the_wall_clock_is_taken(void) {
@@ -75,8 +82,9 @@ static void a_patch_from_elsewhere_moves_it_by_one(void) {
 }
 
 /* How far the clock of `n` peers gets ahead, each of which answers what the one before it has
- * written: `hops` of them, of which `per_ms` happen in a millisecond. */
-static int64_t lead_of_a_chain(int n, int hops, int per_ms, int64_t ahead) {
+ * written: `hops` of them, of which `per_ms` happen in a millisecond, each with two rows of `len`.
+ */
+static int64_t lead_of_a_chain(int n, int hops, int per_ms, int64_t ahead, size_t len) {
   cluster *c = cluster_start(n, DDL);
   for (int i = 0; i < n; i++) wire_open(c, i, (i + 1) % n);
   cluster_settle(c);
@@ -84,7 +92,9 @@ static int64_t lead_of_a_chain(int n, int hops, int per_ms, int64_t ahead) {
   int64_t lead = 0;
   for (int i = 0; i < hops; i++) {
     peer *p = &c->peers[i % n];
-    int64_t lag = stamp(p) - c->now_ms;
+    stamp_row(p, len);
+    c->now_ms += replic_must_wait(p->r);
+    int64_t lag = stamp_row(p, len) - c->now_ms;
     if (lag > lead) lead = lag;
     c->now_ms += replic_must_wait(p->r) || i % per_ms == 0;
     cluster_deliver(c);
@@ -96,10 +106,11 @@ static int64_t lead_of_a_chain(int n, int hops, int per_ms, int64_t ahead) {
 
 /* Without a bound they would be 1 ms ahead for every hop or two. */
 static void peers_that_answer_each_other_stay_near_time(void) {
-  CHECK(lead_of_a_chain(2, 2000, 50, 0) <= 250);
-  CHECK(lead_of_a_chain(3, 2000, 50, 0) <= 250);
-  CHECK(lead_of_a_chain(5, 1500, 30, 3) <= 250);
-  CHECK(lead_of_a_chain(2, 2000, 50, 5000) <= 5250); /* nor where a clock is wrong */
+  CHECK(lead_of_a_chain(2, 2000, 50, 0, 1) <= 250);
+  CHECK(lead_of_a_chain(3, 2000, 50, 0, 1) <= 250);
+  CHECK(lead_of_a_chain(5, 1500, 30, 3, 1) <= 250);
+  CHECK(lead_of_a_chain(3, 1500, 50, 0, 3000) <= 250);  /* a row ends a group */
+  CHECK(lead_of_a_chain(2, 2000, 50, 5000, 1) <= 5250); /* nor where a clock is wrong */
 }
 
 static void what_is_rolled_back_leaves_no_trace(void) {
