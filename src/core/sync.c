@@ -418,15 +418,22 @@ void replic__send_need(replic *r, link *l, position *at) {
   replic__send(r, need_over(r, l, at->origin, known), replic__finish_frame(&w));
 }
 
+static void ask_again(replic *r, link *l, position *at) {
+  if (at->announced <= replic__vector_sequence(r, at->origin)) return;
+  if (at->held && r->now_ms < at->held_until) return;
+  at->need_ms = 0;
+  replic__send_need(r, l, at);
+}
+
 /* Asks for all that it is known to have and we lack. */
 static void send_needs(replic *r, link *l) {
-  for (size_t i = 0; i < l->n_at; i++) {
-    position *at = &l->at[i];
-    if (at->announced <= replic__vector_sequence(r, at->origin)) continue;
-    if (at->held && r->now_ms < at->held_until) continue;
-    at->need_ms = 0;
-    replic__send_need(r, l, at);
-  }
+  for (size_t i = 0; i < l->n_at; i++) ask_again(r, l, &l->at[i]);
+}
+
+/* The rest may be on its way, and would come twice. */
+static void ask_for_held(replic *r, link *l) {
+  for (size_t i = 0; i < l->n_at; i++)
+    if (l->at[i].held) ask_again(r, l, &l->at[i]);
 }
 
 /* The peer has told in so many heartbeats that it has what is lacking here, and that nothing of it
@@ -1111,7 +1118,7 @@ int replic_tick(replic *r) {
       if (r->now_ms < l->held_ms) l->held_ms = r->now_ms; /* the wall clock was set back */
       if (l->n_held && r->now_ms - l->held_ms >= HELD_HEARTBEATS * r->config.heartbeat_ms) {
         l->held_ms = r->now_ms;
-        send_needs(r, l);
+        ask_for_held(r, l);
       }
       replic__tell_void(r, l);
       answer_needs(r, l);
@@ -1159,7 +1166,7 @@ void replic__sync_schema_changed(replic *r) {
   s->generation++;
   while (s->n_ring) replic__ring_drop(s); /* they speak of the old table ids */
   for (size_t i = 0; i < s->n_links; i++)
-    if (s->links[i]->ready && s->links[i]->n_held) send_needs(r, s->links[i]);
+    if (s->links[i]->ready && s->links[i]->n_held) ask_for_held(r, s->links[i]);
 }
 
 const replic_position *replic_unacknowledged(replic *r, size_t *n) {
