@@ -754,7 +754,7 @@ static int on_ack(replic *r, link *l, replic__reader *in) {
   l->skew_ms = wall - r->now_ms;
   note_word(r, l);
   enum { APPLIED, SENT, STAGED };
-  int is_idle = 1;
+  int is_idle = 1, is_answer_due = replic__is_heartbeat_past(r, l->answer_ms);
   for (int section = APPLIED; section <= STAGED; section++) {
     uint32_t last = 0;
     for (size_t n = replic__get_count(in, 2); n > 0; n--) {
@@ -782,8 +782,9 @@ static int on_ack(replic *r, link *l, replic__reader *in) {
         if (sequence > at->announced) at->announced = sequence;
         if (!at->held) replic__send_need(r, l, at);
       } else {
-        at->told = 0;
-        l->ack_due = 1;
+        at->told = 0; /* unless it is on its way: two sides that send would answer each ACK */
+        l->ack_due |= is_answer_due;
+        if (is_answer_due) l->answer_ms = r->now_ms;
       }
     }
   }

@@ -120,6 +120,7 @@ typedef struct link {
   int64_t hello_ms, schema_ms, again_ms; /* when it last got, as it asked for it: HELLO, all
                                             definitions, pieces of a jump once more */
   int wants_again;                       /* of these the last, within a heartbeat */
+  int64_t answer_ms;                     /* when an ACK was last answered with one */
   size_t schema_bytes, n_held;           /* n_held: positions that are held */
   size_t n_wants, n_claims;              /* positions with such */
   int64_t needs_ms;                      /* since then so many origins were asked for */
