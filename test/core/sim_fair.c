@@ -3,8 +3,8 @@
  * Links have a bandwidth for each direction, and a latency; in some seeds clocks are off. Some
  * peers write a backlog, or so many bytes each second that some links do not carry them; the others
  * write a small row now and then. The cluster is a tree of links. Or it is a tree of fast ones, and
- * beside these are bad ones: slow, or of which a direction brings nothing for a while. There one
- * peer's clock may be an hour ahead: what that writes is held by all others.
+ * beside these are bad ones: slow, or of which a direction brings nothing for a while. One peer's
+ * clock may be an hour ahead: what that writes is held by all others.
  *
  * The bound of a row is that of the best way from its origin to a peer, over the tree. A link u - v
  * adds (docs/protocol.md, Relay and grace)
@@ -23,11 +23,8 @@
  * Rows of those who write much count on ways that carry three times as much as all of them write,
  * and only if the acknowledgements come back over fast lines.
  *
- * Clocks of those who write much are not behind others: what a peer writes while its own is, is
- * stamped alike, and so is one group of up to 1 MiB (clock.c). Slow links in a circle are left out:
- * what comes another way, too, is acknowledged before it has left such a line, so 2. does not hold
- * there. And so is a hold on slow links: who holds something asks for all that it lacks, also for
- * what is on its way. */
+ * Slow links in a circle are left out: what comes another way, too, is acknowledged before it has
+ * left such a line, so 2. does not hold there. */
 #include "sim_fair.h"
 
 #include <stdio.h>
@@ -40,7 +37,8 @@ enum {
   WRITING_MS = 20000,
   STEP_MS = 5,
   MOST_OFF_MS = 20000,
-  GROUP = 1700,            /* bytes of the largest row, with what a frame adds */
+  GROUP = 3800, /* bytes of the largest row, with what a frame adds, behind a run of 2 KiB
+                   of a clock that is behind (clock.c) */
   FIRST_WINDOW = 32 << 10, /* 16 KiB, doubled once before the queue is noticed */
   QUEUE_MS = 600,          /* half a second, and what a window grows by at once */
   HEARTBEAT_MS = 1000,
@@ -78,7 +76,6 @@ typedef struct fair {
   bool unsound[64]; /* edges that do not count, */
   bool mutes[64];   /* and of which a direction brings nothing now and then */
   bool is_off;      /* clocks are */
-  bool is_beside;   /* the links that count are fast, and bad ones are beside */
   int far;          /* whose clock is an hour ahead; -1: nobody's */
   probe probes[MAX_PROBES];
   int n_probes;
@@ -255,7 +252,6 @@ static void draw_links(fair *f) {
   enum { CHAIN, HUB, TREE, BESIDE };
   rng *g = &f->s->g;
   uint32_t kind = rng_below(g, 4), n = (uint32_t)f->s->n_peers;
-  f->is_beside = kind == BESIDE;
   for (int i = 1; i < (int)n; i++)
     join(f,
          kind == CHAIN ? i - 1
@@ -276,9 +272,7 @@ static void draw_writers(fair *f) {
     w->bytes_left = 20000 + rng_below(g, 150000);
     w->bytes_per_ms = w->kind == STREAM ? 1 + rng_below(g, 30) : NEVER / 1000;
   }
-  for (int i = 0; f->is_off && i < f->s->n_peers; i++)
-    if (f->writers[i].kind != QUIET) f->s->peers[i]->clock_offset_ms = MOST_OFF_MS;
-  f->far = f->is_beside && rng_chance(g, 50) ? (int)rng_below(g, (uint32_t)f->s->n_peers) : -1;
+  f->far = rng_chance(g, 50) ? (int)rng_below(g, (uint32_t)f->s->n_peers) : -1;
   if (f->far >= 0) f->s->peers[f->far]->clock_offset_ms = 3600000;
 }
 

@@ -14,7 +14,7 @@
 typedef struct line {
   int64_t bytes_per_ms, latency_ms, free_ms; /* free_ms: when all that was put on it has left */
   int64_t due_ms[4096];                      /* of the frames on their way, oldest first */
-  size_t n_due, bytes;                       /* bytes: that have ever been put on it */
+  size_t n_due, bytes, acks;                 /* bytes, acks: that have ever been put on it */
 } line;
 
 typedef struct net {
@@ -50,6 +50,7 @@ static void put_on_lines(net *it) {
         CHECK(l->n_due < COUNT(l->due_ms));
         l->due_ms[l->n_due] = l->free_ms + l->latency_ms;
         l->bytes += len;
+        l->acks += queue->packets[l->n_due].data[1] == ACK;
       }
     }
   }
@@ -211,6 +212,73 @@ static void what_is_held_may_be_pruned(void) {
   cluster_same(c, "t");
 }
 
+/* What a slow line carries while peer 1 sends 400 rows, for each hundred bytes of them. `held`:
+ * peer 2 holds a row of peer 0's, and asks for it time and again. */
+static int64_t percent_beside_a_hold(bool held) {
+  enum { ROWS = 400 };
+  net *it = net_start(3);
+  cluster *c = it->c;
+  peer *a = &c->peers[0];
+  if (held) a->clock_step_ms = 3600000;
+  put(a, 1, 10);
+  a->clock_step_ms = 0;
+  join(it, 1, 0, 10000, 5);
+  int w = join(it, 2, 0, 16, 5);
+  run_ms(it, 3000);
+  put_backlog(c, &c->peers[1], ROWS);
+  ms_until(it, &c->peers[2], 102, ROWS, 60000);
+  int64_t percent = (int64_t)it->lines[w][0].bytes * 100 / (ROWS * ROW_BYTES);
+  test_note("%lld %%", (long long)percent);
+  return percent;
+}
+
+/* Asking for what is held is not asking for what is on its way. */
+static void a_hold_sends_nothing_twice(void) {
+  CHECK(percent_beside_a_hold(true) <= percent_beside_a_hold(false) + 1);
+}
+
+/* Peer 0 writes while its clock is half a minute behind the clocks of others that it has heard. */
+static void a_clock_that_is_behind_makes_no_backlog_one_group(void) {
+  net *it = net_start(3);
+  cluster *c = it->c;
+  join(it, 0, 1, 10000, 5);
+  join(it, 1, 2, 16, 5);
+  put(&c->peers[1], 5000, 10);
+  run_ms(it, 3000);
+  c->peers[0].clock_step_ms = -30000;
+  for (int i = 0; i < 900; i++, run_ms(it, 1)) put(&c->peers[0], i, ROW_BYTES);
+  for (int i = 2; i < 12; i++) {
+    put(&c->peers[1], 5000 + i, 10);
+    int64_t ms = ms_until(it, &c->peers[2], 102, i, 120000);
+    test_note("%lld ms", (long long)ms);
+    CHECK(ms <= 3000);
+    run_ms(it, 2000);
+  }
+}
+
+static int64_t acks_of(const net *it, int w) {
+  return (int64_t)(it->lines[w][0].acks + it->lines[w][1].acks);
+}
+
+/* Each side has always something on its way: an acknowledgement of that is all that is to be said,
+ * beside the heartbeat's, and one that answers such, at most one in 3/4 of a heartbeat. */
+static void acknowledgements_are_not_answered(void) {
+  enum { MS = 10000, EVERY_MS = 20 };
+  net *it = net_start(2);
+  int w = join(it, 0, 1, 10000, 40);
+  run_ms(it, 3000);
+  int64_t before = acks_of(it, w), written = 0;
+  for (int64_t ms = 0; ms < MS; ms++, run_ms(it, 1)) {
+    if (ms % EVERY_MS) continue;
+    put(&it->c->peers[0], ms, 10);
+    put(&it->c->peers[1], MS + ms, 10);
+    written += 2;
+  }
+  int64_t acks = acks_of(it, w) - before;
+  test_note("%lld acknowledgements of %lld patches", (long long)acks, (long long)written);
+  CHECK(acks <= written + 2 * 3 * MS / 1000);
+}
+
 /* A - C carries half of what A writes, A - B - C all of it. The patch that C lacks is sent by B
  * when it has been there for the grace, however much comes directly meanwhile: the longest time
  * from the writing of a row until it is at C. */
@@ -249,6 +317,9 @@ int main(int argc, char **argv) {
       TEST(a_hold_stops_nobody_else),
       TEST(a_hold_does_not_narrow_the_line),
       TEST(what_is_held_may_be_pruned),
+      TEST(a_hold_sends_nothing_twice),
+      TEST(a_clock_that_is_behind_makes_no_backlog_one_group),
+      TEST(acknowledgements_are_not_answered),
       TEST(a_slow_link_is_helped_after_the_grace),
   };
   return run_tests(argc, argv, TESTS, COUNT(TESTS));
