@@ -240,7 +240,8 @@ static int note(replic *r, const comparison *c) {
 /* The origin, which is linked there, has issued less than is here. Nothing can be seen of that
  * here, so the link stays. */
 static int take_advice(replic *r, link *l, const comparison *c) {
-  if (!c->agrees || c->theirs_last >= c->mine_last || is_denied(r, l, c)) return REPLIC_OK;
+  int agrees = c->agrees || !c->theirs_last; /* it may have issued nothing */
+  if (!agrees || c->theirs_last >= c->mine_last || is_denied(r, l, c)) return REPLIC_OK;
   int rc = note(r, c);
   if (rc != REPLIC_OK || l->advised == c->origin) return rc;
   l->advised = c->origin;

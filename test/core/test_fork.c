@@ -178,6 +178,37 @@ static void a_third_peer_finds_the_fork(void) {
   }
 }
 
+/* The hub knows the original, which has issued less than what another peer has of the copy, or
+ * nothing at all: that hears of it, and once it is opened with a new peerId both go on. */
+static void who_holds_more_than_was_issued_is_advised(void) {
+  for (int common = 0; common < 3; common += 2) {
+    cluster *c = cluster_start(3, T);
+    peer *p = &c->peers[0], *other = &c->peers[2];
+    put_many(p, 0, common, 0);
+    peer *copy = fork_peer(p);
+    put_many(copy, 10, 2, 1);
+    wire_open(c, 3, 2);
+    cluster_deliver(c);
+    CHECK_INT(peer_at(other, 101), common + 2);
+    peer_stop(copy);
+    wire_open(c, 0, 1);
+    cluster_deliver(c);
+    int w = wire_open(c, 1, 2);
+    cluster_beat(c, 12);
+    CHECK(c->wires[w].open[0]);
+    CHECK_INT(peer_at(&c->peers[1], 101), common);
+    CHECK_TEXT(noted(other), test_format("101: %d, %d", common, common + 1));
+    CHECK_CONTAINS(event_last(other, REPLIC_EVENT_LINK_ERROR)->text, "open one of the files");
+    open_as(other, 300);
+    wire_open(c, 1, 2);
+    cluster_deliver(c);
+    CHECK_INT(peer_at(p, 300), 2);
+    CHECK_INT(peer_at(other, 101), common);
+    check_same(c);
+    test_release();
+  }
+}
+
 /* Far from the origin, and only in the middle of a link's life. */
 static void a_fork_that_arrives_later_is_found(void) {
   cluster *c = cluster_start(4, T);
@@ -1052,6 +1083,7 @@ int main(int argc, char **argv) {
   static const test TESTS[] = {
       TEST(copies_that_meet_know_where_they_part),
       TEST(a_third_peer_finds_the_fork),
+      TEST(who_holds_more_than_was_issued_is_advised),
       TEST(a_fork_that_arrives_later_is_found),
       TEST(a_fork_that_is_lost),
       TEST(opened_with_a_new_id_it_issues_anew),
