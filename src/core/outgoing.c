@@ -301,7 +301,6 @@ static int lacks_what_is_old(const replic *r, const replic__entry *entry, const 
 /* Of a backlog, which takes its time on a sound link as well, any progress counts. */
 static int may_relay(const replic *r, const link *l, const replic__entry *entry,
                      const position *at) {
-  if (at->origin == l->peer) return 0;
   if (at->origin == r->peer_id || !replic__link_direct(l, at->origin) || at->must_relay) return 1;
   return at->acked < at->backlog ? is_grace_over(r, at->lag_since_ms)
                                  : lacks_what_is_old(r, entry, at);
@@ -333,6 +332,7 @@ position *replic__next_position(link *l, uint32_t origin, size_t *at) {
 static int is_due(replic *r, link *l, replic__entry *entry, position *at) {
   const replic_position *mine = &entry->committed;
   mark(r, entry);
+  if (at->origin == l->peer) return 0; /* it has these, and acknowledges none of them */
   if (at->backlog < 0) at->backlog = mine->sequence;
   if (mine->sequence > at->acked && !at->lag_since_ms) at->lag_since_ms = r->now_ms;
   if (at->acked >= mine->sequence || !(l->taking || may_relay(r, l, entry, at))) return 0;

@@ -803,6 +803,28 @@ static void all_that_fills_the_window_is_staged(void) {
   CHECK_INT(info_of(p, 0).unacked_bytes, 0);
 }
 
+/* It has them, and would never say that it has got them: they would stay in the window. (Over this
+ * link it has told nothing of them, as it sent them over another one.) */
+static void a_jump_brings_nobody_its_own(void) {
+  cluster *c = small_pieces(1, T);
+  peer *p = &c->peers[0];
+  put_rows(p, 0, 10, 3);
+  prune(p);
+  const replic_value row[] = {v_int(99), v_int(1), v_int(1)};
+  int first = test_source(c, 900), second = test_source(c, 900), n = 0;
+  bytes *own = patches_frame(900, 0, 1);
+  add_patch(own, 1, true, (uint64_t)c->now_ms, 1, 1, 3, row);
+  play(c, first, own);
+  CHECK_INT(peer_at(p, 900), 1);
+  wire_cut(c, first);
+  take_frames(c, second, 0);
+  play(c, second, staged_frame(true, NULL, 0));
+  for (size_t i = 0; i < c->wires[second].to[1].n; i++)
+    n += c->wires[second].to[1].packets[i].data[1] == STAGE;
+  CHECK(n > 0);
+  CHECK_INT(take_frames(c, second, PATCHES), 0);
+}
+
 /* Within one history the clocks never fall: where those of the pieces do, after what has come
  * another way meanwhile, there are two, and nothing is joined. */
 static void pieces_stamped_before_what_is_known(void) {
@@ -1516,6 +1538,7 @@ int main(int argc, char **argv) {
       TEST(pieces_come_in_order),
       TEST(pieces_may_overlap),
       TEST(all_that_fills_the_window_is_staged),
+      TEST(a_jump_brings_nobody_its_own),
       TEST(pieces_stamped_before_what_is_known),
       TEST(what_is_known_is_skipped),
       TEST(huge_sums_are_no_danger),
