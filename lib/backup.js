@@ -1,5 +1,5 @@
 // backup(): a copy of the file, made beside its target a slice at a time, and put there in one step.
-// The order of the steps, and what they leave after a failure, is the core's: src/core/backup.c.
+// The order of the steps, and what they leave after a failure, is the core's: src/core/file/backup.c.
 
 import { stat } from 'node:fs/promises'
 import { resolve } from 'node:path'

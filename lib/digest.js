@@ -1,6 +1,6 @@
 // Digests of one state of the file: per replicated table, per bucket of its keys, per row. They do
 // not depend on the order of rows or columns, and tell apart all that SQLite does: types and bytes.
-// Rows are hashed and summed up in the core (src/core/digest.c), in bounded memory and a slice at a
+// Rows are hashed and summed up in the core (src/core/file/digest.c), in bounded memory and a slice at a
 // time, on a connection of their own.
 
 import { createHash } from 'node:crypto'
@@ -187,7 +187,7 @@ export class Snapshot {
   async stuck(table, key) {
     const id = key.map((value, i) => {
       const v = typeof value === 'number' ? `CAST(?${i + 2} AS REAL)` : `?${i + 2}`
-      // as src/core/sql.c makes it
+      // as src/core/tables/sql.c makes it
       return `typeof(${v}) || quote(iif(typeof(${v}) = 'text', CAST(${v} AS BLOB), ${v}))`
     })
     const [found] = await this.#query(

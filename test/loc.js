@@ -8,13 +8,19 @@ import { fileURLToPath } from 'node:url'
 
 const LIMIT = 800
 const ROOT = fileURLToPath(new URL('..', import.meta.url))
-const DECIDES = /^src\/core\/(clock|schema|log|merge|compact|vector|engine)\.c$|^lib\/migrate\.js$/
+const DECIDES =
+  /^src\/core\/(data\/|tables\/)?(clock|schema|log|merge|compact|vector|engine|order|batch|write)\.c$|^lib\/migrate\.js$/
 
 // A file belongs to the first part whose pattern its path matches.
 const PARTS = [
   ['what decides the data', DECIDES],
+  ['core: base', /^src\/core\/base\//],
+  ['core: file', /^src\/core\/file\//],
+  ['core: tables', /^src\/core\/tables\//],
+  ['core: data', /^src\/core\/data\//],
   ['core: wire and sync', /^src\/core\/(wire|sync|incoming|outgoing|jump|fork)\./],
-  ['core: the rest', /^src\/core\//],
+  ['core: links', /^src\/core\/links\//],
+  ['core: the top', /^src\/core\//],
   ['binding', /^src\/napi\//],
   ['options of SQLite', /^src\/sqlite\//],
   ['transports', /^lib\/transport\//],

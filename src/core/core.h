@@ -1,145 +1,14 @@
 /* core.h - what the core's files share. Not for use outside src/core.
  *
- *   base/       SQLite and bytes (base.h)
- *   open.c      opening, closing, internal tables
- *   engine.c    batches, local writes                        ┐
- *   merge.c     one patch into log and table (I2)            │ decide
- *   log.c       the T_patches tables: append, read, fold     │ the
- *   schema.c    which tables are replicated                  │ data
- *   compact.c   which patches the log needs no more          │
- *   optimize.c  statistics for SQLite's planner         │
- *   vector.c    what is applied (I1)                         │
- *   clock.c     the next _patchedAt                          ┘
- *   migrate.c   steps of a migration
- *   patches.c   the DDL of T_patches
- *   epoch.c     in which opening of its file a patch was issued
- *   sync.c      links: who lacks what; the frames that say so
- *   outgoing.c  patches from the log to the links
- *   incoming.c  patches from the links to the log
- *   definition.c what a table of another peer's is here
- *   pending.c   patches that this schema cannot hold
- *   quota.c     what each peer has brought, and how much more it may
- *   stuck.c     rows that this schema cannot store
- *   jump.c      the same where the log is pruned
- *   fork.c      two histories under one peerId
- *   forget.c    what others have said, and was wrong
- *   told.c      what is known of an origin by the word of another
- *   skew.c      clocks that are wrong: whose it is
- *   wire.c      bytes <-> frames
- *   sql.c       the statements of a table
- *   check.c     may a table be replicated?
- *   guard.c     SQL of the application's own
- *   identity.c  <file>-replic: lock and witness
- *   claim.c     what keeps the file ours while it is open
- *   checkpoint.c from the WAL into the file, while the writing goes on
- *   query.c     reading: connections of their own, without the rest of the core
- *
- * What decides the data knows nothing of links: engine.c calls sync.c once, after the commit.
- * Memory comes from sqlite3_malloc, so that one failure shim covers SQLite and core. */
+ * What each file is for: docs/architecture.md. What decides the data knows nothing of links:
+ * engine.c calls replic__sync_flush after a commit, replic__sync_schema_changed after a change of
+ * the schema. */
 #ifndef REPLIC_CORE_H
 #define REPLIC_CORE_H
 
 #include "base/base.h"
-#include "query.h"
-
-/* ---- schema ------------------------------------------------------------------------------------------------ */
-
-/* A field is a column that patches carry. Keys come first, in the order of the primary key. */
-typedef struct replic__field {
-  char *name;
-  char *type;        /* as declared, "" if none */
-  char *json_name;   /* as it stands in _nulls, with its quotes */
-  char *default_sql; /* a DEFAULT that is not a constant: evaluated by the peer that creates the
-                        row; else NULL */
-  int key;           /* position in the primary key from 1, else 0 */
-  int required; /* NOT NULL, and no constant DEFAULT: without it a merge cannot create the row */
-  int untyped;  /* no affinity: 1 and 1.0 are kept apart, though they are equal as keys */
-  int not_null;
-  char *rules; /* what else is declared: NOT NULL, DEFAULT; "" if nothing */
-  replic_value
-      fallback; /* what stands for a value that the column cannot hold; owned; UNSET: none */
-} replic__field;
-
-/* A cached pair of statements for one set of columns. */
-typedef struct replic__row_sql {
-  unsigned char *take; /* n_fields bytes: 1 where the column is set */
-  sqlite3_stmt *upsert, *update;
-} replic__row_sql;
-
-#define REPLIC__ROW_SQL_MAX 32
-
-enum {
-  LOG_INSERT,
-  LOG_NEWER,
-  LOG_OLDER,
-  LOG_FOLD,
-  LOG_READ,
-  LOG_CLOCK,
-  LOG_BELOW,
-  LOG_ABOVE,
-  LOG_DELETE,
-  ROW_EXISTS,
-  ROW_DELETE,
-  DEFAULTS,
-  STUCK_ADD,
-  STUCK_AGAIN,
-  STUCK_REMOVE,
-  N_TABLE_SQL
-};
-
-typedef struct replic__table {
-  char *name, *patches; /* T, T_patches */
-  replic_table info;    /* for the caller: all columns in declared order */
-  replic_column *columns;
-  replic__field *fields;
-  int *by_name;   /* the fields, sorted by name */
-  uint32_t index; /* in the schema's list */
-  int n_fields, n_keys, n_required, n_dynamic;
-  int strict, has_nulls, has_triggers;
-  int is_ddl_compared; /* stuck.c: in this batch */
-  int has_stuck;       /* perhaps: some of its rows are in _replic_stuck */
-  int may_lack_rows;   /* a key with patches may have no row: one waits for a required column, or is
-                          stuck */
-  int muted;           /* a trigger rolled a merge back: merge without triggers */
-  int deleted_at;      /* index of the field, -1 if there is none */
-  sqlite3_stmt *sql[N_TABLE_SQL];
-  replic__row_sql rows[REPLIC__ROW_SQL_MAX];
-  int n_rows;
-  int touched, changed; /* in this call, in this batch: bit 0 locally, bit 1 by a merge */
-  unsigned char *take, *fold_take; /* scratch, n_fields each */
-  replic_value *values, *fold;     /* scratch, n_fields each */
-} replic__table;
-
-/* A table's definition as in a SCHEMA frame, with the id 0. */
-typedef struct replic__foreign {
-  uint8_t *bytes;
-  size_t len;
-} replic__foreign;
-
-typedef struct replic__schema {
-  replic__table **tables; /* sorted by name, whatever its case */
-  size_t n_tables;
-  uint32_t base_id; /* table i is known to the links as base_id + i; never used again for another
-                       table */
-  replic__foreign *foreign; /* tables as others have them, of which something is pending: known to
-                               the links by the ids after those of `tables` */
-  size_t n_foreign, cap_foreign, foreign_bytes; /* foreign_bytes: as who gets them counts */
-  uint32_t *foreign_by;                         /* their places, sorted by length and bytes */
-  int constrained;                              /* a CHECK or a foreign key is declared somewhere */
-} replic__schema;
-
-int replic__schema_load(replic *r,
-                        replic__schema **out); /* creates missing indexes; needs a transaction */
-int replic__check(replic *r, const replic__schema *schema); /* check.c: REPLIC_ESCHEMA and why */
-void replic__schema_free(replic__schema *schema);
-void replic__foreign_free(replic__schema *schema);
-replic__table *replic__schema_find(const replic__schema *schema, const char *name);
-int replic__sql_get(replic *r, replic__table *t, int which, sqlite3_stmt **out);
-int replic__sql_row(replic *r, replic__table *t, const unsigned char *take, int update,
-                    sqlite3_stmt **out);
-void replic__sql_free(replic__table *t);
-char *replic__sql_text(const replic__table *t, int which);
-char *replic__sql_row_text(const replic__table *t, const unsigned char *take, int update);
+#include "file/file.h"
+#include "tables/tables.h"
 
 /* ---- patches ----------------------------------------------------------------------------------------------- */
 
@@ -276,18 +145,7 @@ int replic__epochs_cut(replic *r, uint32_t origin, int64_t after);
 
 /* ---- engine ------------------------------------------------------------------------------------------------ */
 
-enum { AUTH_ENGINE, AUTH_USER, AUTH_UNSAFE, AUTH_MIGRATION, AUTH_TRIGGERS };
-typedef struct replic__auth {
-  int mode;
-  const replic__schema *schema; /* AUTH_TRIGGERS: the one being registered */
-  int denied;                   /* a REPLIC_E… code */
-  char *what;                   /* what was refused; owned */
-  int schema_changed;           /* the statement changes the schema */
-} replic__auth;
-
 typedef struct replic__sync replic__sync;
-typedef struct replic__identity replic__identity;
-typedef struct replic__claims replic__claims;
 
 /* ---- quota.c ----------------------------------------------------------------------------------------------- */
 
@@ -460,10 +318,8 @@ int replic__merge_missing(replic *r, replic__table *t);
  * tables whose DDL has changed. The transaction is open. */
 int replic__stuck_settle(replic *r);
 
-/* ---- guard, identity --------------------------------------------------------------------------------------- */
+/* ---- run.c --------------------------------------------------------------------------------------- */
 
-int replic__guard(void *ctx, int action, const char *a, const char *b, const char *db,
-                  const char *trigger);
 /* SQL of the application's. What it is given is borrowed. */
 typedef struct replic__script {
   int mode; /* AUTH_… */
@@ -479,48 +335,15 @@ typedef struct replic__script {
 /* Runs it; the text of a refusal or failure is set. */
 int replic__guard_exec(replic *r, replic__script *script);
 
-int replic__identity_open(replic *r);   /* lock; reads the witness */
-int replic__identity_settle(replic *r); /* who am I? needs the vector and a transaction */
-/* After each commit: the last own sequence, which may lag. A failure: the peerId is not kept. */
+/* ---- identity.c ---- */
+
+/* Decides who this is. The vector is loaded, the transaction open. REPLIC_ERESTORED: the file was
+ * copied or restored, and the application has fixed the peerId. */
+int replic__identity_settle(replic *r);
+/* After each commit: writes the last own sequence into the witness, which may lag. A failure: the
+ * peerId is not kept. */
 int replic__identity_witness(replic *r);
 void replic__identity_leave(replic *r); /* before the close: what no commit could write */
-void replic__identity_close(replic *r);
-
-/* claim.c: locks that survive a foreign close() in this process. Any thread, before the first file
- * is opened: makes those of SQLite's on -shm such ones. 1: the VFS has what is needed for it. */
-int replic__claim_ready(void);
-/* Takes the lock that says whose `path` is; the file must exist. `*fd`: to be given to
- * replic__unclaim, -1 if there is none. SQLITE_BUSY: another one has it, in any process.
- * SQLITE_CANTOPEN: errno says why. Closing `*fd` drops all POSIX locks that this process has on the
- * file, so first ask SQLite's own lock, which knows those of this process. */
-int replic__claim(const char *path, int *fd);
-void replic__unclaim(int *fd);
-/* The same of the replica's database, before anything is read of it. */
-int replic__claims_open(replic *r);
-/* Once it is in WAL mode: from here on nobody else can be the last one, and remove the WAL. */
-int replic__claims_share(replic *r);
-/* After a commit, and `thorough` at heartbeats and where the file was opened once more: have the
- * files still their names? Else REPLIC_EGONE, r->gone is set, and the event is told. */
-int replic__claims_look(replic *r, int thorough);
-int replic__fail_gone(replic *r);
-/* Why `path`, or what lies beside it, cannot be opened, read or written: whose a file is, or that
- * file descriptors are used up, and what to do. `path` "": only the latter.
- * NULL: neither. The caller frees. */
-char *replic__trouble(const char *path);
-/* Once r->gone is set, between batches: moves the WAL into the database. Never fails; to be called
- * again at the next heartbeat. */
-void replic__claims_settle(replic *r);
-/* Before the last connection closes, which removes the WAL then. */
-void replic__claims_release(replic *r);
-void replic__claims_close(replic *r);
-
-/* checkpoint.c: how long the WAL becomes: SQLite makes its checkpoints in the commits, and shortens
- * a longer one when it begins that anew. Errors: SQLITE_… */
-int replic__limit_wal(replic *r);
-/* SQLite makes no checkpoints of its own in the commits from here on. */
-void replic__checkpoint_by_caller(replic *r);
-/* wal_file.c: the VFS to open the writing connection with. NULL: SQLite's default. Any thread. */
-const char *replic__wal_vfs(void);
 
 /* engine.c: another connection has the write lock. Returns SQLITE_BUSY. */
 int replic__fail_busy(replic *r);

@@ -140,7 +140,7 @@ static const char ORPHANS[] =
     "AND NOT EXISTS (SELECT 1 FROM pragma_table_list t WHERE t.schema = 'main' "
     "AND t.name || '_patches' = p.name COLLATE NOCASE)";
 
-/* CREATE and DROP are refused by guard.c; of ALTER TABLE … RENAME TO the authorizer is not told the
+/* The authorizer refuses CREATE and DROP; of ALTER TABLE … RENAME TO it is not told the
  * new name. */
 static const char INTERNAL[] =
     "SELECT count(*) FROM main.sqlite_schema WHERE type IN ('table', 'view') "

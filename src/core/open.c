@@ -81,7 +81,7 @@ static int open_database(replic *r) {
     return replic__fail(r, SQLITE_READONLY, "%s cannot be written: change its permissions",
                         r->path);
   if (r->config.trace) sqlite3_trace_v2(r->db, SQLITE_TRACE_STMT, trace_sql, r);
-  rc = replic__identity_open(r);
+  rc = replic__lock_open(r);
   return rc == REPLIC_OK ? replic__claims_open(r) : rc;
 }
 
@@ -299,7 +299,7 @@ void replic_close(replic *r) {
   replic__claims_release(r);
   sqlite3_close(r->db); /* before the lock is released: the next opener finds a quiet file */
   replic__claims_close(r);
-  replic__identity_close(r);
+  replic__lock_close(r);
   replic_outbox_free(&r->outbox);
   sqlite3_free(r->auth.what);
   sqlite3_free(r->gone);

@@ -38,6 +38,7 @@
 #include <string.h>
 
 #include "core.h"
+#include "file/file.h"
 
 #ifdef _WIN32
 

@@ -13,8 +13,7 @@
  * has no witness, so whoever opens it goes on as a new peer (identity.c). */
 #include <string.h>
 
-#include "core.h"
-#include "reader.h"
+#include "file/file.h"
 
 struct replic__backup {
   sqlite3 *copy; /* NULL: not open */

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core.h"
+#include "tables/tables.h"
 
 /* ?1 is T. No row: there is no such table. */
 static const char DDL[] =

@@ -6,7 +6,7 @@
  * values give the same bytes. */
 #include <string.h>
 
-#include "reader.h"
+#include "file/file.h"
 
 /* ---- SipHash-2-4 ---- */
 

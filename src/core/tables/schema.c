@@ -1,4 +1,4 @@
-/* schema.c - which tables are replicated, the checks of DESIGN §2, and the SQL for each.
+/* schema.c - which tables are replicated, with which columns and indexes.
  *
  * T is replicated exactly when T_patches exists. Registration reads SQLite's own catalogue
  * (pragma_table_list, pragma_table_xinfo, pragma_index_xinfo), builds a complete new schema aside
@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "core.h"
+#include "tables/tables.h"
 
 /* ---- small helpers ---- */
 

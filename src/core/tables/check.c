@@ -1,4 +1,4 @@
-/* check.c - may this table be replicated? The checks of DESIGN §2, as queries that yield a
+/* check.c - may this table be replicated? The checks, as queries that yield a
  * sentence per problem, with the very ALTER TABLE that is missing where one is.
  *
  * ?1 is T, ?2 is T_patches. Column names compare without case, as in SQLite. Catalogue functions:
@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "core.h"
+#include "tables/tables.h"
 
 /* What the two tables have. */
 #define SHAPES                                                                                     \

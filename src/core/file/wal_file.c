@@ -35,7 +35,7 @@
  * its salts are not. */
 #include <string.h>
 
-#include "core.h"
+#include "file/file.h"
 
 #define VFS_NAME "replic"
 

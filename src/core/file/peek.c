@@ -10,7 +10,7 @@
  * not for a connection that stays. */
 #include <string.h>
 
-#include "reader.h"
+#include "file/file.h"
 
 static int exists_beside(const char *path, const char *suffix, int *out) {
   sqlite3_vfs *vfs = sqlite3_vfs_find(NULL);

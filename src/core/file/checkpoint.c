@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "core.h"
+#include "file/file.h"
 
 enum { HEADER = 32, FRAME_HEADER = 24 }; /* https://sqlite.org/fileformat2.html#walformat */
 
