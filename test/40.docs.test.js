@@ -233,6 +233,26 @@ describe('docs/protocol.md', () => {
     ]),
   )
 
+  it('shows the scenes that the tests of the core hear', () => {
+    const source = text('test/core/test_scenes.c')
+    const heard = [...source.matchAll(/^static void (\w+)\(void\) \{\n(.*?)^\}/gms)].flatMap(
+      ([, name, body]) => {
+        const [, lines] = /scene_is\(s,\s*((?:"[^\n]*"\s*)*)\)/.exec(body) ?? []
+        const said = lines && [...lines.matchAll(/"(.*)\\n"/g)].map(([, line]) => line)
+        return said ? [[name, said]] : []
+      },
+    )
+    const [, section] = /^## Scenes\n(.*?)^## /ms.exec(PROTOCOL)
+    const shown = [...section.matchAll(/^### ([^\n]*)$.*?^```text\n(.*?)^```/gms)].map(
+      ([, title, block]) => [
+        `${title[0].toLowerCase()}${title.slice(1).replaceAll(' ', '_')}`,
+        block.trimEnd().split('\n'),
+      ],
+    )
+    expect(shown).toHaveLength(10)
+    expect(shown).toEqual(heard)
+  })
+
   it('numbers the frames as wire.h does', () => {
     const [, names] = /enum \{\s*(FRAME_HELLO = 1,.*?)FRAME_LAST/s.exec(text('src/core/wire.h'))
     const numbered = names.match(/FRAME_\w+/g).map((name, i) => [`${i + 1}`, name.slice(6)])

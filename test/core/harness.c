@@ -423,6 +423,34 @@ cluster *cluster_start(int n, const char *ddl) {
   return c;
 }
 
+static void copy_file(const char *from, const char *to) {
+  FILE *in = fopen(from, "rb");
+  remove(to);
+  if (!in) return;
+  FILE *out = fopen(to, "wb");
+  char data[4096];
+  CHECK(out);
+  for (size_t n; (n = fread(data, 1, sizeof data, in)) > 0;) CHECK(fwrite(data, 1, n, out) == n);
+  fclose(in);
+  CHECK(fclose(out) == 0);
+}
+
+void files_copy(const char *from, const char *to) {
+  static const char *const SUFFIXES[] = {"", "-wal", "-replic"};
+  for (size_t i = 0; i < COUNT(SUFFIXES); i++)
+    copy_file(test_format("%s%s", from, SUFFIXES[i]), test_format("%s%s", to, SUFFIXES[i]));
+}
+
+peer *peer_fork(peer *p) {
+  peer *copy = cluster_add(p->cluster);
+  peer_stop(p);
+  files_copy(p->config.path, copy->config.path);
+  peer_start(p);
+  peer_start(copy);
+  CHECK_INT(copy->id, p->id);
+  return copy;
+}
+
 int64_t peer_now(const peer *p) {
   return p->cluster->now_ms + p->clock_step_ms;
 }

@@ -26,36 +26,6 @@ static void put_many(peer *p, int64_t first, int n, int64_t value) {
   for (int i = 0; i < n; i++) put(p, first + i, "a", value);
 }
 
-static void copy_file(const char *from, const char *to) {
-  FILE *in = fopen(from, "rb");
-  remove(to);
-  if (!in) return;
-  FILE *out = fopen(to, "wb");
-  char data[4096];
-  CHECK(out);
-  for (size_t n; (n = fread(data, 1, sizeof data, in)) > 0;) CHECK(fwrite(data, 1, n, out) == n);
-  fclose(in);
-  CHECK(fclose(out) == 0);
-}
-
-/* Of a peer that is down: all that belongs to it, to another place or back. */
-static void copy_files(const char *from, const char *to) {
-  static const char *const SUFFIXES[] = {"", "-wal", "-replic"};
-  for (size_t i = 0; i < COUNT(SUFFIXES); i++)
-    copy_file(test_format("%s%s", from, SUFFIXES[i]), test_format("%s%s", to, SUFFIXES[i]));
-}
-
-/* The peer is stopped, copied with all its files, and both go on. */
-static peer *fork_peer(peer *p) {
-  peer *copy = cluster_add(p->cluster);
-  peer_stop(p);
-  copy_files(p->config.path, copy->config.path);
-  peer_start(p);
-  peer_start(copy);
-  CHECK_INT(copy->id, p->id);
-  return copy;
-}
-
 /* What somebody does who has read the error: the file is opened with a new peerId. */
 static void open_as(peer *p, uint32_t id) {
   peer_stop(p);
@@ -119,7 +89,7 @@ static void copies_that_meet_know_where_they_part(void) {
     cluster *c = cluster_start(1, T);
     peer *p = &c->peers[0];
     put_many(p, 0, 3, 0);
-    peer *copy = fork_peer(p);
+    peer *copy = peer_fork(p);
     put_many(p, 3, WRITES[i][0], 1);
     put_many(copy, 3, WRITES[i][1], 2);
     wire_open(c, 0, 1);
@@ -149,7 +119,7 @@ static void a_third_peer_finds_the_fork(void) {
     cluster *c = cluster_start(2, T);
     peer *p = &c->peers[0], *witness = &c->peers[1];
     put_many(p, 0, 3, 0);
-    peer *copy = fork_peer(p);
+    peer *copy = peer_fork(p);
     put_many(p, 3, WRITES[i][0], 1);
     put_many(copy, 3, WRITES[i][1], 2);
     wire_open(c, 0, 1);
@@ -216,7 +186,7 @@ static void a_fork_that_arrives_later_is_found(void) {
   put_many(p, 0, 3, 0);
   wire_open(c, 0, 1);
   cluster_deliver(c);
-  peer *copy = fork_peer(p); /* index 4 */
+  peer *copy = peer_fork(p); /* index 4 */
   wire_open(c, 1, 2);
   wire_open(c, 2, 3);
   cluster_deliver(c);
@@ -239,7 +209,7 @@ static void a_fork_that_is_lost(void) {
     cluster *c = cluster_start(2, T);
     peer *p = &c->peers[0], *witness = &c->peers[1];
     put_many(p, 0, 3, 0);
-    peer *copy = fork_peer(p);
+    peer *copy = peer_fork(p);
     put_many(p, 3, 2, 1);
     put_many(copy, 3, 2, 2);
     wire_open(c, 0, 1);
@@ -287,7 +257,7 @@ static void opened_with_a_new_id_it_issues_anew(void) {
       wire_open(c, 0, 1);
       put_many(p, 0, 4, 0);
       cluster_settle(c);
-      peer *copy = fork_peer(p), *again = who ? copy : p;
+      peer *copy = peer_fork(p), *again = who ? copy : p;
       put(p, 0, "a", 1);
       put(copy, 0, "a", 2);
       put(copy, 1, "a", 3);
@@ -346,7 +316,7 @@ static void only_an_id_of_the_applications_heals(void) {
   cluster *c = cluster_start(1, T);
   peer *p = &c->peers[0];
   put_many(p, 0, 3, 0);
-  peer *copy = fork_peer(p);
+  peer *copy = peer_fork(p);
   put_many(p, 3, 2, 1);
   put_many(copy, 3, 2, 2);
   wire_open(c, 0, 1);
@@ -385,7 +355,7 @@ static void pruned_in_between(void) {
     wire_open(c, 0, 1);
     put_many(p, 0, 3, 0);
     cluster_settle(c);
-    peer *copy = fork_peer(p);
+    peer *copy = peer_fork(p);
     put(copy, 0, "a", 2);
     upsert(other, "t", ROW({"id", v_int(1)}, {"a", v_int(3)}));
     upsert(copy, "t", ROW({"id", v_int(1)}, {"a", v_int(4)})); /* at the same moment */
@@ -436,8 +406,8 @@ static void two_histories_that_parted(void) {
   cluster_settle(c);
   peer_stop(p);
   peer_stop(q);
-  copy_files(p->config.path, test_path("p"));
-  copy_files(q->config.path, test_path("q"));
+  files_copy(p->config.path, test_path("p"));
+  files_copy(q->config.path, test_path("q"));
   peer_start(p);
   peer_start(q);
   wire_open(c, 0, 2);
@@ -449,8 +419,8 @@ static void two_histories_that_parted(void) {
   cluster_deliver(c);
   peer_stop(p);
   peer_stop(q);
-  copy_files(test_path("p"), p->config.path);
-  copy_files(test_path("q"), q->config.path);
+  files_copy(test_path("p"), p->config.path);
+  files_copy(test_path("q"), q->config.path);
   peer_start(p);
   peer_start(q);
   put(p, 4, "a", 9);
@@ -484,13 +454,13 @@ static void a_backup_of_both_files(void) {
     peer *p = &c->peers[0];
     put_many(p, 0, 3, 0);
     peer_stop(p);
-    copy_files(p->config.path, test_path("backup"));
+    files_copy(p->config.path, test_path("backup"));
     peer_start(p);
     wire_open(c, 0, 1);
     put_many(p, 3, 3, 1); /* the tail */
     cluster_deliver(c);
     peer_stop(p);
-    copy_files(test_path("backup"), p->config.path);
+    files_copy(test_path("backup"), p->config.path);
     peer_start(p);
     CHECK_INT(p->id, 101);
     CHECK_INT(peer_at(p, 101), 3);
@@ -526,7 +496,7 @@ static void others_that_hold_one_history_each(void) {
   wire_open(c, 0, 2);
   put_many(p, 0, 3, 0);
   cluster_settle(c);
-  peer *copy = fork_peer(p); /* index 3; its links have ended */
+  peer *copy = peer_fork(p); /* index 3; its links have ended */
   put_many(p, 3, 3, 1);
   put_many(copy, 3, 4, 2);
   wire_open(c, 0, 1);
@@ -573,7 +543,7 @@ static void what_was_given_up_is_not_taken_again(void) {
     wire_open(c, 0, 1);
     put_many(p, 0, 3, 0);
     cluster_deliver(c);
-    peer *copy = fork_peer(p);
+    peer *copy = peer_fork(p);
     put_many(copy, 2, 3, 2);
     put(p, 1, "a", 1);
     for (int i = 0; i < 2 && how != HELLO_NAMES_IT; i++) put(p, 0, "a", 1);
@@ -617,7 +587,7 @@ static void stamped_in_the_same_millisecond(void) {
     wire_open(c, 0, 1);
     put_many(p, 0, 3, 0);
     cluster_settle(c);
-    peer *copy = fork_peer(p);
+    peer *copy = peer_fork(p);
     for (int k = 0; k <= how / 2; k++) {
       upsert(p, "t", ROW({"id", v_int(10)}, {"a", v_int(k)}));
       upsert(copy, "t", ROW({"id", v_int(20)}, {"a", v_int(k)}));
@@ -697,10 +667,10 @@ static void three_histories_of_one_file(void) {
     peer *all[6] = {&c->peers[0], NULL, NULL, &c->peers[1], &c->peers[2], &c->peers[3]};
     uint32_t next_id = below ? 40 : 400;
     put_many(all[0], 0, 3, 0);
-    all[1] = fork_peer(all[0]);
+    all[1] = peer_fork(all[0]);
     put_many(all[0], 3, 3, 1);
     put_many(all[1], 10, 3, 2);
-    all[2] = fork_peer(all[of_fork ? 1 : 0]);
+    all[2] = peer_fork(all[of_fork ? 1 : 0]);
     put(all[2], 20, "a", 3);
     put(all[0], 3, "b", 4);
     put(all[1], 10, "b", 5);
@@ -733,10 +703,10 @@ static void what_is_in_the_history_kept_is_not_given_up(void) {
   cluster *c = cluster_start(1, T);
   peer *a = &c->peers[0];
   put_many(a, 0, 3, 0);
-  peer *b = fork_peer(a);
+  peer *b = peer_fork(a);
   put_many(b, 10, 2, 2);
   put_many(a, 3, 3, 1);
-  peer *copy = fork_peer(a);
+  peer *copy = peer_fork(a);
   put_many(a, 6, 2, 1);
   put_many(copy, 20, 2, 3);
   CHECK(meet(c, copy, a));
@@ -761,7 +731,7 @@ static void a_note_outlives_its_fork(void) {
     cluster *c = cluster_start(3, T);
     peer *p = &c->peers[0], *x = &c->peers[1], *y = &c->peers[2];
     put_many(p, 0, common, 0);
-    peer *copy = fork_peer(p);
+    peer *copy = peer_fork(p);
     put_many(p, 3, 2, 1);
     put_many(copy, 5, 2, 2);
     CHECK(!meet(c, p, x));
@@ -797,7 +767,7 @@ static void a_file_that_was_restored_does_not_yield(void) {
     cluster *c = cluster_start(2, T);
     peer *p = &c->peers[0], *other = &c->peers[1];
     put_many(p, 0, 3, 0);
-    peer *copy = fork_peer(p);
+    peer *copy = peer_fork(p);
     put_many(p, 3, 2, 1);
     put_many(copy, 5, 2, 2);
     CHECK(meet(c, p, copy));
@@ -839,7 +809,7 @@ static void pruned_where_they_part(void) {
     cluster *c = cluster_start(3, T);
     peer *p = &c->peers[0], *x = &c->peers[1], *y = &c->peers[2];
     put_many(p, 0, 3, 0);
-    peer *copy = fork_peer(p);
+    peer *copy = peer_fork(p);
     put(p, 7, "a", 1);
     for (int i = 0; i < 3; i++) put(copy, 8, "a", i);
     CHECK(!meet(c, copy, x));
@@ -875,7 +845,7 @@ static void what_was_staged_is_let_go(void) {
   cluster *c = cluster_start(2, T);
   peer *p = &c->peers[0], *x = &c->peers[1];
   put_many(p, 0, 3, 0);
-  peer *copy = fork_peer(p);
+  peer *copy = peer_fork(p);
   put_many(p, 3, 3, 1);
   CHECK(!meet(c, p, x));
   put_many(copy, 10, 2, 2);
@@ -914,7 +884,7 @@ static void two_live_peers_with_one_id(void) {
     put_many(p, 0, 3, 0);
     wire_open(c, 0, 1);
     cluster_settle(c);
-    peer *copy = fork_peer(p);
+    peer *copy = peer_fork(p);
     p->config.new_peer_id = 66; /* drawn anew at every open */
     copy->config.new_peer_id = 77;
     peer_stop(p);
