@@ -1,5 +1,5 @@
 // Retention: prunes the log of patches that came of age and win no cell any more, a slice at a time.
-// Which patches those are is for the core to say (src/core/compact.c); here is when it is asked.
+// Which patches those are is for the core to say (src/core/data/compact.c); here is when it is asked.
 
 const SLICE_PATCHES = 1000 // looked at in one transaction
 const PAUSE_MS = 10 // between two slices in the background: others shall have at least half the time

@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url'
 const LIMIT = 800
 const ROOT = fileURLToPath(new URL('..', import.meta.url))
 const DECIDES =
-  /^src\/core\/(data\/|tables\/)?(clock|schema|log|merge|compact|vector|engine|order|batch|write)\.c$|^lib\/migrate\.js$/
+  /^src\/core\/(data\/(clock|log|order|merge|compact|vector|batch|write)|tables\/schema|engine)\.c$|^lib\/migrate\.js$/
 
 // A file belongs to the first part whose pattern its path matches.
 const PARTS = [

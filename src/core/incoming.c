@@ -81,15 +81,6 @@ int replic__on_schema(replic *r, link *l, replic__reader *in) {
 
 /* ---- receiving: PATCHES ---- */
 
-int replic__reserve_values(replic__sync *s, int n) {
-  if (n <= s->cap_values) return REPLIC_OK;
-  replic_value *grown = sqlite3_realloc64(s->values, (size_t)n * sizeof *grown);
-  if (!grown) return SQLITE_NOMEM;
-  s->values = grown;
-  s->cap_values = n;
-  return REPLIC_OK;
-}
-
 static void stop_at(replic__verdict *v, int64_t up_to, int code, char *text) {
   if (v->code != REPLIC_OK) {
     sqlite3_free(text);
@@ -140,14 +131,14 @@ int64_t replic__units_of_applying(const remote_table *t) {
   return UNITS_OF_APPLYING + t->n_fields / 4 + (is_same ? 0 : (int64_t)t->bytes / 64);
 }
 
-/* Counts a patch as its writer does (engine.c), so that no group is refused that one could write.
+/* Counts a patch as its writer does (data/write.c), so that no group is refused that one could
+ * write.
  */
 static int exceeds_group(const replic *r, replic__rest *t, const remote_table *m) {
   if (t->p.begins_group) t->group_bytes = 0;
   t->group_bytes += 24 + m->n_fields / 8;
   for (int i = 0; i < m->n_fields; i++)
-    if (r->sync->values[i].type != REPLIC_UNSET)
-      t->group_bytes += 11 + (int64_t)r->sync->values[i].len;
+    if (r->values[i].type != REPLIC_UNSET) t->group_bytes += 11 + (int64_t)r->values[i].len;
   return t->group_bytes > (int64_t)r->config.max_frame_bytes + FRAME_SLACK;
 }
 
@@ -177,11 +168,11 @@ static int examine(replic *r, link *l, replic__rest *t, int *done) {
       v->undefined = *done = 1;
       return REPLIC_OK;
     }
-    int rc = replic__reserve_values(r->sync, m->n_fields);
+    int rc = replic__reserve_values(r, m->n_fields);
     if (rc == REPLIC_OK) rc = replic__resolve(r, m);
     if (rc != REPLIC_OK) return rc;
     r->sync->units -= replic__units_of_reading(m);
-    replic__get_fields(&p->in, m->n_keys, m->n_fields, r->sync->values);
+    replic__get_fields(&p->in, m->n_keys, m->n_fields, r->values);
     if (exceeds_group(r, t, m)) return fail_group(r, l);
     if (replic__brings_dropped(r, p)) return replic__forked(r, l, p->origin, p->sequence, GIVEN_UP);
     if (p->sequence == known && last_clock && p->clock != last_clock)
@@ -224,15 +215,16 @@ static int merge_part(replic *r, link *l, replic__rest *t, int64_t known, int64_
     remote_table *m = replic__table_by_id(&l->tables, p->table_id);
     if (!m) return is_lost(r);
     rc = replic__resolve(r, m);
-    if (rc == REPLIC_OK) rc = replic__reserve_values(r->sync, m->n_fields);
+    if (rc == REPLIC_OK) rc = replic__reserve_values(r, m->n_fields);
     if (rc != REPLIC_OK) return rc;
     const uint8_t *fields = p->in.at;
-    replic__get_fields(&p->in, m->n_keys, m->n_fields, r->sync->values);
+    replic__get_fields(&p->in, m->n_keys, m->n_fields, r->values);
     if (p->in.failed) return is_lost(r); /* its table has been defined in another way since */
     r->sync->units -=
         p->sequence <= known ? replic__units_of_reading(m) : replic__units_of_applying(m);
     if (p->sequence <= known) continue;
-    rc = replic__apply_patch(r, l->peer, m, p, fields);
+    const replic_position at = {p->origin, p->sequence, p->clock, 0};
+    rc = replic__apply_patch(r, l->peer, m, &at, fields, (size_t)(p->in.at - fields));
     if (rc != REPLIC_OK) return rc;
     *patched_at = p->clock;
     applied++;

@@ -128,9 +128,9 @@ static int examine(replic *r, link *l, replic__patches p, table_list *used, int 
     if (!t) return REPLIC_OK;
     int rc = t->piece != piece ? replic__table_add(used, t) : REPLIC_OK;
     t->piece = piece;
-    if (rc == REPLIC_OK) rc = replic__reserve_values(r->sync, t->n_fields);
+    if (rc == REPLIC_OK) rc = replic__reserve_values(r, t->n_fields);
     if (rc != REPLIC_OK) return rc;
-    replic__get_fields(&p.in, t->n_keys, t->n_fields, r->sync->values);
+    replic__get_fields(&p.in, t->n_keys, t->n_fields, r->values);
     if (p.clock > limit && !*skewed)
       *skewed = replic__skew_text(r, l, p.origin, p.sequence, p.clock);
     if (replic__brings_dropped(r, &p) || replic__skips_dropped(r, &p, last, p.sequence))
@@ -431,7 +431,8 @@ int replic__on_jump(replic *r, link *l, const uint8_t *bytes, size_t len) {
     hold_jump(r, l, replic__position(l, new), BROUGHT_ORIGINS);
     below = 0;
   }
-  int failed_lately = s->jump_failed_link == l->id && s->jump_failed_generation == s->generation &&
+  int failed_lately = s->jump_failed_link == l->id &&
+                      s->jump_failed_generation == r->schema->generation &&
                       s->jump_failed_ms <= r->now_ms &&
                       r->now_ms - s->jump_failed_ms < HELD_HEARTBEATS * r->config.heartbeat_ms;
   if (!below) { /* it has missed what it was told, as it offers what is not needed */
@@ -610,10 +611,10 @@ static remote_table *next_patch(replic *r, piece *at, const target *goal, const 
   }
   remote_table *t = replic__table_by_id(&at->tables, p->table_id);
   if (!t) *rc = corrupt(r);
-  if (t) *rc = replic__reserve_values(r->sync, t->n_fields);
+  if (t) *rc = replic__reserve_values(r, t->n_fields);
   if (!t || *rc != REPLIC_OK) return NULL;
   *fields = p->in.at;
-  replic__get_fields(&p->in, t->n_keys, t->n_fields, r->sync->values);
+  replic__get_fields(&p->in, t->n_keys, t->n_fields, r->values);
   if (p->in.failed) *rc = corrupt(r);
   return p->in.failed ? NULL : t;
 }
@@ -688,7 +689,9 @@ static int merge_piece(replic *r, piece *at) {
     if (at->p.sequence <= goal->merged) continue; /* pieces may overlap */
     goal->merged = at->p.sequence;
     int64_t duplicates = r->counters.patches_duplicate;
-    rc = replic__apply_patch(r, r->sync->merging->source, t, &at->p, fields);
+    const replic_position patch = {at->p.origin, at->p.sequence, at->p.clock, 0};
+    rc = replic__apply_patch(r, r->sync->merging->source, t, &patch, fields,
+                             (size_t)(at->p.in.at - fields));
     r->sync->units -= replic__units_of_applying(t);
     if (rc == REPLIC_OK && r->counters.patches_duplicate == duplicates) goal->inserted++;
   }
@@ -779,9 +782,9 @@ static int merge_slice(replic *r, int *done) {
   replic__sync *s = r->sync;
   int rc = replic__merge_mode(r, 1);
   if (rc == REPLIC_OK && !s->merging->is_stored) rc = count_others(r, s->merging->source);
-  s->is_admitted = 1; /* by read_piece */
+  r->is_admitted = 1; /* by read_piece */
   if (rc == REPLIC_OK) rc = for_pieces(r, 0, merge_piece, done);
-  s->is_admitted = 0;
+  r->is_admitted = 0;
   if (rc == REPLIC_OK && *done) rc = delete_others(r, done);
   if (rc == REPLIC_OK) rc = *done ? set_vector(r) : store_targets(r);
   return rc;
@@ -883,7 +886,7 @@ static void refuse_jump(replic *r, link *l, uint32_t origin, int rc) {
   position *at = origin ? replic__position(l, origin) : NULL;
   replic__jump_over(s); /* another source may try now, and this one later */
   s->jump_failed_ms = r->now_ms;
-  s->jump_failed_generation = s->generation;
+  s->jump_failed_generation = r->schema->generation;
   s->jump_failed_link = l->id;
   if (rc == REPLIC_EFORK) {
     replic__fork_found(r, l, rc);

@@ -140,26 +140,6 @@ static const char ORPHANS[] =
     "AND NOT EXISTS (SELECT 1 FROM pragma_table_list t WHERE t.schema = 'main' "
     "AND t.name || '_patches' = p.name COLLATE NOCASE)";
 
-/* The authorizer refuses CREATE and DROP; of ALTER TABLE … RENAME TO it is not told the
- * new name. */
-static const char INTERNAL[] =
-    "SELECT count(*) FROM main.sqlite_schema WHERE type IN ('table', 'view') "
-    "AND name LIKE '\\_replic\\_%' ESCAPE '\\'";
-
-int replic__internal_count(replic *r, int64_t *count) {
-  return replic__int(r, INTERNAL, count);
-}
-
-int replic__schema_changed(replic *r) {
-  int64_t internal;
-  int rc = replic__internal_count(r, &internal);
-  if (rc == REPLIC_OK && internal != r->n_internal)
-    rc = replic__fail(r, REPLIC_EDIRECT,
-                      "names that begin with _replic_ belong to the engine: rename it otherwise");
-  if (rc == REPLIC_OK) rc = replic__pending_schema_changed(r);
-  return rc == REPLIC_OK ? replic__stuck_settle(r) : rc;
-}
-
 /* ---- a step ---- */
 
 static int no_step(replic *r, const char *call) {

@@ -5,7 +5,7 @@
  *   _replic_vector      origin, sequence, patchedAt; floor, cursor, missing (compact.c); source
  * (quota.c) _replic_epochs      origin, sequence, epoch: issued from here on in that opening
  * (epoch.c) _replic_definitions, _replic_pending, _replic_past  patches that the schema cannot hold
- *                       (pending.c)
+ *                       (data/kept.c)
  *   _replic_stuck, _replic_settled  rows that the schema cannot store, and as what tables were
  * tried (stuck.c) _replic_staged      what a jump has brought so far, invisible (jump.c)
  *   _replic_sources     when each peer has brought the last of that
@@ -242,7 +242,7 @@ static int set_up(replic *r) {
   if (rc == REPLIC_OK) rc = replic__exec(r, "COMMIT");
   if (rc == REPLIC_OK) replic__vector_settle(r);
   if (rc == REPLIC_OK) replic__stuck_note(r, 1);
-  if (rc == REPLIC_OK) rc = replic__identity_witness(r); /* what fork.c has issued */
+  if (rc == REPLIC_OK) rc = replic__identity_witness(r); /* what heal.c has issued */
   r->clock_committed = r->clock;
   if (rc == REPLIC_OK && r->config.calls_checkpoint) replic__checkpoint_by_caller(r);
   /* what a killed process had written to the WAL and not synced counts as committed now (I4) */
@@ -304,6 +304,7 @@ void replic_close(replic *r) {
   sqlite3_free(r->auth.what);
   sqlite3_free(r->gone);
   sqlite3_free(r->vector);
+  sqlite3_free(r->values);
   sqlite3_free(r->shares);
   sqlite3_free(r->positions);
   sqlite3_free(r->error);

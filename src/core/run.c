@@ -95,3 +95,35 @@ int replic__guard_exec(replic *r, replic__script *script) {
   r->auth.mode = AUTH_ENGINE;
   return rc;
 }
+
+int replic_run(replic *r, const char *sql, size_t len, int many, int unsafe,
+               const replic_param *params, size_t n_params, int64_t *changes, int64_t *rowid) {
+  replic__savepoint save;
+  const replic__schema *before = r->schema;
+  *changes = *rowid = 0;
+  int rc = replic__savepoint_open(r, r->peer_id, &save);
+  if (rc != REPLIC_OK) return rc;
+  rc = replic__merge_mode(r, 0);
+  r->auth.schema_changed = 0;
+  replic__script script = {.mode = unsafe ? AUTH_UNSAFE : AUTH_USER,
+                           .many = many,
+                           .sql = sql,
+                           .len = len,
+                           .params = params,
+                           .n_params = n_params};
+  if (rc == REPLIC_OK) rc = replic__guard_exec(r, &script);
+  if (rc == REPLIC_OK) rc = replic__check_deferred(r);
+  if (rc == REPLIC_OK && r->auth.schema_changed) rc = replic__reload_schema(r);
+  if (rc == REPLIC_OK && r->auth.schema_changed) rc = replic__schema_changed(r);
+  *changes = script.changes;
+  *rowid = script.rowid;
+  rc = replic__savepoint_end(r, &save, rc);
+  if (rc != REPLIC_OK && r->schema != before && !r->lost) { /* what was registered is undone */
+    char *text = r->error;
+    r->error = NULL;
+    if (replic__reload_schema(r) != REPLIC_OK) r->lost = 1;
+    sqlite3_free(r->error);
+    r->error = text;
+  }
+  return rc;
+}

@@ -1138,7 +1138,6 @@ int replic__sync_open(replic *r) {
   r->sync = sqlite3_malloc64(sizeof *r->sync);
   if (!r->sync) return SQLITE_NOMEM;
   memset(r->sync, 0, sizeof *r->sync);
-  r->sync->generation = 1;
   return REPLIC_OK;
 }
 
@@ -1154,7 +1153,6 @@ void replic__sync_close(replic *r) {
   sqlite3_finalize(s->staged_sql);
   sqlite3_finalize(s->told_sql);
   sqlite3_free(s->links);
-  sqlite3_free(s->values);
   sqlite3_free(s->due);
   sqlite3_free(s->dropped);
   sqlite3_free(s->direct);
@@ -1164,7 +1162,6 @@ void replic__sync_close(replic *r) {
 
 void replic__sync_schema_changed(replic *r) {
   replic__sync *s = r->sync;
-  s->generation++;
   while (s->n_ring) replic__ring_drop(s); /* they speak of the old table ids */
   for (size_t i = 0; i < s->n_links; i++)
     if (s->links[i]->ready && s->links[i]->n_held) ask_for_held(r, s->links[i]);
@@ -1235,12 +1232,12 @@ static char *list_tables(replic *r, const link *l) {
 }
 
 static const char *link_schema(replic *r, link *l) {
-  if (l->schema && l->schema_generation == r->sync->generation &&
+  if (l->schema && l->schema_generation == r->schema->generation &&
       l->schema_shown == l->schema_changes)
     return l->schema;
   sqlite3_free(l->schema);
   l->schema = list_tables(r, l);
-  l->schema_generation = r->sync->generation;
+  l->schema_generation = r->schema->generation;
   l->schema_shown = l->schema_changes;
   return l->schema;
 }

@@ -3,6 +3,7 @@
 #ifndef REPLIC_SYNC_H
 #define REPLIC_SYNC_H
 
+#include "data/mixed.h"
 #include "wire.h"
 
 #define GRACE_HEARTBEATS 3   /* before relaying to a peer that is linked to the origin itself */
@@ -25,7 +26,6 @@
 #define TABLES_SHOWN 1000     /* of them, by replic_link_at */
 #define TROUBLES_MAX 100      /* events of one link in a heartbeat that say what is wrong, */
 #define TROUBLE_TEXT_MAX 2000 /* bytes of what the other side says in one */
-#define FIELDS_MAX 32767      /* columns of a table in SQLite */
 #define UNITS_OF_APPLYING 32  /* of work: a patch, or an epoch; reading a patch is about one */
 #define BYTES_OF_UNIT 64      /* of a piece of a jump that is merged */
 #define DIRECT_MAX 16384      /* peers that one may be linked to, */
@@ -69,25 +69,6 @@ typedef struct replic__pace {
   int64_t least_ms, least_at_ms; /* the shortest time, and when that was measured; 0: never */
   int is_measuring;              /* it is measured again */
 } replic__pace;
-
-typedef struct remote_table {
-  uint32_t id;
-  size_t bytes; /* that it takes, about */
-  char *name;
-  int n_keys, n_fields;
-  char **texts;         /* name and type of each field */
-  char **rules;         /* what else is declared of each; NULL: not told */
-  int strict;           /* if rules are told */
-  uint32_t generation;  /* of the schema it was last compared with */
-  replic__table *table; /* the one of ours that it is; NULL: see `why` */
-  int *map;             /* its field -> ours; -1: none */
-  int n_same;           /* how many of its fields are the same here, by name or rename, and type */
-  char *why;            /* what is not the same; NULL: nothing */
-  uint64_t piece;       /* the last piece of a jump that speaks of it (jump.c) */
-} remote_table;
-
-/* About what a definition takes in memory: so many bytes on the wire, so many fields. */
-#define DEFINITION_BYTES(len, n_fields) (sizeof(remote_table) + (len) + 64 * (size_t)(n_fields))
 
 typedef struct table_list {
   remote_table **at; /* sorted by id */
@@ -244,7 +225,6 @@ struct replic__sync {
   int64_t units;             /* of work that may still be done in this call */
   ring_entry ring[RING_MAX]; /* [ring_from, ring_from + n_ring) modulo RING_MAX */
   size_t ring_from, n_ring, ring_bytes;
-  uint32_t generation; /* of the schema */
   uint32_t
       links_changed; /* how often a link has become ready, has ended, or took another's place */
   /* neighbours.c: */
@@ -253,8 +233,6 @@ struct replic__sync {
   uint32_t direct_looked; /* links_changed as of that */
   int64_t direct_at;      /* how many changes of the list there were, and the last of them */
   uint32_t direct_changed[DIRECT_KEPT];
-  int cap_values;
-  replic_value *values; /* scratch for one remote patch */
   int64_t tick_ms;      /* the last replic_tick */
   uint32_t jump_link;   /* over which a jump is under way; 0: none */
   int jump_passed;      /* how often another source was taken since the last jump */
@@ -271,7 +249,6 @@ struct replic__sync {
   int has_merged;           /* `merging` has changed in this batch */
   int is_merging_unknown;   /* it was undone, and could not be read */
   int is_jump_due;          /* there was no time to look whether the latest JUMP is covered */
-  int is_admitted;          /* what is merged was looked at before: no quota stops it */
   int64_t jump_failed_ms;   /* what came over this link could not be merged, under this schema */
   uint32_t jump_failed_generation, jump_failed_link;
   replic_position *dropped; /* patches of histories that were given up here (fork.c) */
@@ -414,7 +391,6 @@ void replic__drop_early(replic__sync *s, size_t i);
 remote_table *replic__table_by_id(const table_list *list, uint32_t id); /* NULL: there is none */
 int replic__table_add(table_list *list, remote_table *t); /* owns t, unless it fails */
 void replic__tables_free(table_list *list);
-int replic__reserve_values(replic__sync *s, int n);
 /* Does it say of the last patch applied here that it is another one? */
 int replic__parts(replic *r, const replic__patches *p);
 /* Notes the epochs that the frame tells of patches up to `up_to` that are not applied yet. */
@@ -429,8 +405,6 @@ int replic__told_note(replic *r, uint32_t source, const replic_position *to, int
 /* The peer of `l`, which is that origin, or is linked to it, says that there are `denied` patches
  * of it. Where more was only told, the vector goes back. */
 int replic__told_gives_way(replic *r, link *l, uint32_t origin, int64_t denied);
-/* Inside a savepoint of all origins. What the log has beyond `to` stays. */
-int replic__vector_back(replic *r, uint32_t origin, int64_t to, int64_t patched_at);
 void replic__tell_void(replic *r, link *l); /* where it is due */
 void replic__hear_void(const replic *r, link *l);
 
@@ -441,34 +415,6 @@ void replic__hear_void(const replic *r, link *l);
 char *replic__skew_text(const replic *r, const link *l, uint32_t origin, int64_t sequence,
                         int64_t patched_at);
 void replic__tick_skew(replic *r); /* is it the clock of this machine that is off? */
-
-/* ---- definition.c ---- */
-
-char *replic__copy_text(replic__reader *in); /* NULL: out of memory, or a NUL in it */
-/* A definition; NULL: malformed (in->failed), or out of memory. */
-remote_table *replic__read_definition(replic__reader *in);
-void replic__put_definition(replic__writer *w, uint32_t id, const remote_table *t);
-void replic__put_own_definition(replic__writer *w, uint32_t id, const replic__table *t);
-void replic__put_rules(replic__writer *w, const replic__table *t);
-void replic__free_remote_table(remote_table *t);
-/* Which of our tables the definition is, and what of it is not the same here (t->why). Compared
- * anew after each change of our schema. */
-int replic__resolve(replic *r, remote_table *t);
-/* t->table->values become what this schema can hold of r->sync->values, which are the fields of a
- * patch: what a column cannot hold counts as the column's fallback, so that by its clock it wins or
- * loses as ever (I2). 1: all of it, and as it was written. */
-int replic__map_values(replic *r, const remote_table *t);
-
-/* ---- pending.c ---- */
-
-/* Merges the patch that `p` stands on, whose fields are r->sync->values, and in the frame what lies
- * between `fields` and p->in.at. What this schema cannot hold is kept. REPLIC_EQUOTA: `source`, the
- * peer that brings it, may bring no more of that. */
-int replic__apply_patch(replic *r, uint32_t source, remote_table *t, const replic__patches *p,
-                        const uint8_t *fields);
-/* May so many bytes of patches that `source` brings be pending, beside those that are? Else
- * REPLIC_EQUOTA. */
-int replic__check_pending(replic *r, uint32_t source, const remote_table *t, size_t len);
 
 /* ---- outgoing.c ---- */
 

@@ -48,30 +48,6 @@ static int find_told(replic *r, uint32_t origin, told *out) {
   return rc;
 }
 
-static int count_patch(void *ctx, const replic__patch *p) {
-  (void)p;
-  ++*(int64_t *)ctx;
-  return REPLIC_OK;
-}
-
-int replic__vector_back(replic *r, uint32_t origin, int64_t to, int64_t patched_at) {
-  int64_t kept = 0;
-  int rc = replic__log_read(r, origin, 0, REPLIC_MAX_SEQUENCE, count_patch, &kept);
-  replic__entry *entry = rc == REPLIC_OK ? replic__vector_entry(r, origin) : NULL;
-  if (!entry) return rc == REPLIC_OK ? SQLITE_NOMEM : rc;
-  replic__pruned *pruned = &entry->pruned;
-  entry->now.sequence = to;
-  entry->now.patched_at = patched_at;
-  entry->due = 0;
-  if (entry->elsewhere > to) entry->elsewhere = to;
-  for (int i = 0; i < REPLIC__MARKS; i++)
-    if (entry->marks[i].sequence > to) entry->marks[i].sequence = to;
-  if (pruned->floor > to) pruned->floor = to;
-  if (pruned->cursor > to) pruned->cursor = to;
-  pruned->missing = to - kept;
-  return replic__epochs_cut(r, origin, to);
-}
-
 /* What was told others of the vector is void. (Said more than once, as it may be lost.) */
 static void tell_void(replic *r) {
   for (size_t i = 0; i < r->sync->n_links; i++) r->sync->links[i]->void_hellos = VOID_HELLOS;

@@ -3,7 +3,7 @@
 
 Of one key: patches of some columns, with clocks, arrive in any order; retention deletes those that win no cell; what is
 refused depends on a column's value, and on the schema, which changes. A peer keeps the row up to date patch by patch, as
-src/core/merge.c does. It must have, at every moment, what log and schema alone say:
+src/core/data/merge.c does. It must have, at every moment, what log and schema alone say:
 
   the row is the fold of the log; there is none if the schema refuses it, or a required column has no value
 

@@ -1,7 +1,7 @@
 /* db.c - the few calls of SQLite that everything else is written with, on the writing connection:
  * each sets the error where it fails. */
 #include "base/base.h"
-#include "core.h"
+#include "state.h"
 
 int replic__prepare(replic *r, const char *sql, sqlite3_stmt **slot) {
   if (*slot) return REPLIC_OK;

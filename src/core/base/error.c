@@ -2,7 +2,7 @@
 #include <stdarg.h>
 
 #include "base/base.h"
-#include "core.h"
+#include "state.h"
 
 #define NAME(code)                                                                                 \
   { code, #code }

@@ -2,7 +2,7 @@
 #include <stdarg.h>
 
 #include "base/base.h"
-#include "core.h"
+#include "state.h"
 
 int replic__event_take(replic *r, replic_event event) {
   replic_outbox *box = &r->outbox;

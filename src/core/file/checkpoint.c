@@ -14,8 +14,8 @@
  * it has not moved stays in the WAL, and it is tried again. */
 #include <string.h>
 
-#include "core.h"
 #include "file/file.h"
+#include "state.h"
 
 enum { HEADER = 32, FRAME_HEADER = 24 }; /* https://sqlite.org/fileformat2.html#walformat */
 

@@ -37,8 +37,8 @@
 #include <stdarg.h>
 #include <string.h>
 
-#include "core.h"
 #include "file/file.h"
+#include "state.h"
 
 #ifdef _WIN32
 

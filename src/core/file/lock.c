@@ -14,8 +14,8 @@
  * was taken back to an earlier state. */
 #include <string.h>
 
-#include "core.h"
 #include "file/file.h"
+#include "state.h"
 
 #define WITNESS_LEN 24
 

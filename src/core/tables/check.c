@@ -6,7 +6,7 @@
  * catalogue: they follow in C. */
 #include <string.h>
 
-#include "core.h"
+#include "state.h"
 #include "tables/tables.h"
 
 /* What the two tables have. */

@@ -1,7 +1,7 @@
 /* explain.c - the statements of a table, for people. */
 #include <string.h>
 
-#include "core.h"
+#include "state.h"
 #include "tables/tables.h"
 
 int replic_explain(replic *r, const char *table, char **out) {

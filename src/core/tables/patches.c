@@ -5,7 +5,7 @@
  * Indexes are made at registration. */
 #include <string.h>
 
-#include "core.h"
+#include "state.h"
 #include "tables/tables.h"
 
 /* ?1 is T. No row: there is no such table. */

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core.h"
+#include "state.h"
 #include "tables/tables.h"
 
 /* ---- small helpers ---- */
@@ -347,6 +347,7 @@ int replic__schema_load(replic *r, replic__schema **out) {
   *out = NULL;
   if (!schema) return SQLITE_NOMEM;
   memset(schema, 0, sizeof *schema);
+  schema->generation = r->schema ? r->schema->generation + 1 : 1;
   schema->base_id =
       r->schema ? r->schema->base_id + (uint32_t)(r->schema->n_tables + r->schema->n_foreign)
                 : first_id(r);

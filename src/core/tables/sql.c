@@ -4,7 +4,7 @@
  * fields. */
 #include <string.h>
 
-#include "core.h"
+#include "state.h"
 #include "tables/tables.h"
 
 /* ---- text ---- */

@@ -89,8 +89,9 @@ typedef struct replic__foreign {
 typedef struct replic__schema {
   replic__table **tables; /* sorted by name, whatever its case */
   size_t n_tables;
-  uint32_t base_id; /* table i is known to the links as base_id + i; never used again for another
-                       table */
+  uint32_t generation; /* grows with every load: who keeps something of a schema compares it */
+  uint32_t base_id;    /* table i is known to the links as base_id + i; never used again for another
+                          table */
   replic__foreign *foreign; /* tables as others have them, of which something is pending: known to
                                the links by the ids after those of `tables` */
   size_t n_foreign, cap_foreign, foreign_bytes; /* foreign_bytes: as who gets them counts */

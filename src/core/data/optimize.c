@@ -9,7 +9,8 @@
  * prepare their statements again. */
 #include <string.h>
 
-#include "core.h"
+#include "data/data.h"
+#include "state.h"
 
 enum {
   ALL_TABLES = 0x10000 | 2 | 1, /* of PRAGMA optimize: also those not read here; only tell */

@@ -19,7 +19,8 @@
  * same patch, or a later one, would stay for ever.) */
 #include <string.h>
 
-#include "core.h"
+#include "data/data.h"
+#include "state.h"
 
 /* ---- in memory ---- */
 

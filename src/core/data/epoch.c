@@ -6,7 +6,8 @@
  * their patches have the same sequences, and may have the same clocks, but never the same epoch: so
  * fork.c can tell them apart, those too that were pruned long ago. (test/model/forks.py shows each
  * rule to be needed.) Every peer knows the epochs of all patches up to its vector. */
-#include "core.h"
+#include "data/data.h"
+#include "state.h"
 
 int replic__epochs_load(replic *r) {
   sqlite3_stmt *stmt = NULL;

@@ -4,7 +4,8 @@
  * Every entry knows two positions: `now`, inside the open batch, and `committed`. They differ only
  * during a batch, so that a failed commit leaves memory as it was (I3). Entries are sorted by
  * origin. */
-#include "core.h"
+#include "data/data.h"
+#include "state.h"
 
 #include <string.h>
 

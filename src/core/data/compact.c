@@ -16,14 +16,15 @@
  * Whichever of the patches that supersede another one together is looked at last, finds it. A hot
  * key is cheap: step 1 ends at the first newer patch that sets the same columns.
  *
- * What is pending (pending.c) stays, unless a step up has taken it away here more than
+ * What is pending (kept.c) stays, unless a step up has taken it away here more than
  * max_pending_retention_ms ago.
  *
  * The highest sequence deleted of an origin is its floor: below it plain frames cannot serve a peer
  * any more (jump.c). */
 #include <string.h>
 
-#include "core.h"
+#include "data/mixed.h"
+#include "state.h"
 
 typedef struct slice {
   replic *r;

@@ -3,7 +3,8 @@
  * to or from, and the same declared type. */
 #include <string.h>
 
-#include "sync.h"
+#include "data/mixed.h"
+#include "state.h"
 
 void replic__free_remote_table(remote_table *t) {
   if (!t) return;
@@ -270,9 +271,8 @@ static int has_keys_of(const remote_table *t, const replic__table *ours) {
 }
 
 int replic__resolve(replic *r, remote_table *t) {
-  replic__sync *s = r->sync;
   int rc = REPLIC_OK;
-  if (t->generation == s->generation) return REPLIC_OK;
+  if (t->generation == r->schema->generation) return REPLIC_OK;
   sqlite3_free(t->why);
   sqlite3_free(t->map);
   t->why = NULL;
@@ -289,7 +289,7 @@ int replic__resolve(replic *r, remote_table *t) {
   else if (ours)
     rc = differs(t, sqlite3_mprintf("table %s has another primary key here", t->name));
   if (rc == REPLIC_OK && t->table && t->rules && !t->why) rc = compare_rules(t, ours);
-  if (rc == REPLIC_OK) t->generation = s->generation;
+  if (rc == REPLIC_OK) t->generation = r->schema->generation;
   return rc;
 }
 
@@ -308,12 +308,21 @@ static int is_storable(const replic__table *t, const replic__field *f, const rep
   }
 }
 
+int replic__reserve_values(replic *r, int n) {
+  if (n <= r->cap_values) return REPLIC_OK;
+  replic_value *grown = sqlite3_realloc64(r->values, (size_t)n * sizeof *grown);
+  if (!grown) return SQLITE_NOMEM;
+  r->values = grown;
+  r->cap_values = n;
+  return REPLIC_OK;
+}
+
 int replic__map_values(replic *r, const remote_table *t) {
   const replic__table *ours = t->table;
   int whole = 1;
   for (int i = 0; i < ours->n_fields; i++) ours->values[i].type = REPLIC_UNSET;
   for (int i = 0; i < t->n_fields; i++) {
-    const replic_value *value = &r->sync->values[i];
+    const replic_value *value = &r->values[i];
     if (value->type == REPLIC_UNSET) continue;
     const replic__field *f = t->map[i] < 0 ? NULL : &ours->fields[t->map[i]];
     int same = t->n_same == t->n_fields || (f && !sqlite3_stricmp(f->type, t->texts[2 * i + 1]));

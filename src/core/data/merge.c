@@ -22,7 +22,8 @@
  * every patch, the late ones being rare.) */
 #include <string.h>
 
-#include "core.h"
+#include "data/data.h"
+#include "state.h"
 
 /* PRAGMA and db_config make SQLite compile statements anew, so they are touched only where a
  * constraint is declared, and only when the kind of work changes within a batch. */

@@ -12,7 +12,8 @@
  * more; an origin never goes. Nobody is charged for what was made here. */
 #include <string.h>
 
-#include "core.h"
+#include "data/data.h"
+#include "state.h"
 
 static size_t find_share(const replic *r, uint32_t peer) {
   size_t low = 0, high = r->n_shares;
