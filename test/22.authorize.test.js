@@ -18,7 +18,7 @@ const hello = (peerId) => withSum(Buffer.of(1, HELLO, 0, peerId, 7, 0, 0, 0, 0))
 const introduce = (peerId) => withSum(Buffer.of(1, INTRODUCE, 0, 0, 0, peerId))
 
 /** A link over a socket that the test holds, with a core that notes what it is told. */
-function held(authorize, info) {
+function held(authorize, info, options) {
   const core = { opened: [], taken: [] }
   const native = {
     linkOpen: (...args) => core.opened.push(args.slice(1)),
@@ -27,7 +27,12 @@ function held(authorize, info) {
     receive: (_, bytes) => core.taken.push(bytes),
   }
   const callbacks = { emit() {}, soon() {}, total: () => 0 }
-  const links = new Links(native, callbacks, { ...DEFAULTS, authorize }, { peerId: 11, keys: [] })
+  const links = new Links(
+    native,
+    callbacks,
+    { ...DEFAULTS, ...options, authorize },
+    { peerId: 11, keys: [] },
+  )
   const sent = []
   const socket = Object.assign(new EventEmitter(), {
     send: (bytes) => sent.push(bytes),
@@ -115,6 +120,24 @@ describe('before authorize() has said yes', () => {
     expect(link.error).toMatchObject({ code: 'REPLIC_PEER' })
     expect(asked.peerIds).toEqual([])
     stop()
+  })
+
+  it('it is blamed for its silence; once it has answered, the other side is for its own', async () => {
+    const asked = asking()
+    const silent = () => new Promise(() => {})
+    const ends = [silent, asked.authorize].map((authorize) =>
+      held(authorize, { isAccepted: true }, { linkTimeoutMs: 10 }),
+    )
+    for (const { told } of ends) told(introduce(12))
+    asked.answer(true)
+    await until(() => ends.every(({ link }) => link.error))
+    expect(ends.map(({ link }) => link.error.message)).toEqual([
+      'authorize() has not answered within 10 ms',
+      'no HELLO within 10 ms',
+    ])
+    expect(typesOf(ends[0].sent)).toEqual([INTRODUCE, ERROR])
+    expect(typesOf(ends[1].sent)).toEqual([INTRODUCE])
+    for (const { stop } of ends) stop()
   })
 
   it('an ERROR of the other side ends the link', () => {
