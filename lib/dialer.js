@@ -21,6 +21,7 @@ export class Dialer {
   #isHurried = false
   #error
   #peerId
+  #tookNothing = false // there, as long as the last link was up
   had = 0 // the peer had everything up to this sum of sequences when a link to it ended last
 
   constructor(links, connect, info, options) {
@@ -34,6 +35,11 @@ export class Dialer {
   /** Who is at the other end: as far as is known. */
   get peerId() {
     return this.#link?.peerId ?? this.#peerId
+  }
+
+  /** As far as is known, nothing is taken there of what this side writes. */
+  get takesNothing() {
+    return this.#link?.isReady ? this.#link.takesNothing : this.#tookNothing
   }
 
   /** Dials for the first time. Throws what the application's own part in it throws, and then that is all. */
@@ -61,6 +67,7 @@ export class Dialer {
     this.#link = undefined
     this.#peerId = link.peerId ?? this.#peerId
     this.had = Math.max(this.had, link.had)
+    if (link.upMs > 0) this.#tookNothing = link.takesNothing
     this.#later(link.error, link.upMs)
   }
 

@@ -359,17 +359,18 @@ export class Links {
     return new Set([...links.map((link) => link.peerId), ...this.refusing()])
   }
 
-  /** The peers over none of whose links anything is taken that this one sends, in order. */
+  /** The peers over none of whose links anything is taken that this one sends, or was when they were up; in order. */
   refusing() {
     const links = [...this.#links.values()]
+    const ends = [...links, ...this.#endpoints].filter(({ takesNothing }) => takesNothing)
     const taking = new Set(links.filter((link) => !link.takesNothing).map((link) => link.peerId))
-    const refusing = links.filter((link) => !taking.has(link.peerId)).map((link) => link.peerId)
+    const refusing = ends.filter((end) => !taking.has(end.peerId)).map((end) => end.peerId)
     return [...new Set(refusing)].sort((a, b) => a - b)
   }
 
   // What only listens waits for nobody.
-  #hasAll({ peerId, had = Infinity }, acked) {
-    return had >= this.#total() || acked.has(peerId)
+  #hasAll({ peerId, takesNothing, had = Infinity }, acked) {
+    return takesNothing || had >= this.#total() || acked.has(peerId)
   }
 
   /** The application may open no more links; those that there are go on. */

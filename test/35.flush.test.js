@@ -388,3 +388,13 @@ it('what only a peer has that may only read is not flushed', async () => {
   await reader.waitFor(hub.token())
   expect(await hub.close({ flushMs: DAYS })).toEqual(lacks({ 11: 1 }))
 })
+
+it('a hub that is away, and takes nothing of what is written here, is not waited for', async () => {
+  const hub = await openReplica({ peerId: 11, authorize: () => ({ write: false }) })
+  const reader = await openReplica({ peerId: 12 })
+  await link(reader, hub)
+  await hub.close()
+  await until(() => reader.status().links[0]?.state === 'waiting')
+  await reader.upsert('note', { id: 1 })
+  expect(await reader.close({ flushMs: DAYS })).toEqual({ ...lacks({ 12: 1 }), refusedBy: [11] })
+})

@@ -392,8 +392,8 @@ export interface CloseResult {
    */
   unacknowledged: Record<string, number>
   /**
-   * The peers that were linked in the end and take nothing from this one, as it may only read there (REPLIC_READ_ONLY): close()
-   * does not wait for them.
+   * The peers that were linked in the end, or are dialed and were linked before, and take nothing from this one, as it may only
+   * read there (REPLIC_READ_ONLY): close() does not wait for them.
    */
   refusedBy: number[]
 }
