@@ -97,15 +97,25 @@ int replic__is_linked(const replic *r, uint32_t peer) {
   return n > 0;
 }
 
+/* A later process of the peer's has come. The former one has most likely ended, though its link may
+ * seem to be up for long; if not, both links end (check_rival). */
+static int is_superseded(const replic *r, const link *l) {
+  const link *rival = l->rival ? replic__link_find(r, l->rival) : NULL;
+  return rival && reaches(rival, l->peer);
+}
+
 static int look_for_first(const replic *r, const link *l) {
-  if (!reaches(l, l->peer)) return 0;
-  for (size_t i = 0; r->sync->links[i] != l; i++)
-    if (reaches(r->sync->links[i], l->peer) && replic__same_rights(r->sync->links[i], l)) return 0;
+  if (!reaches(l, l->peer) || is_superseded(r, l)) return 0;
+  for (size_t i = 0; r->sync->links[i] != l; i++) {
+    const link *other = r->sync->links[i];
+    if (reaches(other, l->peer) && replic__same_rights(other, l) && !is_superseded(r, other))
+      return 0;
+  }
   return 1;
 }
 
-/* Of several links to one peer the first that is ready. It is looked for once for each change of
- * the links: among thousands it is asked for at every flush of each. */
+/* Of several links to one peer the first that is ready, of its latest process. It is looked for
+ * once for each change of the links: among thousands it is asked for at every flush of each. */
 int replic__link_first(const replic *r, link *l) {
   if (l->first_looked != r->sync->links_changed) {
     l->is_first = look_for_first(r, l);

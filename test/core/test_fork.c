@@ -927,6 +927,9 @@ static void a_restart_is_no_second_process(void) {
   for (int i = 0; i < 5; i++) add_varint(late, 0);
   play(c, old, late);
   CHECK_INT(event_count(p, REPLIC_EVENT_LINK_CLOSE), 0);
+  put(p, 1, "a", 1); /* the new one carries at once, though the old one seems to be up */
+  CHECK_INT(take_frames(c, fresh, PATCHES), 1);
+  CHECK_INT(take_frames(c, old, PATCHES), 0);
   for (int beat = 0; beat < 11; beat++) {
     c->now_ms += 1000;
     bytes *ack = ack_frame(c->now_ms);
