@@ -1,9 +1,12 @@
 // UDP: the parts of a session without a network, two and more peers over real sockets, bad lines, and
 // what strangers may send.
 
+import { spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { createSocket } from 'node:dgram'
 import { once } from 'node:events'
+import { join } from 'node:path'
+import { execPath } from 'node:process'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { randomFrom } from '../examples/demo/random.js'
 import { ReplayWindow } from '../lib/replay.js'
@@ -19,10 +22,12 @@ import {
   eventOf,
   FAST,
   hasIPv6,
+  NOTES,
   openReplica,
   rejects,
   synced,
   tableDdl,
+  tempDir,
   throws,
   until,
 } from './helpers.js'
@@ -821,29 +826,73 @@ describe('a multicast group', () => {
     expect((await up).peerId).toBe(14) // it is found again
   })
 
-  it('an announcement that was recorded keeps nobody from being dialed', async () => {
-    const settings = { multicast: { ...multicast, port: 47_666, announceMs: 50 } }
+  /** Peer 12 has announced itself and is gone: with what peer 11 hears it from `n` other addresses. */
+  async function recorded(port, n) {
+    const settings = { multicast: { ...multicast, port, announceMs: 50 } }
     const recorder = createSocket({ type: 'udp4', reuseAddr: true })
-    await new Promise((resolve) => recorder.bind(47_666, resolve))
+    await new Promise((resolve) => recorder.bind(port, resolve))
     recorder.addMembership(multicast.group, HOST)
-    const [a, b] = [11, 12].map((peerId) => openReplica({ peerId, secret: SECRET }))
-    const recorded = once(recorder, 'message')
-    const first = await bind(await b, settings)
-    const [announcement] = await recorded
+    const [a, b] = await replicas(2, { secret: SECRET })
+    const heard = once(recorder, 'message')
+    const first = await bind(b, settings)
+    const [announcement] = await heard
     await first.close()
-    const near = await bind(await a, settings)
-    const senders = Array.from({ length: 3 }, () => createSocket('udp4'))
-    const flood = setInterval(() => {
-      for (const sender of senders) sender.send(announcement, near.address().port, HOST)
-    }, 1)
+    const near = await bind(a, settings)
+    const senders = Array.from({ length: n }, () => createSocket('udp4'))
     onTestFinished(() => {
-      clearInterval(flood)
       for (const socket of [recorder, ...senders]) socket.close()
     })
+    const play = () => {
+      for (const sender of senders) sender.send(announcement, near.address().port, HOST)
+    }
+    return { a, b, near, play, bindAgain: () => bind(b, settings) }
+  }
+
+  it('an announcement that was recorded keeps nobody from being dialed', async () => {
+    const { a, b, near, play, bindAgain } = await recorded(47_666, 3)
+    const flood = setInterval(play, 1)
+    onTestFinished(() => clearInterval(flood))
     await until(() => near.status().sessions.length > 0)
-    await bind(await b, settings)
-    await (await b).upsert('note', { id: 1 })
-    await (await a).waitFor((await b).token(), 60_000)
+    await bindAgain()
+    await b.upsert('note', { id: 1 })
+    await a.waitFor(b.token(), 60_000)
+  })
+
+  it('of the addresses that it has come from, the one that was dialed first gives way', async () => {
+    const { a, b, near, play, bindAgain } = await recorded(47_660, 12)
+    const gaveWay = eventOf(a, 'link', ({ code }) => code === 'REPLIC_BUSY')
+    play()
+    const { peerId, reason } = await gaveWay
+    expect(peerId).toBe(12)
+    expect(reason).toContain('from 8 further addresses')
+    expect(near.status().sessions.length).toBeLessThanOrEqual(8)
+    await bindAgain()
+    await b.upsert('note', { id: 1 })
+    await a.waitFor(b.token(), 60_000)
+  })
+
+  it.each([
+    ['dials', 10, 47_662],
+    ['is dialed', 12, 47_661],
+  ])('a peer that was killed is linked again when it is back: who %s', async (_, peerId, port) => {
+    const a = await openReplica({ peerId: 11, heartbeatMs: 50, linkTimeoutMs: 600_000 })
+    const path = join(tempDir(), 'killed.db')
+    const settings = { multicast: { ...multicast, port } }
+    const source = `import { Replica } from ${JSON.stringify(new URL('../lib/index.js', import.meta.url))}
+      import { bind } from ${JSON.stringify(new URL('../lib/transport/udp.js', import.meta.url))}
+      const db = await Replica.open(${JSON.stringify(path)}, { peerId: ${peerId}, heartbeatMs: 50 })
+      await db.migrate([{ up: ${JSON.stringify(NOTES)} }])
+      await bind(db, ${JSON.stringify(settings)})
+      await db.upsert('note', { id: ${peerId} })`
+    await bind(a, settings)
+    for (let sequence = 1; sequence <= 2; sequence++) {
+      const child = spawn(execPath, ['--input-type=module', '-e', source], { stdio: 'inherit' })
+      onTestFinished(() => child.kill('SIGKILL'))
+      await a.waitFor(`${peerId}.${sequence}`, 20_000)
+      await a.upsert('note', { id: sequence }, { acks: 1, timeoutMs: 20_000 })
+      child.kill('SIGKILL')
+      await once(child, 'exit')
+    }
   })
 
   it('who does not know the secret is not heard', async () => {

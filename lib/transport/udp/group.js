@@ -5,6 +5,7 @@
 // Who hears an announcement sends at most as much as that was long before the other side has shown
 // that the address is its own: an announcement (96 bytes), or three INITs (32 bytes each).
 
+import { performance } from 'node:perf_hooks'
 import { ReplicError } from '../../errors.js'
 import * as datagram from './datagram.js'
 import { ANNOUNCE } from './datagram.js'
@@ -71,13 +72,20 @@ export class Group {
     const links = this.#links
     if (peerId === links.peerId || links.stopped) return
     const sessions = this.#endpoint.with(peerId)
-    if (sessions.some(({ readyState }) => readyState === OPEN)) return
+    const open = sessions.filter(({ readyState }) => readyState === OPEN)
+    if (open.length > 1 || (open.length === 1 && (asks || !this.#isSilent(open[0])))) return
     const remote = { address: sender.address, port: sender.port }
     if (peerId < links.peerId) {
       if (asks) this.#tell(false, remote)
       return
     }
     this.#dial(peerId, remote, sessions)
+  }
+
+  // Only who has no session with this peer answers its announcement. Its former process was killed, then, and the
+  // session with that is silent.
+  #isSilent({ heardAt }) {
+    return performance.now() - heardAt > 2 * this.#links.options.heartbeatMs
   }
 
   // Whoever has recorded an announcement can send it from elsewhere. That must not keep the peer itself from being

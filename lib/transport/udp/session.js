@@ -34,6 +34,7 @@ export class Session extends EventEmitter {
   #echo = 0 // the counter of the last DATA
   #timer
   #timerAt = Infinity
+  heardAt // when the other side's last datagram has come, as of performance.now()
   readyState = CONNECTING // as a WebSocket has it
   peerId = null // as the handshake says; proven if there is a secret
   checkKept = null // (bytes): throws where so many must not be kept of frames that are not whole
@@ -71,6 +72,7 @@ export class Session extends EventEmitter {
       send: (segment) => this.#sendData(segment),
     })
     this.readyState = OPEN
+    this.heardAt = performance.now()
     this.emit('open')
   }
 
@@ -138,6 +140,7 @@ export class Session extends EventEmitter {
     if (type < DATA || this.readyState !== OPEN) return // of the handshake, and late
     const open = this.#check(bytes, sender)
     if (!open) return
+    this.heardAt = performance.now()
     this.#onHeard?.()
     this.#onHeard = undefined
     if (this.readyState !== OPEN) return
