@@ -98,7 +98,8 @@ describe.each(versions)('a database of %s', (version) => {
   })
 })
 
-// Frames of before they had a sum, as they would be sent now: lists of linked peers have a number, and there is a sum.
+// Frames of before they had a sum, as they would be sent now: lists of linked peers have a number, ACK counts bytes,
+// and there is a sum.
 const [HELLO, ACK] = [1, 3]
 function ofToday(frame) {
   if (withoutSum(frame)) return frame
@@ -126,8 +127,13 @@ function ofToday(frame) {
     parts = withList([0])
   } else if (frame[1] === ACK) {
     skip(1)
+    const clock = frame.subarray(0, at)
+    const from = at
     for (let list = 0; list < 3; list++) skip(2 * number())
-    parts = frame[at] === 0 ? withList([0, 0], at + 1) : withList([0, 1, 0, frame[at] - 1], at + 1)
+    const lists = frame.subarray(from, at)
+    const rest = frame.subarray(at + 1)
+    const changes = frame[at] === 0 ? [0, 0] : [0, 1, 0, frame[at] - 1]
+    parts = [clock, Buffer.from([0, 0]), lists, Buffer.from(changes), rest]
   }
   return withSum(Buffer.concat(parts))
 }

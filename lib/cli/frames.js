@@ -163,6 +163,8 @@ const READERS = {
     const ack = {
       frame: 'ACK',
       wallClock: in_.number(),
+      bytesSent: in_.number(),
+      bytesArrived: in_.number(),
       applied: sequences(in_),
       sent: sequences(in_),
       staged: sequences(in_),

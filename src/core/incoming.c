@@ -422,7 +422,6 @@ static int on_patches(replic *r, link *l, replic__rest *t) {
   replic__learn(r, l, at, p->up_to); /* it sends only what it has applied */
   replic__doubt(r, l, at, p->up_to);
   if (p->up_to > known) l->synced = 0;
-  l->ack_due = 1;
   if (r->gone) {
     replic__hold(r, l, at, REPLIC_EGONE, known, 0, r->gone);
     return REPLIC_OK;

@@ -354,6 +354,7 @@ static int send_probe(replic *r, link *l, const replic__due *due) {
   replic_frame *frame = encode(r, FRAME_PATCHES, at->origin, at->sent, 1, &up_to);
   if (!frame) return 0;
   if (l->schema_sent != ids_end(r->schema)) send_schema(r, l);
+  replic__pace_sent(r, l, frame);
   replic__send(r, l, frame);
   return 0;
 }
@@ -375,7 +376,7 @@ static int send_next(replic *r, link *l, const replic__due *due) {
   if (at->origin != r->peer_id)
     r->counters.patches_relayed += count_patches(frame, at->sent, up_to);
   at->sent = up_to;
-  replic__pace_sent(r, l, at);
+  replic__pace_sent(r, l, frame);
   replic__send(r, l, frame);
   return 1;
 }

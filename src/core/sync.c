@@ -303,6 +303,7 @@ void replic__send_ack(replic *r, link *l) {
   replic__writer w;
   replic__put_frame(&w, FRAME_ACK);
   replic__put_varint(&w, (uint64_t)r->now_ms);
+  replic__pace_put(l, &w);
   uint64_t n = 0;
   for (size_t i = 0, p = 0; i < r->n_vector; i++) {
     const replic_position *mine = &r->vector[i].committed;
@@ -637,7 +638,6 @@ static void check_claims(replic *r, link *l) {
 void replic__learn(replic *r, link *l, position *at, int64_t applied) {
   if (applied > at->announced) at->announced = applied;
   if (applied <= at->acked) return;
-  replic__pace_acked(r, l, at, applied);
   int64_t unacked =
       applied >= at->sent ? 0 : at->unacked / (at->sent - at->acked) * (at->sent - applied);
   l->unacked -= at->unacked - unacked;
@@ -761,6 +761,7 @@ static int on_ack(replic *r, link *l, replic__reader *in) {
   int64_t wall = replic__get_clock(in);
   int rival = check_rival(r, l, wall);
   if (rival != REPLIC_OK) return rival;
+  if (!replic__pace_get(r, l, wall, in)) return replic__malformed(r, l, "ACK");
   l->skew_ms = wall - r->now_ms;
   note_word(r, l);
   enum { APPLIED, SENT, STAGED };
@@ -825,7 +826,7 @@ void replic__define_again(replic *r, link *l) {
 static void answer_need(replic *r, link *l, position *at, int64_t after) {
   replic__carry_over(r, l);
   if (at->sent > after) replic__count_again(r, l, at->sent - after);
-  replic__pace_again(l, at);
+  replic__pace_lost(l);
   l->unacked -= at->unacked;
   at->unacked = 0;
   at->sent = at->acked = after;
@@ -880,7 +881,6 @@ static void stop_sending(replic *r, link *l, replic__reader *in) {
   if (in->failed || after >= replic__vector_sequence(r, origin)) return;
   position *at = replic__position(l, origin);
   if (!at || after < at->acked) return; /* it has come another way meanwhile */
-  replic__pace_again(l, at);
   l->unacked -= at->unacked;
   at->unacked = 0;
   at->sent = at->acked = after;
@@ -933,10 +933,13 @@ static int damaged(replic *r, const link *l) {
       l->peer);
 }
 
+static int is_patches(const uint8_t *bytes, size_t len) {
+  return len > 1 && (bytes[1] == FRAME_PATCHES || bytes[1] == FRAME_STAGE);
+}
+
 static int dispatch(replic *r, link *l, const uint8_t *bytes, size_t len) {
   if (len < FRAME_HEAD) return replic__malformed(r, l, "empty");
-  int patches = bytes[1] == FRAME_PATCHES || bytes[1] == FRAME_STAGE;
-  if (len > (patches ? r->config.max_frame_bytes + FRAME_SLACK : CONTROL_MAX))
+  if (len > (is_patches(bytes, len) ? r->config.max_frame_bytes + FRAME_SLACK : CONTROL_MAX))
     return replic__fail(
         r, REPLIC_ETOOLARGE,
         "peer %u sent a frame of %lld bytes: raise maxFrameBytes here, or lower it there", l->peer,
@@ -1007,6 +1010,7 @@ int replic_receive(replic *r, uint32_t id, const uint8_t *bytes, size_t len) {
                 (int64_t)len, id, l->peer);
   int rc = dispatch(r, l, bytes, len);
   if ((rc & 0xff) == SQLITE_BUSY) return rc;
+  if (is_patches(bytes, len) && !l->reader) replic__pace_arrived(l, len);
   l->frames_in++;
   l->bytes_in += (int64_t)len;
   replic__conclude(r, l, rc);

@@ -62,11 +62,13 @@ typedef struct position {
 
 /* How long a frame takes, and so how much may be on its way: pace.c. */
 typedef struct replic__pace {
+  int64_t sent, arrived_there;   /* bytes of patches: ever sent, and of these there; */
+  int64_t arrived;               /* of the other side's, here */
   int64_t window;                /* bytes; 0: not known yet */
-  uint32_t origin;               /* the frame that is timed: up to this sequence of that origin; */
-  int64_t sequence, sent_ms;     /* sequence 0: none is */
+  int64_t timed, sent_ms;        /* the frame that is timed ends behind so many bytes; 0: none is */
   int was_full;                  /* since then the window was */
-  int64_t least_ms, least_at_ms; /* the shortest time, and when that was measured; 0: never */
+  int64_t least_ms, least_at_ms; /* the shortest way there, which includes what the clocks differ,
+                                    and when that was measured; 0: never */
   int is_measuring;              /* it is measured again */
 } replic__pace;
 
@@ -301,16 +303,18 @@ position *replic__next_position(link *l, uint32_t origin, size_t *at);
 /* Whether one more frame may be on its way over the link, and after how many bytes it is to end. */
 int replic__has_room(const replic *r, const link *l);
 int64_t replic__slice(const replic *r, const link *l);
-/* A frame up to at->sent has been sent. */
-void replic__pace_sent(const replic *r, link *l, const position *at);
+/* A frame of patches goes out; one has come in. */
+void replic__pace_sent(const replic *r, link *l, const replic_frame *frame);
+void replic__pace_arrived(link *l, size_t len);
+/* What an ACK says of both; 0: malformed. `wall_ms`: the other side's clock. */
+void replic__pace_put(const link *l, replic__writer *w);
+int replic__pace_get(const replic *r, link *l, int64_t wall_ms, replic__reader *in);
 /* Whether there is a link that carries what that peer sends. */
 int replic__is_linked(const replic *r, uint32_t peer);
-/* What was sent of that origin is held there, or lost: it is sent again. */
-void replic__pace_again(link *l, const position *at);
+/* Something is lost, and sent again. */
+void replic__pace_lost(link *l);
 /* There is more to send than the window takes. */
 void replic__pace_full(link *l);
-/* The other side has acknowledged patches up to `applied`. */
-void replic__pace_acked(const replic *r, link *l, const position *at, int64_t applied);
 void replic__learn(replic *r, link *l, position *at, int64_t applied);
 void replic__stir(replic *r); /* all links */
 /* Takes over the caller's reference; NULL, or without memory: lost, and repaired like any loss. */

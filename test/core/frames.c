@@ -95,6 +95,8 @@ bytes *hello_frame(uint32_t peer, int64_t wall_ms, const replic_position *vector
 bytes *ack_frame(int64_t wall_ms) {
   bytes *b = frame_new(ACK);
   add_varint(b, (uint64_t)wall_ms);
+  add_varint(b, 0);
+  add_varint(b, REPLIC_MAX_SEQUENCE); /* all that was sent to it has come */
   return b;
 }
 

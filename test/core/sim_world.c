@@ -399,7 +399,7 @@ static void on_sent(sim_peer *p, uint32_t link, const uint8_t *frame, size_t len
   } else if (frame[1] == 8) { /* JUMP */
     n = sim_read_varint(&at, end);
   } else if (frame[1] == 3) { /* ACK */
-    sim_read_varint(&at, end);
+    for (int i = 0; i < 3; i++) sim_read_varint(&at, end);
     n = sim_read_varint(&at, end);
   } else if (frame[1] != 2) {
     return;

@@ -310,6 +310,69 @@ static void a_slow_link_is_helped_after_the_grace(void) {
   CHECK(longest_beside_a_slow_link(36) <= 4100);
 }
 
+/* Milliseconds that what is put on the line now waits until it has left. */
+static int64_t queue_ms(const net *it, int w, int side) {
+  int64_t ms = it->lines[w][side].free_ms - it->c->now_ms;
+  return ms > 0 ? ms : 0;
+}
+
+/* 0 - 1 - 2 with a slow line to 2, and 0 - 3 - 2 beside it: 2 has all by the other way, and says
+ * so to 1, before it has left the slow line. The longest queue there. */
+static void what_comes_another_way_is_still_on_the_line(void) {
+  net *it = net_start(4);
+  int64_t longest = 0;
+  join(it, 0, 1, 10000, 5);
+  int slow = join(it, 1, 2, 16, 5);
+  join(it, 0, 3, 10000, 5);
+  join(it, 3, 2, 10000, 5);
+  run_ms(it, 3000);
+  for (int64_t ms = 0; ms < 40000; ms++, run_ms(it, 1)) {
+    if (ms % 25 == 0) put(&it->c->peers[0], ms / 25, ROW_BYTES);
+    if (queue_ms(it, slow, 1) > longest) longest = queue_ms(it, slow, 1);
+  }
+  test_note("%lld ms", (long long)longest);
+  CHECK(longest <= 2200); /* as sim_fair.c bounds it: the first window, doubled once */
+}
+
+/* Bytes that a line of 1,000 a ms has carried in 20 s, beside a slow way back. */
+static size_t bytes_beside_a_way_back(int rows_back) {
+  net *it = net_start(2);
+  cluster *c = it->c;
+  put_backlog(c, &c->peers[0], 20000);
+  put_backlog(c, &c->peers[1], rows_back);
+  int w = join(it, 0, 1, 16, 5);
+  it->lines[w][1].bytes_per_ms = 1000;
+  run_ms(it, 20000);
+  test_note("%zu bytes", it->lines[w][1].bytes);
+  return it->lines[w][1].bytes;
+}
+
+static void a_full_way_back_narrows_nothing(void) {
+  CHECK(bytes_beside_a_way_back(0) >= 18000000);
+  CHECK(bytes_beside_a_way_back(1500) >= 10000000);
+}
+
+/* C - A - D, slow to D, which holds what A has written: that leaves the window at once, and is on
+ * the line still. How long what C has written waits there, when the line is known. */
+static void a_hold_is_no_measure_of_the_line(void) {
+  net *it = net_start(3);
+  cluster *c = it->c;
+  peer *a = &c->peers[0];
+  int64_t longest = 0;
+  join(it, 1, 0, UNBOUND, 0);
+  put_backlog(c, &c->peers[1], 1000);
+  run_ms(it, 3000);
+  a->clock_step_ms = 3600000;
+  put_backlog(c, a, 60);
+  int w = join(it, 2, 0, 16, 5);
+  run_ms(it, 5000);
+  for (int64_t ms = 0; ms < 20000; ms++, run_ms(it, 1))
+    if (queue_ms(it, w, 0) > longest) longest = queue_ms(it, w, 0);
+  test_note("%lld ms", (long long)longest);
+  CHECK(peer_at(&c->peers[2], 102) > 200);
+  CHECK(longest <= 800);
+}
+
 int main(int argc, char **argv) {
   static const test TESTS[] = {
       TEST(a_small_write_does_not_wait_for_a_backlog),
@@ -321,6 +384,9 @@ int main(int argc, char **argv) {
       TEST(a_clock_that_is_behind_makes_no_backlog_one_group),
       TEST(acknowledgements_are_not_answered),
       TEST(a_slow_link_is_helped_after_the_grace),
+      TEST(what_comes_another_way_is_still_on_the_line),
+      TEST(a_full_way_back_narrows_nothing),
+      TEST(a_hold_is_no_measure_of_the_line),
   };
   return run_tests(argc, argv, TESTS, COUNT(TESTS));
 }

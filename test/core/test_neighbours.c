@@ -17,7 +17,7 @@ static char *told(cluster *c, int w) {
     const packet *frame = &queue->packets[0];
     const uint8_t *at = frame->data + 2, *end = frame->data + frame->len - 4;
     if (frame->data[1] != ACK) continue;
-    sim_read_varint(&at, end); /* the time */
+    for (int i = 0; i < 3; i++) sim_read_varint(&at, end); /* the time, and bytes */
     for (int list = 0; list < 3; list++)
       for (uint64_t n = 2 * sim_read_varint(&at, end); n > 0; n--) sim_read_varint(&at, end);
     text = show_hex(at, (size_t)(end - at));

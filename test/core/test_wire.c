@@ -126,11 +126,12 @@ static void frames_are_written_as_specified(void) {
   CHECK_TEXT(next_frame(c, w), PATCHES_AT("65", EPOCH_101, "e8 07"));
   play(c, w, hex(SCHEMA_SMALL));
   play(c, w, hex(PATCHES_SMALL));
-  /* applied: 101 up to 2, 102 up to 1; sent: 101 up to 2, unacknowledged */
-  CHECK_TEXT(next_frame(c, w), "01 03 e8 07 02 65 02 66 01 01 65 02 00 00 00");
+  /* 43 bytes sent, 19 have come; applied: 101 up to 2, 102 up to 1; sent: 101 up to 2,
+     unacknowledged */
+  CHECK_TEXT(next_frame(c, w), "01 03 e8 07 2b 13 02 65 02 66 01 01 65 02 00 00 00");
   play(c, w, hex("01 02 66 05 06 00 00 00 01 e8 07 05 32 01 02")); /* early: (5, 6] */
   CHECK_TEXT(next_frame(c, w), "01 04 66 01");
-  CHECK_TEXT(next_frame(c, w), "01 03 e8 07 01 65 02 01 65 02 00 00 00");
+  CHECK_TEXT(next_frame(c, w), "01 03 e8 07 2b 26 01 65 02 01 65 02 00 00 00");
   c->now_ms++;
   upsert(p, "t", ROW({"id", v_int(0)}));
   /* (2, 3] after the clock 1000 and the epoch 101; one later, no column but the key */
@@ -170,8 +171,8 @@ static void frames_are_read_as_specified(void) {
   CHECK(replic_link_at(p->r, 0, &info));
   CHECK_INT(info.lag, 2);
   CHECK_INT(info.behind, 0);
-  /* wall clock 3000; 101 applied up to 2; 103 sent up to 9 */
-  play(c, w, hex("01 03 b8 17 01 65 02 01 67 09 00 00 00"));
+  /* wall clock 3000; no bytes sent, and none have come; 101 applied up to 2; 103 sent up to 9 */
+  play(c, w, hex("01 03 b8 17 00 00 01 65 02 01 67 09 00 00 00"));
   CHECK(replic_link_at(p->r, 0, &info));
   CHECK_INT(info.lag, 0);
   CHECK_INT(info.behind, 9);
@@ -218,10 +219,10 @@ static void jumps_are_written_as_specified(void) {
   CHECK_TEXT(next_frame(c, w), "01 07 05 65 00 03 00 00 01 01 65 01 05 ea 07 01 12 08 32");
   CHECK_TEXT(next_frame(c, w), "01 08 01 65 03 ea 07 65 02");
   tick(p);
-  CHECK_TEXT(next_frame(c, w), "01 03 e8 07 01 65 03 00 01 65 03 00 00"); /* the third list */
-  play(c, w, hex("01 09 00 01 65 03"));                                   /* 102 has staged it */
+  CHECK_TEXT(next_frame(c, w), "01 03 e8 07 17 00 01 65 03 00 01 65 03 00 00"); /* the third list */
+  play(c, w, hex("01 09 00 01 65 03")); /* 102 has staged it */
   tick(p);
-  CHECK_TEXT(next_frame(c, w), "01 03 e8 07 01 65 03 00 00 00 00");
+  CHECK_TEXT(next_frame(c, w), "01 03 e8 07 17 00 01 65 03 00 00 00 00");
   CHECK_INT(c->wires[w].to[1].n, 0);
 }
 
@@ -273,15 +274,17 @@ static void jumps_are_read_as_specified(void) {
   /* as STAGE_SMALL, but of somebody whose age is 6: it is newer than the JUMP, so that waits */
   play(c, w, hex("01 07 06 66 00 03 00 00 00 01 05 e8 07 05 32 01 02"));
   CHECK_TEXT(next_frame(c, w), "01 09 00 01 66 03");
+  CHECK_TEXT(next_frame(c, w), "01 03 e8 07 00 15 00 00 00 00 00"); /* its 21 bytes have come */
   CHECK_INT(peer_at(p, 102), 0);
   CHECK_TEXT(peer_dump(p, "t"), "");
-  play(c, w, hex("01 03 e8 07 00 00 01 66 03 00 00")); /* it has missed that we have staged it */
+  play(c, w,
+       hex("01 03 e8 07 00 00 00 00 01 66 03 00 00")); /* it has missed that we have staged it */
   CHECK_TEXT(next_frame(c, w), "01 09 00 01 66 03");
   c->now_ms += 1000;
-  play(c, w, hex("01 03 e8 07 00 00 01 66 04 00 00")); /* and we have missed a piece */
+  play(c, w, hex("01 03 e8 07 00 00 00 00 01 66 04 00 00")); /* and we have missed a piece */
   CHECK_TEXT(next_frame(c, w), "01 09 01 01 66 03");
   play(c, w, hex("01 08 01 66 03 e8 07 00 03")); /* age 6, too */
-  CHECK_TEXT(next_frame(c, w), "01 03 d0 0f 01 66 03 00 00 00 00");
+  CHECK_TEXT(next_frame(c, w), "01 03 d0 0f 00 00 01 66 03 00 00 00 00");
   CHECK_INT(peer_at(p, 102), 3);
   CHECK_TEXT(peer_dump(p, "t"), "i3|n|n|n|i0\n");
   CHECK_TEXT(peer_dump(p, "_replic_vector"), "i102|i3|i1000|i3|i0|i2|i102\n");
@@ -298,8 +301,8 @@ static void forks_are_told_as_specified(void) {
       "01 01 00 66 11 e8 07 01 65 01 e9 07 65 00 00", /* and for 101.1 */
       "01 01 00 65 11 e8 07 01 65 02 e8 07 65 00 00", /* another process of this peerId */
       "01 02 65 02 03 e8 07 65 00 01 00 05 32 01 02", /* 101 has issued only two */
-      "01 03 e8 07 01 65 03 00 00 00 00",             /* has applied three */
-      "01 03 e8 07 00 01 65 03 00 00 00",             /* sends three */
+      "01 03 e8 07 00 00 01 65 03 00 00 00 00",       /* has applied three */
+      "01 03 e8 07 00 00 00 01 65 03 00 00 00",       /* sends three */
       "01 08 01 65 03 e8 07 65 00",                   /* jumps to three */
       "01 08 01 65 02 e9 07 65 00 00",                /* another clock for 101.2 */
       "01 02 67 01 02 e9 07 00 00 01 00 05 32 01 02", /* 103.1 has another clock */
@@ -642,25 +645,26 @@ static void malformed_acks_needs_schemas_errors(void) {
   static const refusal CASES[] = {
       {"01 03", REPLIC_EPROTOCOL},
       {"01 03 e8 07", REPLIC_EPROTOCOL},
+      {"01 03 e8 07 00 80 80 80 80 80 80 80 10 00 00 00 00 00", REPLIC_EPROTOCOL}, /* 2^53 */
       {"01 03 80 80 80 80 80 80 80 10 00 00 00 00 00", REPLIC_EPROTOCOL},
-      {"01 03 e8 07 00 00 00", REPLIC_EPROTOCOL}, /* the linked peers are missing */
-      {"01 03 e8 07 01 00 00 00 00", REPLIC_EPROTOCOL},
-      {"01 03 e8 07 ff ff ff ff 0f 00 00 00 00", REPLIC_EPROTOCOL},
-      {"01 03 e8 07 00 00 ff ff ff ff 0f 00 00", REPLIC_EPROTOCOL},
-      {"01 03 e8 07 01 00 01 00 00 00 00", REPLIC_EPROTOCOL}, /* origin 0 */
-      {"01 03 e8 07 00 00 01 00 01 00 00", REPLIC_EPROTOCOL},
-      {"01 03 e8 07 00 01 66 80 80 80 80 80 80 80 10 00 00 00", REPLIC_EPROTOCOL},
-      {"01 03 e8 07 00 00 01 66 80 80 80 80 80 80 80 10 00 00", REPLIC_EPROTOCOL},
-      {"01 03 e8 07 00 00 00 00 00 00", REPLIC_EPROTOCOL}, /* more than there should be */
-      {"01 03 e8 07 00 00 00 00", REPLIC_EPROTOCOL},
-      {"01 03 e8 07 00 00 00 00 03", REPLIC_EPROTOCOL},
-      {"01 03 e8 07 00 00 00 ff ff ff ff ff ff ff 1f 00", REPLIC_EPROTOCOL}, /* 1 + 2^53 */
-      {"01 03 e8 07 00 00 00 00 01 01 02 66", REPLIC_EPROTOCOL},
-      {"01 03 e8 07 00 00 00 00 01 01 01 00", REPLIC_EPROTOCOL},
-      {"01 03 e8 07 00 00 00 00 02 00 01 01 66", REPLIC_EPROTOCOL},
-      {"01 03 e8 07 00 00 00 00 02 00 01 01 66 02", REPLIC_EPROTOCOL},
-      {"01 03 e8 07 00 00 00 00 02 02 01 01 66 01", REPLIC_EPROTOCOL}, /* from 2 to 1 */
-      {"01 03 e8 07 00 00 00 00 02 00 01 02 67 01 66 01", REPLIC_EPROTOCOL},
+      {"01 03 e8 07 00 00 00 00 00", REPLIC_EPROTOCOL}, /* the linked peers are missing */
+      {"01 03 e8 07 00 00 01 00 00 00 00", REPLIC_EPROTOCOL},
+      {"01 03 e8 07 00 00 ff ff ff ff 0f 00 00 00 00", REPLIC_EPROTOCOL},
+      {"01 03 e8 07 00 00 00 00 ff ff ff ff 0f 00 00", REPLIC_EPROTOCOL},
+      {"01 03 e8 07 00 00 01 00 01 00 00 00 00", REPLIC_EPROTOCOL}, /* origin 0 */
+      {"01 03 e8 07 00 00 00 00 01 00 01 00 00", REPLIC_EPROTOCOL},
+      {"01 03 e8 07 00 00 00 01 66 80 80 80 80 80 80 80 10 00 00 00", REPLIC_EPROTOCOL},
+      {"01 03 e8 07 00 00 00 00 01 66 80 80 80 80 80 80 80 10 00 00", REPLIC_EPROTOCOL},
+      {"01 03 e8 07 00 00 00 00 00 00 00 00", REPLIC_EPROTOCOL}, /* more than there should be */
+      {"01 03 e8 07 00 00 00 00 00 00", REPLIC_EPROTOCOL},
+      {"01 03 e8 07 00 00 00 00 00 00 03", REPLIC_EPROTOCOL},
+      {"01 03 e8 07 00 00 00 00 00 ff ff ff ff ff ff ff 1f 00", REPLIC_EPROTOCOL}, /* 1 + 2^53 */
+      {"01 03 e8 07 00 00 00 00 00 00 01 01 02 66", REPLIC_EPROTOCOL},
+      {"01 03 e8 07 00 00 00 00 00 00 01 01 01 00", REPLIC_EPROTOCOL},
+      {"01 03 e8 07 00 00 00 00 00 00 02 00 01 01 66", REPLIC_EPROTOCOL},
+      {"01 03 e8 07 00 00 00 00 00 00 02 00 01 01 66 02", REPLIC_EPROTOCOL},
+      {"01 03 e8 07 00 00 00 00 00 00 02 02 01 01 66 01", REPLIC_EPROTOCOL}, /* from 2 to 1 */
+      {"01 03 e8 07 00 00 00 00 00 00 02 00 01 02 67 01 66 01", REPLIC_EPROTOCOL},
       {"01 04", REPLIC_EPROTOCOL},
       {"01 04 66", REPLIC_EPROTOCOL},
       {"01 04 00 00", REPLIC_EPROTOCOL},
@@ -753,10 +757,11 @@ static void other_encodings_of_the_same(void) {
       {"01 02 66 00 01 00 00 00 01 e8 07 05 32 03 02",
        REPLIC_EPROTOCOL}, /* a bit beyond the last field */
       {"01 02 66 00 01 00 00 00 01 e8 07 05 32 81 02", REPLIC_EPROTOCOL},
-      {"01 03 e8 07 02 67 01 66 01 00 00 00 00", REPLIC_EPROTOCOL}, /* origins that do not ascend */
-      {"01 03 e8 07 02 66 01 66 02 00 00 00 00", REPLIC_EPROTOCOL},
-      {"01 03 e8 07 00 02 68 01 67 01 00 00 00", REPLIC_EPROTOCOL},
-      {"01 03 e8 07 00 00 02 68 01 67 01 00 00", REPLIC_EPROTOCOL},
+      {"01 03 e8 07 00 00 02 67 01 66 01 00 00 00 00",
+       REPLIC_EPROTOCOL}, /* origins that do not ascend */
+      {"01 03 e8 07 00 00 02 66 01 66 02 00 00 00 00", REPLIC_EPROTOCOL},
+      {"01 03 e8 07 00 00 00 02 68 01 67 01 00 00 00", REPLIC_EPROTOCOL},
+      {"01 03 e8 07 00 00 00 00 02 68 01 67 01 00 00", REPLIC_EPROTOCOL},
       {"01 01 00 66 11 e8 07 02 67 01 01 00 66 01 01 00 00 00", REPLIC_EPROTOCOL},
       {"01 08 02 68 03 e8 07 00 02 67 03 e8 07 00 02", REPLIC_EPROTOCOL},
       {"01 09 00 02 65 01 65 02", REPLIC_EPROTOCOL},
@@ -813,7 +818,7 @@ static void a_link_cannot_fill_the_memory(void) {
   w = ready_wire(c);
   for (uint32_t origin = 1000; origin < 300000;) {
     bytes *ack = frame_new(ACK);
-    add_varint(ack, 1000);
+    for (int i = 0; i < 3; i++) add_varint(ack, 1000);
     add_varint(ack, 20000);
     for (int i = 0; i < 20000; i++) {
       add_varint(ack, origin++);
@@ -833,7 +838,7 @@ static const char *const GOLDEN[] = {
     HELLO_102_FULL,
     SCHEMA_T,
     PATCHES_OF("66"),
-    "01 03 e8 07 01 65 02 01 67 09 01 68 05 06 02 05 07 01 66 01",
+    "01 03 e8 07 00 00 01 65 02 01 67 09 01 68 05 06 02 05 07 01 66 01",
     "01 04 65 00",
     "01 06 11 52 45 50 4c 49 43 5f 43 4c 4f 43 4b 5f 53 4b 45 57 04 74 65 78 74",
     "01 07 05 66 00 04 00 00 00 02 03 e8 07 05 32 01 02 02 05 32 01 02",
@@ -972,7 +977,8 @@ static const seed SEEDS[] = {
     {"wrong-type",
      {HELLO_102, SCHEMA_S, "01 02 67 00 01 00 00 00 01 e8 07 06 0c 61 05 01 0c 61", "commit"}},
     {"written",
-     {HELLO_102, "write", "commit", "01 03 e8 07 01 65 02 00 00 00 00", "01 04 65 00", "commit"}},
+     {HELLO_102, "write", "commit", "01 03 e8 07 00 00 01 65 02 00 00 00 00", "01 04 65 00",
+      "commit"}},
     {"relayed",
      {HELLO_102, SCHEMA_S, PATCH_OF_S, "commit", "reopen", HELLO_102_FULL, "commit", "01 04 67 00",
       "tick"}},
@@ -980,7 +986,7 @@ static const seed SEEDS[] = {
      {HELLO_102, "write", "tick", "compact", "01 09 01 00", "commit", "01 09 00 01 65 01", "tick"}},
     {"jump",
      {HELLO_102, SCHEMA_SMALL, JUMP_SMALL, "01 07 06 66 00 03 00 00 00 01 05 e8 07 05 32 01 02",
-      "commit", "01 03 e8 07 00 00 01 66 04 00 00", "01 08 01 66 03 e8 07 00 03", "commit"}},
+      "commit", "01 03 e8 07 00 00 00 00 01 66 04 00 00", "01 08 01 66 03 e8 07 00 03", "commit"}},
     {"jump-of-an-unknown-table",
      {HELLO_102, SCHEMA_U, JUMP_SMALL, "01 07 05 66 00 03 00 00 00 01 05 e8 07 07 0a 00", "commit",
       "migrate", "tick", "tick", "tick", "tick", "tick", JUMP_SMALL}},
