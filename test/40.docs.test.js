@@ -254,7 +254,9 @@ describe('docs/protocol.md', () => {
   })
 
   it('numbers the frames as wire.h does', () => {
-    const [, names] = /enum \{\s*(FRAME_HELLO = 1,.*?)FRAME_LAST/s.exec(text('src/core/wire.h'))
+    const [, names] = /enum \{\s*(FRAME_HELLO = 1,.*?)FRAME_LAST/s.exec(
+      text('src/core/links/wire.h'),
+    )
     const numbered = names.match(/FRAME_\w+/g).map((name, i) => [`${i + 1}`, name.slice(6)])
     expect(frames.map(([type, name]) => [type, name])).toEqual(numbered)
   })

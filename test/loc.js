@@ -18,7 +18,6 @@ const PARTS = [
   ['core: file', /^src\/core\/file\//],
   ['core: tables', /^src\/core\/tables\//],
   ['core: data', /^src\/core\/data\//],
-  ['core: wire and sync', /^src\/core\/(wire|sync|incoming|outgoing|jump|fork)\./],
   ['core: links', /^src\/core\/links\//],
   ['core: the top', /^src\/core\//],
   ['binding', /^src\/napi\//],

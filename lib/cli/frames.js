@@ -1,4 +1,4 @@
-// Frames as objects, for people: the layout is that on top of src/core/wire.c. It is a reading of its
+// Frames as objects, for people: the layout is that on top of src/core/links/wire.c. It is a reading of its
 // own and not the core's decoder: it shows what a frame says, and does not judge it any further.
 
 import { ReplicError } from '../errors.js'

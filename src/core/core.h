@@ -9,6 +9,7 @@
 
 #include "data/mixed.h"
 #include "file/file.h"
+#include "links/session.h"
 #include "state.h"
 
 /* ---- engine.c ---- */
@@ -48,19 +49,5 @@ int replic__identity_settle(replic *r);
  * peerId is not kept. */
 int replic__identity_witness(replic *r);
 void replic__identity_leave(replic *r); /* before the close: what no commit could write */
-
-/* ---- sync.c ------------------------------------------------------------------------------------------------ */
-
-int replic__sync_open(replic *r);
-void replic__sync_close(replic *r);
-int replic__fork_load(replic *r);
-int replic__jump_load(replic *r); /* jump.c: what an earlier start has staged, and merged of it */
-/* Merges all that is left of a jump, in open's transaction. */
-int replic__jump_finish(replic *r);
-/* After a rollback: what memory says of it. */
-void replic__jump_reverted(replic *r);
-void replic__sync_flush(
-    replic *r); /* after a commit: frames and acknowledgements into the outbox */
-void replic__sync_schema_changed(replic *r); /* ask again for what was held */
 
 #endif

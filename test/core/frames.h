@@ -1,6 +1,6 @@
-/* frames.h - the protocol a second time, written from the layout on top of src/core/wire.c and not
- * from its code: the tests make frames with it and play a peer, so that a mistake in wire.c cannot
- * cancel itself out. */
+/* frames.h - the protocol a second time, written from the layout on top of src/core/links/wire.c
+ * and not from its code: the tests make frames with it and play a peer, so that a mistake in wire.c
+ * cannot cancel itself out. */
 #ifndef FRAMES_H
 #define FRAMES_H
 

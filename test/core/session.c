@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #include "harness.h"
-#include "wire.h"
+#include "links/wire.h"
 
 #define CLOCK                                                                                      \
   "_patchedAt INTEGER NOT NULL, _sequenceId INTEGER NOT NULL, _peerId INTEGER NOT NULL, "

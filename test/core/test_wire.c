@@ -1,13 +1,13 @@
 /* test_wire.c - the bytes of every frame, written by hand from the layout on top of
- * src/core/wire.c; and what happens to frames that are cut off, damaged or hostile. Nothing of
- * those may ever reach the database. */
+ * src/core/links/wire.c; and what happens to frames that are cut off, damaged or hostile. Nothing
+ * of those may ever reach the database. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "frames.h"
+#include "links/wire.h"
 #include "session.h"
-#include "wire.h"
 
 #define DDL                                                                                        \
   "CREATE TABLE t(id INTEGER PRIMARY KEY, v TEXT, r REAL, b BLOB, n INTEGER);"                     \

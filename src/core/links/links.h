@@ -1,10 +1,27 @@
-/* sync.h - what sync.c, outgoing.c, incoming.c, jump.c and fork.c share: a link, and what it knows
- * of its peer. For src/core only. */
-#ifndef REPLIC_SYNC_H
-#define REPLIC_SYNC_H
+/* links.h - floor 4 of the core: who lacks what, and the frames that mend it. Here is what its
+ * files share: a link, and what it knows of its peer.
+ *
+ *   wire.c        bytes and frames; the layout on top
+ *   sync.c        links, and the frames HELLO, ACK, NEED, ERROR
+ *   outgoing.c    patches from the log to the links
+ *   incoming.c    patches from the links to the log
+ *   pace.c        how much may be on its way over a link
+ *   jump.c        the way past a log that is pruned
+ *   fork.c        two histories under one peerId
+ *   told.c        what is known of an origin by the word of another, and how that gives way
+ *   skew.c        clocks that are wrong
+ *   neighbours.c  to whom each peer is linked itself
+ *   rights.c      links over which one side only reads
+ *   forget.c      forgets what others have said
+ *
+ * For src/core only: `link` is also a function of unistd.h's. */
+#ifndef REPLIC_LINKS_H
+#define REPLIC_LINKS_H
 
 #include "data/mixed.h"
-#include "wire.h"
+#include "links/session.h"
+#include "links/wire.h"
+#include "state.h"
 
 #define GRACE_HEARTBEATS 3   /* before relaying to a peer that is linked to the origin itself */
 #define DENIED_HEARTBEATS 60 /* for so long an origin is believed that has gone since */

@@ -26,7 +26,7 @@
  * asking brings nothing, and asks over another link: that one carries from then on. */
 #include <string.h>
 
-#include "sync.h"
+#include "links/links.h"
 
 /* ---- links and positions ---- */
 

@@ -10,7 +10,7 @@
  * link relays to nobody, and needs no list: as the leaves of a hub. test/model/lists.py. */
 #include <string.h>
 
-#include "sync.h"
+#include "links/links.h"
 
 static size_t place_of(const uint32_t *list, size_t n, uint32_t peer) {
   size_t low = 0, high = n;

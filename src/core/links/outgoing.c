@@ -2,7 +2,7 @@
  * all links that stand at the same place; what the window does not take stays in the log. */
 #include <string.h>
 
-#include "sync.h"
+#include "links/links.h"
 
 #define ONE_MORE 65536      /* bytes: a slice ends behind the group that fills it */
 #define CALM_POSITIONS 1000 /* that a flush looks at: some ten microseconds */

@@ -1,7 +1,7 @@
 /* forget.c - the way back from what others have said: notes of forks, pending patches, pieces of a
  * jump. All of it was taken in good faith, and kept. When an operator has found that it was wrong,
  * or is in the way, it goes, and nothing else. */
-#include "sync.h"
+#include "links/links.h"
 
 /* Deletes the rows of a table that `column` says are of `peer`, 0: of any. */
 static int delete_of(replic *r, const char *table, const char *column, uint32_t peer, int64_t *n) {

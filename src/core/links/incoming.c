@@ -2,7 +2,7 @@
  * frames that came before their predecessors. */
 #include <string.h>
 
-#include "sync.h"
+#include "links/links.h"
 
 /* Where a table with that id is, or belongs. */
 static size_t find_table(const table_list *list, uint32_t id) {

@@ -10,7 +10,7 @@
  * Whatever it sends of these nevertheless is not looked at. Patches that it has and that are
  * missing here are told of once: at once where it made them itself, else when they have not come
  * another way after the grace of relays. */
-#include "sync.h"
+#include "links/links.h"
 
 int replic__brings(int frame_type) {
   return frame_type == FRAME_PATCHES || frame_type == FRAME_STAGE || frame_type == FRAME_JUMP ||

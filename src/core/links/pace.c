@@ -13,7 +13,7 @@
  * that was set ahead costs little. The shortest time is measured again after LEAST_MS of a queue:
  * with a small window, until one frame has come, or a way that became longer would be taken for a
  * queue. (As BBR does.) */
-#include "sync.h"
+#include "links/links.h"
 
 #define MIN_WINDOW (8 << 10)
 #define FIRST_WINDOW (16 << 10)

@@ -7,7 +7,7 @@
  *
  * The lead has come with a patch of some origin, maybe of another one than stamps now. Each side
  * tells who that was (HELLO, ACK), as long as its clock is ahead. */
-#include "sync.h"
+#include "links/links.h"
 
 #define CLOSE_MS 250 /* as far apart as clocks that are right may seem to be */
 

@@ -43,7 +43,7 @@
  * Numbers without a type are varints. There is one encoding per content, and another one is refused.
  * Nothing is allocated by a length that the rest of the frame cannot hold. */
 /* clang-format on */
-#include "wire.h"
+#include "links/wire.h"
 
 /* ---- writing ---- */
 

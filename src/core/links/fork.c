@@ -41,7 +41,7 @@
 /* clang-format on */
 #include <string.h>
 
-#include "sync.h"
+#include "links/links.h"
 
 #define PROBES 90 /* the last ones, and one for each power of two */
 #define DENSE 32

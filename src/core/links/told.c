@@ -11,7 +11,7 @@
  * lost. Once a later patch of the origin is applied it is told no more: it is its history. And for
  * some heartbeats nobody else is believed in that again, until the origin is linked: its link is
  * refused first, for both sides had found that they differ (fork.c). */
-#include "sync.h"
+#include "links/links.h"
 
 typedef struct told {
   uint32_t source;

@@ -3,7 +3,7 @@
 #ifndef REPLIC_WIRE_H
 #define REPLIC_WIRE_H
 
-#include "core.h"
+#include "data/data.h"
 
 enum {
   FRAME_HELLO = 1,

@@ -41,7 +41,7 @@
  * be finished. It would have to be done in slices, too, so nothing that can fail is left to 2.) */
 #include <string.h>
 
-#include "sync.h"
+#include "links/links.h"
 
 /* After so many without a slice's bytes another source is taken; twice as many after each. */
 #define JUMP_HEARTBEATS 5
