@@ -3,8 +3,8 @@
 
 import { stat } from 'node:fs/promises'
 import { resolve } from 'node:path'
-import { ReplicError, usage } from './errors.js'
-import { show, text } from './options.js'
+import { ReplicError, usage } from './base/errors.js'
+import { show, text } from './base/options.js'
 
 const SLICE_PAGES = 1024 // then others have their turn on the thread
 

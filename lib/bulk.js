@@ -1,7 +1,7 @@
 // load(): any number of rows, in groups of bounded size, a bounded number of groups under way.
 
-import { ReplicError } from './errors.js'
-import { rowBytes } from './rows.js'
+import { ReplicError } from './base/errors.js'
+import { rowBytes } from './base/rows.js'
 
 const GROUP_ROWS = 1000
 const GROUP_BYTES = 1024 * 1024

@@ -3,7 +3,7 @@
 // the application can step back. The core applies each step in a transaction of its own.
 
 import { createHash } from 'node:crypto'
-import { ReplicError, usage } from './errors.js'
+import { ReplicError, usage } from './base/errors.js'
 import {
   abortSignal,
   boolean,
@@ -12,7 +12,7 @@ import {
   kindOf,
   milliseconds,
   readOptions,
-} from './options.js'
+} from './base/options.js'
 
 const UP = 0 // kinds of steps, as the core numbers them
 const DOWN = 1

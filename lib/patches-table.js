@@ -1,8 +1,8 @@
 // patchesTable(): the DDL of the T_patches table that belongs to a table. The core knows the rules.
 
-import { ReplicError } from './errors.js'
-import { addon } from './load.js'
-import { checkSql } from './rows.js'
+import { ReplicError } from './base/errors.js'
+import { addon } from './base/load.js'
+import { checkSql } from './base/rows.js'
 
 /**
  * `createTable`: one CREATE TABLE statement. Returns a CREATE TABLE for the patches.

@@ -9,25 +9,26 @@ import { statSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { setTimeout as setTimeoutPromise } from 'node:timers/promises'
 import { debuglog } from 'node:util'
-import { Acks, readAcks } from './acks.js'
 import { backup as copyTo } from './backup.js'
+import { printable, ReplicError, usage } from './base/errors.js'
+import { addon } from './base/load.js'
+import * as option from './base/options.js'
+import { checkParams, checkSql, flatten, flattenOne, pack, toRows } from './base/rows.js'
+import { Stopper } from './base/stop.js'
 import { load as loadRows } from './bulk.js'
-import { printable, ReplicError, usage } from './errors.js'
 import { placeWarning } from './file-system.js'
-import { checkSocket, Links } from './link.js'
-import { addon } from './load.js'
+import { checkSocket, Links } from './links/links.js'
+import { closed, register } from './links/registry.js'
+import { keysOf } from './links/secret.js'
 import { toMetrics } from './metrics.js'
 import { readYourWrite as expressMiddleware } from './middleware/express.js'
 import { migrate as migrateSteps, readMigration } from './migrate.js'
-import * as option from './options.js'
-import { collector, exposeProgress, Progress } from './progress.js'
+import { Acks, readAcks } from './progress/acks.js'
+import { collector, exposeProgress, Progress } from './progress/progress.js'
 import { Retention } from './retention.js'
-import { checkParams, checkSql, flatten, flattenOne, pack, toRows } from './rows.js'
-import { keysOf } from './secret.js'
-import { Stopper } from './stop.js'
 import { poolThreads } from './threads.js'
 import { FrameSocket, kindOfSocket } from './transport/websocket-frames.js'
-import { Verifier } from './verify.js'
+import { Verifier } from './verify/verifier.js'
 
 const OPTIMIZE_MS = 3_600_000 // from one look for tables that need statistics to the next
 const STOPPING_MS = 200 // what is stopped at the deadline of close() may take until it ends
@@ -46,18 +47,7 @@ let functionsUnderWay = 0
 const nextTurn = setImmediate // which tests of an application may replace
 const debug = debuglog('replic')
 const tracing = debug.enabled ?? /\breplic\b/i.test(process.env.NODE_DEBUG) // Bun has no `enabled`
-const linksByReplica = new WeakMap()
 
-/** The links of a replica, for the transports. */
-export function linksOf(db) {
-  const links = linksByReplica.get(db)
-  if (!links) throw usage(`a Replica is needed, not ${option.kindOf(db)}`)
-  if (links.closing) throw closed()
-  return links
-}
-
-const closed = () =>
-  new ReplicError('REPLIC_CLOSED', 'the replica is closed: Replica.open() opens the file again')
 const LIMITS = { signal: undefined, timeoutMs: undefined }
 const LIMIT_CHECKS = { signal: option.abortSignal, timeoutMs: option.milliseconds(1) }
 const READ_CHECKS = { readBigInts: option.boolean, ...LIMIT_CHECKS }
@@ -214,7 +204,7 @@ export class Replica extends EventEmitter {
       peerId: this.#peerId,
       keys,
     })
-    linksByReplica.set(this, this.#links)
+    register(this, this.#links)
     this.#verifier = new Verifier(
       this.#native,
       this.#links,

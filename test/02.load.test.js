@@ -5,8 +5,8 @@ import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterEach, beforeEach, expect, test } from 'vitest'
-import { ReplicError } from '../lib/errors.js'
-import { libcOf, load } from '../lib/load.js'
+import { ReplicError } from '../lib/base/errors.js'
+import { libcOf, load } from '../lib/base/load.js'
 
 const BUILT = fileURLToPath(new URL('../build/Release/replic_sqlite.node', import.meta.url))
 const LIBC = process.platform === 'linux' ? libcOf('/proc/self/maps') : undefined

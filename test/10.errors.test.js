@@ -1,7 +1,7 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
-import { codes, ReplicError } from '../lib/errors.js'
-import { load } from '../lib/load.js'
+import { codes, ReplicError } from '../lib/base/errors.js'
+import { load } from '../lib/base/load.js'
 
 const text = (path) => readFileSync(new URL(`../${path}`, import.meta.url), 'utf8')
 const unique = (list) => [...new Set(list)].sort()

@@ -1,5 +1,5 @@
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
-import { Waiters } from '../lib/waiters.js'
+import { Waiters } from '../lib/progress/waiters.js'
 import { link, openReplica, rejects } from './helpers.js'
 
 /** The timers that are set from now on and have neither fired nor been cleared. */

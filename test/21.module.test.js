@@ -29,7 +29,7 @@ it('is required: the same classes', async () => {
 })
 
 it('shows nothing else', async () => {
-  const source = `for (const path of ['lib/link.js', 'lib/errors.js']) {
+  const source = `for (const path of ['lib/links/links.js', 'lib/base/errors.js']) {
       try { require('replic-sqlite/' + path) } catch (error) { console.log(error.code) }
     }`
   const result = await runProcess(execPath, ['-e', source], { cwd })

@@ -2,10 +2,10 @@
 
 import { EventEmitter } from 'node:events'
 import { describe, expect, it } from 'vitest'
-import { errorFrame } from '../lib/handshake.js'
-import { Links } from '../lib/link.js'
-import { DEFAULTS } from '../lib/options.js'
-import { withSum } from '../lib/sum.js'
+import { DEFAULTS } from '../lib/base/options.js'
+import { withSum } from '../lib/base/sum.js'
+import { errorFrame } from '../lib/links/handshake.js'
+import { Links } from '../lib/links/links.js'
 import { connect, listen } from '../lib/transport/tcp.js'
 import { contents, converged, eventOf, FAST, openReplica, until } from './helpers.js'
 

@@ -1,9 +1,9 @@
 // The Noise handshake against published vectors, and the sealed frames that its keys make.
 
 import { describe, expect, it } from 'vitest'
-import { decrypt, encrypt, Noise, rekey } from '../lib/noise.js'
-import { isSealed, SEAL_BYTES, Seal } from '../lib/seal.js'
-import { keyOf } from '../lib/secret.js'
+import { decrypt, encrypt, Noise, rekey } from '../lib/links/noise.js'
+import { isSealed, SEAL_BYTES, Seal } from '../lib/links/seal.js'
+import { keyOf } from '../lib/links/secret.js'
 
 const hex = (text) => Buffer.from(text, 'hex')
 const NOTHING = Buffer.alloc(0)

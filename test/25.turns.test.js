@@ -9,7 +9,7 @@ import { join } from 'node:path'
 import { setImmediate as turn } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { describe, expect, it } from 'vitest'
-import { withSum } from '../lib/sum.js'
+import { withSum } from '../lib/base/sum.js'
 import { eventOf, linkHeld, openReplica, startProcess, synced, tempDir } from './helpers.js'
 
 // Of the pool at the most: Node's has four, Bun's one for each processor.

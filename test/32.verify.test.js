@@ -3,9 +3,9 @@
 
 import { EventEmitter, once } from 'node:events'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { vectorHash, vectorSum } from '../lib/digest.js'
-import { withoutSum, withSum } from '../lib/sum.js'
-import { Verifier } from '../lib/verify.js'
+import { withoutSum, withSum } from '../lib/base/sum.js'
+import { vectorHash, vectorSum } from '../lib/verify/digest.js'
+import { Verifier } from '../lib/verify/verifier.js'
 import { converged, eventOf, link, NOTES, openReplica, rejects, tableDdl } from './helpers.js'
 
 const many = (n) => Array.from({ length: n }, (_, id) => ({ id, text: `row ${id}`, size: id }))

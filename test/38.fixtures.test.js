@@ -6,7 +6,7 @@ import { cpSync, existsSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
-import { withoutSum, withSum } from '../lib/sum.js'
+import { withoutSum, withSum } from '../lib/base/sum.js'
 import { STEPS } from './fixtures/schema.js'
 import { converged, link, openReplica, tempDir } from './helpers.js'
 

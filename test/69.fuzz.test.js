@@ -4,7 +4,7 @@
 import { EventEmitter } from 'node:events'
 import { describe, expect, it } from 'vitest'
 import { randomFrom } from '../examples/demo/random.js'
-import { withoutSum, withSum } from '../lib/sum.js'
+import { withoutSum, withSum } from '../lib/base/sum.js'
 import { mutatedJson, SECRET } from './fuzz/inputs.js'
 import { play } from './fuzz/play.js'
 import { DIALS, siege } from './fuzz/siege.js'

@@ -1,8 +1,8 @@
 // Tokens: one way to write each, bounds, signatures, merging, and what a replica makes of more origins than fit.
 
 import { describe, expect, it } from 'vitest'
-import { Progress } from '../lib/progress.js'
-import { MAX_ORIGINS, MAX_TOKEN_CHARS, mergeEntries, Tokens } from '../lib/token.js'
+import { Progress } from '../lib/progress/progress.js'
+import { MAX_ORIGINS, MAX_TOKEN_CHARS, mergeEntries, Tokens } from '../lib/progress/token.js'
 import { eventOf, openReplica, rejects, throws } from './helpers.js'
 
 const SECRET = 'sixteen bytes or more'
@@ -284,7 +284,7 @@ describe('token()', () => {
   it('the event reaches the application', async () => {
     const db = await openReplica()
     const seen = eventOf(db, 'error')
-    const { progressOf } = await import('../lib/progress.js')
+    const { progressOf } = await import('../lib/progress/progress.js')
     const full = new Map(Array.from({ length: MAX_ORIGINS }, (_, i) => [1 + i, 10]))
     progressOf(db).answer(full)
     expect(await seen).toMatchObject({ code: 'REPLIC_TOO_LARGE' })

@@ -19,7 +19,7 @@ import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { execPath } from 'node:process'
 import { fileURLToPath } from 'node:url'
-import { libcOf } from '../lib/load.js'
+import { libcOf } from '../lib/base/load.js'
 import { buildTarget, TARGETS } from '../src/release/build.js'
 import { makePackage } from '../src/release/package.js'
 

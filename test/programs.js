@@ -3,7 +3,7 @@
 import { readdirSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { join } from 'node:path'
-import { libcOf } from '../lib/load.js'
+import { libcOf } from '../lib/base/load.js'
 
 // The program comes with the optional dependency for this platform. The install script of the npm
 // package `bun`, where it runs (package.json denies it, which older npm do not know), moves it.

@@ -3,10 +3,10 @@
 import { existsSync, statSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { parseArgs } from 'node:util'
-import { ReplicError } from '../errors.js'
-import { addon } from '../load.js'
-import { nearest } from '../options.js'
-import { toRows } from '../rows.js'
+import { ReplicError } from '../base/errors.js'
+import { addon } from '../base/load.js'
+import { nearest } from '../base/options.js'
+import { toRows } from '../base/rows.js'
 
 export const EXIT = Object.freeze({ done: 0, failed: 1, usage: 2, different: 3 })
 

@@ -1,8 +1,8 @@
 // replic-sqlite decode [FILE]
 
 import { closeSync, openSync, readFileSync, readSync } from 'node:fs'
-import { ReplicError } from '../errors.js'
-import { MAX_PEER_ID } from '../options.js'
+import { ReplicError } from '../base/errors.js'
+import { MAX_PEER_ID } from '../base/options.js'
 import { EXIT, existing, integer, Mistake, Peek, print, toJson } from './command.js'
 import { Decoder } from './frames.js'
 

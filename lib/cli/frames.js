@@ -1,9 +1,9 @@
 // Frames as objects, for people: the layout is that on top of src/core/links/wire.c. It is a reading of its
 // own and not the core's decoder: it shows what a frame says, and does not judge it any further.
 
-import { ReplicError } from '../errors.js'
-import { TAG_BYTES } from '../noise.js'
-import { withoutSum } from '../sum.js'
+import { ReplicError } from '../base/errors.js'
+import { withoutSum } from '../base/sum.js'
+import { TAG_BYTES } from '../links/noise.js'
 
 const malformed = (what) => new ReplicError('REPLIC_PROTOCOL', what)
 const [HELLO, PATCHES, ACK, NEED, SCHEMA, ERROR, STAGE, JUMP, TAKE, MESSAGE, FORK] = [

@@ -3,7 +3,7 @@
 // docs/cli.md describes the commands; each is a module of this folder.
 
 import { readFileSync } from 'node:fs'
-import { nearest } from '../options.js'
+import { nearest } from '../base/options.js'
 import { EXIT, Mistake, output, parse } from './command.js'
 
 const COMMANDS = {

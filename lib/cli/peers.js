@@ -5,7 +5,7 @@ import { readFileSync } from 'node:fs'
 import { createServer as createHttp, get as getHttp } from 'node:http'
 import { createServer as createHttps, get as getHttps } from 'node:https'
 import { createRequire } from 'node:module'
-import { explained as explainedError, ReplicError } from '../errors.js'
+import { explained as explainedError, ReplicError } from '../base/errors.js'
 import { isName, isOrigin } from '../transport/browsers.js'
 import { Mistake } from './command.js'
 

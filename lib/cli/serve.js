@@ -2,8 +2,8 @@
 
 import { existsSync } from 'node:fs'
 import { createServer } from 'node:http'
+import { MAX_PEER_ID } from '../base/options.js'
 import { METRICS_CONTENT_TYPE } from '../metrics.js'
-import { MAX_PEER_ID } from '../options.js'
 import { Replica } from '../replica.js'
 import { Browsers, headersOf } from '../transport/browsers.js'
 import { EXIT, existing, integer, Mistake, output, pathOf, print, toJson } from './command.js'

@@ -3,7 +3,7 @@
 import { mkdtempSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { ReplicError } from '../errors.js'
+import { ReplicError } from '../base/errors.js'
 import { Replica } from '../replica.js'
 import { integer, isUrl, Peek, print, toJson } from './command.js'
 import * as peers from './peers.js'

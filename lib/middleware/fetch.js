@@ -1,7 +1,7 @@
 // readYourWrite() for servers that give a Request and take a Response: Bun.serve, Hono, Deno.serve.
 
-import { usage } from '../errors.js'
-import { callback, kindOf } from '../options.js'
+import { usage } from '../base/errors.js'
+import { callback, kindOf } from '../base/options.js'
 import { Visits } from './visit.js'
 
 const ON_ERROR = { defaults: { onError: answerError }, checks: { onError: callback } }

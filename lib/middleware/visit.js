@@ -1,10 +1,10 @@
 // What every middleware does with a request, whatever the server: read its token, wait for what it asks for,
 // and make the token for the answer. Request and response themselves are the middleware's own business.
 
-import { MAX_ACKS, readAcks } from '../acks.js'
-import { usage } from '../errors.js'
-import { boolean, integer, milliseconds, oneOf, readOptions, retention } from '../options.js'
-import { Collected, collect, collector, progressOf } from '../progress.js'
+import { usage } from '../base/errors.js'
+import { boolean, integer, milliseconds, oneOf, readOptions, retention } from '../base/options.js'
+import { MAX_ACKS, readAcks } from '../progress/acks.js'
+import { Collected, collect, collector, progressOf } from '../progress/progress.js'
 
 const DEFAULTS = Object.freeze({
   header: 'x-replic-token', // null: none

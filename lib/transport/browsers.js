@@ -8,7 +8,7 @@
 //   TLS, where the certificate tells, and not where there is a secret, which no page knows.
 
 import { isIPv4 } from 'node:net'
-import { printable, ReplicError } from '../errors.js'
+import { printable, ReplicError } from '../base/errors.js'
 
 const NAME = /^\.?[a-z0-9_-]+(\.[a-z0-9_-]+)*$/i
 const isList = (value, accepts) => Array.isArray(value) && value.every(accepts)

@@ -10,7 +10,7 @@
 // the prefix and the instance, and so it is another one each time that a peer joins. The number is the nonce.
 
 import { hkdfSync } from 'node:crypto'
-import { decrypt, encrypt, TAG_BYTES } from '../noise.js'
+import { decrypt, encrypt, TAG_BYTES } from '../links/noise.js'
 
 export const HERE = 1 // who hears this and does not know the sender answers
 export const WELCOME = 2 // the answer

@@ -10,10 +10,10 @@
 
 import { randomBytes } from 'node:crypto'
 import { EventEmitter } from 'node:events'
-import { describe, ReplicError, usage } from '../errors.js'
-import { callback, integer, milliseconds, readOptions, subject } from '../options.js'
-import { ReplayWindow } from '../replay.js'
-import { linksOf } from '../replica.js'
+import { describe, ReplicError, usage } from '../base/errors.js'
+import { callback, integer, milliseconds, readOptions, subject } from '../base/options.js'
+import { ReplayWindow } from '../base/replay.js'
+import { linksOf } from '../links/registry.js'
 import * as format from './bus-message.js'
 
 const MiB = 1024 * 1024

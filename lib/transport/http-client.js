@@ -4,7 +4,7 @@
 
 import { Agent as HttpAgent, request as httpRequest } from 'node:http'
 import { Agent as HttpsAgent, request as httpsRequest } from 'node:https'
-import { printable, ReplicError } from '../errors.js'
+import { printable, ReplicError } from '../base/errors.js'
 import { CONTENT_TYPE, Session } from './http-frames.js'
 
 const MAX_FAILURES = 5 // of requests in a row; then the session is given up

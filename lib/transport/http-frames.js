@@ -8,7 +8,7 @@
 // order, in several requests. A piece that comes again is skipped; if one is missing, so is the frame.
 
 import { EventEmitter } from 'node:events'
-import { ReplicError } from '../errors.js'
+import { ReplicError } from '../base/errors.js'
 import { Pieces } from './pieces.js'
 
 export const CONTENT_TYPE = 'application/vnd.replic-sqlite'

@@ -3,9 +3,17 @@
 // repairs lost, repeated and reordered frames, so a request that fails costs time only. How it looks
 // on the wire is in docs/protocol.md.
 
-import { ReplicError } from '../errors.js'
-import { boolean, bytes, integer, kindOf, milliseconds, peerId, readOptions } from '../options.js'
-import { linksOf } from '../replica.js'
+import { ReplicError } from '../base/errors.js'
+import {
+  boolean,
+  bytes,
+  integer,
+  kindOf,
+  milliseconds,
+  peerId,
+  readOptions,
+} from '../base/options.js'
+import { linksOf } from '../links/registry.js'
 import { BROWSERS_CHECKS, BROWSERS_DEFAULTS, Browsers } from './browsers.js'
 import { ClientSession } from './http-client.js'
 import { answerFetch, answerNode, Server } from './http-server.js'

@@ -1,7 +1,7 @@
 // NATS as a bus, over the application's own connection (@nats-io/transport-node or nats-core).
 
-import { usage } from '../errors.js'
-import { kindOf, readOptions, subject } from '../options.js'
+import { usage } from '../base/errors.js'
+import { kindOf, readOptions, subject } from '../base/options.js'
 import { bus } from './bus.js'
 
 const MiB = 1024 * 1024

@@ -1,7 +1,7 @@
 // Redis as a bus, over the application's own client (the npm package redis, or @redis/client).
 
-import { usage } from '../errors.js'
-import { boolean, kindOf, readOptions, subject } from '../options.js'
+import { usage } from '../base/errors.js'
+import { boolean, kindOf, readOptions, subject } from '../base/options.js'
 import { bus } from './bus.js'
 
 const any = { accepts: () => true }

@@ -2,7 +2,7 @@
 // refused at its first bytes); then each frame follows its length in bytes, four bytes, big-endian.
 
 import { EventEmitter } from 'node:events'
-import { ReplicError } from '../errors.js'
+import { ReplicError } from '../base/errors.js'
 import { Pieces } from './pieces.js'
 import { factsOf } from './tls.js'
 

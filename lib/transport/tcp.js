@@ -2,10 +2,10 @@
 
 import { createServer, isIPv6, connect as netConnect } from 'node:net'
 import { createServer as createTlsServer, connect as tlsConnect } from 'node:tls'
-import { explained, ReplicError, usage } from '../errors.js'
-import { PROOF_MS } from '../guests.js'
-import { boolean, host, integer, milliseconds, peerId, readOptions } from '../options.js'
-import { linksOf } from '../replica.js'
+import { explained, ReplicError, usage } from '../base/errors.js'
+import { boolean, host, integer, milliseconds, peerId, readOptions } from '../base/options.js'
+import { PROOF_MS } from '../links/guests.js'
+import { linksOf } from '../links/registry.js'
 import { FrameSocket } from './tcp-frames.js'
 import {
   connectTls,

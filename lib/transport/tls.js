@@ -2,8 +2,8 @@
 // side's certificate, and what its errors mean here.
 
 import { createSecureContext } from 'node:tls'
-import { ReplicError, usage } from '../errors.js'
-import { isPlain, readOptions } from '../options.js'
+import { ReplicError, usage } from '../base/errors.js'
+import { isPlain, readOptions } from '../base/options.js'
 
 const COMMON = [
   ...['ca', 'cert', 'key', 'passphrase', 'pfx', 'crl', 'rejectUnauthorized'],

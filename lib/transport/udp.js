@@ -3,9 +3,17 @@
 
 import { lookup } from 'node:dns/promises'
 import { isIP, isIPv6 } from 'node:net'
-import { usage } from '../errors.js'
-import { boolean, integer, isPlain, milliseconds, peerId, readOptions, text } from '../options.js'
-import { linksOf } from '../replica.js'
+import { usage } from '../base/errors.js'
+import {
+  boolean,
+  integer,
+  isPlain,
+  milliseconds,
+  peerId,
+  readOptions,
+  text,
+} from '../base/options.js'
+import { linksOf } from '../links/registry.js'
 import { Endpoint } from './udp/endpoint.js'
 import { Group } from './udp/group.js'
 

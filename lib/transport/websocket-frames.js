@@ -9,11 +9,11 @@
 // A message that begins with version 1 and a type of ours is ours; every other one is the application's.
 
 import { EventEmitter } from 'node:events'
-import { printable, ReplicError, usage } from '../errors.js'
-import { asError, guarded } from '../guard.js'
-import { GUEST_BYTES } from '../guests.js'
-import { asBytes, listen } from '../link.js'
-import { kindOf } from '../options.js'
+import { printable, ReplicError, usage } from '../base/errors.js'
+import { asError, guarded } from '../base/guard.js'
+import { kindOf } from '../base/options.js'
+import { GUEST_BYTES } from '../links/guests.js'
+import { asBytes, listen } from '../links/links.js'
 import { Pieces } from './pieces.js'
 
 const VERSION = 1

@@ -2,7 +2,7 @@
 // is one frame; see websocket-frames.js. Links have heartbeats, so pings are not needed.
 
 import { createRequire } from 'node:module'
-import { usage } from '../errors.js'
+import { usage } from '../base/errors.js'
 import {
   boolean,
   callback,
@@ -12,8 +12,8 @@ import {
   readOptions,
   show,
   text,
-} from '../options.js'
-import { linksOf } from '../replica.js'
+} from '../base/options.js'
+import { linksOf } from '../links/registry.js'
 import { BROWSERS_CHECKS, BROWSERS_DEFAULTS, Browsers } from './browsers.js'
 import { refused } from './http-client.js'
 import { FrameSocket, kindOfSocket, LEAST_PAYLOAD, maxFrame } from './websocket-frames.js'

@@ -198,7 +198,7 @@ Reading read_value(napi_env env, napi_value value, Arena &arena, replic_value *o
 
 // ---- packed values ------------------------------------------------------------------------------
 
-// As in lib/rows.js.
+// As in lib/base/rows.js.
 enum Kind : uint8_t { KIND_LISTED, KIND_UNSET, KIND_NULL, KIND_NUMBER, KIND_TEXT };
 
 bool ValueList::open(napi_env env, napi_value list) {

@@ -47,8 +47,8 @@ enum class Reading { ok, wrong_type, out_of_range, no_memory };
 // Copies a value into `*out` and `arena`; undefined becomes REPLIC_UNSET.
 Reading read_value(napi_env env, napi_value value, Arena &arena, replic_value *out);
 
-// A list of values: an Array, or many of them as pack() in lib/rows.js packs them, which takes a
-// third of the time, since each crossing into the engine costs as much as a value.
+// A list of values: an Array, or many of them as pack() in lib/base/rows.js packs them, which takes
+// a third of the time, since each crossing into the engine costs as much as a value.
 class ValueList {
 public:
   // False: an exception is pending.

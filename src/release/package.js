@@ -60,7 +60,7 @@ function subPaths(out) {
     writeFileSync(
       join(folder, 'index.js'),
       `// replic-sqlite/${target}: all of replic-sqlite, with this binary and no other.
-import { use } from '../../lib/load.js'
+import { use } from '../../lib/base/load.js'
 import addon from './addon.cjs'
 
 use(addon)

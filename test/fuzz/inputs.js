@@ -1,8 +1,8 @@
 // What the fuzzers of the decoders feed on: a recorded session, as each transport carries it, and mutations of that.
 
 import { readFileSync } from 'node:fs'
-import { keyOf } from '../../lib/secret.js'
-import { withSum } from '../../lib/sum.js'
+import { withSum } from '../../lib/base/sum.js'
+import { keyOf } from '../../lib/links/secret.js'
 import { Writer } from '../../lib/transport/bus-message.js'
 import { Session as HttpSession } from '../../lib/transport/http-frames.js'
 import * as datagram from '../../lib/transport/udp/datagram.js'

@@ -2,12 +2,12 @@
 // ReplicErrors and nothing else, takes little time, and leaves little behind.
 
 import { EventEmitter } from 'node:events'
+import { DEFAULTS, MAX_PEER_ID } from '../../lib/base/options.js'
+import { ReplayWindow } from '../../lib/base/replay.js'
 import { Decoder } from '../../lib/cli/frames.js'
-import { errorFrame, Handshake, peerIdOfHello, readError } from '../../lib/handshake.js'
-import { Links } from '../../lib/link.js'
-import { DEFAULTS, MAX_PEER_ID } from '../../lib/options.js'
-import { ReplayWindow } from '../../lib/replay.js'
-import { mergeEntries, Tokens } from '../../lib/token.js'
+import { errorFrame, Handshake, peerIdOfHello, readError } from '../../lib/links/handshake.js'
+import { Links } from '../../lib/links/links.js'
+import { mergeEntries, Tokens } from '../../lib/progress/token.js'
 import { BROWSERS_DEFAULTS, Browsers } from '../../lib/transport/browsers.js'
 import { Parts, readMessage, senderKey, unsealed, WINDOW } from '../../lib/transport/bus-message.js'
 import { Session as HttpSession } from '../../lib/transport/http-frames.js'
@@ -17,7 +17,7 @@ import * as datagram from '../../lib/transport/udp/datagram.js'
 import { Cookies, Initiator } from '../../lib/transport/udp/handshake.js'
 import { Session as UdpSession } from '../../lib/transport/udp/session.js'
 import { FrameSocket as WebSocketFrames } from '../../lib/transport/websocket-frames.js'
-import { Verifier } from '../../lib/verify.js'
+import { Verifier } from '../../lib/verify/verifier.js'
 import {
   bodies,
   datagrams,

@@ -1,7 +1,7 @@
 // The contract: connections that break, stall, and lose what is sent over them.
 
 import { expect, it } from 'vitest'
-import { linksOf } from '../../lib/replica.js'
+import { linksOf } from '../../lib/links/registry.js'
 import { converged, eventOf, synced, until } from '../helpers.js'
 import { isDown, isUp, many, open, SECRET } from './contract.js'
 

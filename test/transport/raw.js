@@ -2,9 +2,9 @@
 // sockets of frames the test holds in its hands, where otherwise a link would.
 
 import { EventEmitter } from 'node:events'
-import { Handshake } from '../../lib/handshake.js'
-import { linksOf } from '../../lib/replica.js'
-import { keyOf } from '../../lib/secret.js'
+import { Handshake } from '../../lib/links/handshake.js'
+import { linksOf } from '../../lib/links/registry.js'
+import { keyOf } from '../../lib/links/secret.js'
 
 const LISTENER = 12 // the peer that listens, in all tests of the contract
 

@@ -1,7 +1,7 @@
 // The contract: what strangers may do, below the transport and above it, in every state of a link.
 
 import { expect, it } from 'vitest'
-import { withSum } from '../../lib/sum.js'
+import { withSum } from '../../lib/base/sum.js'
 import { contents, converged, eventOf, until } from '../helpers.js'
 import { isDown, many, open, SECRET } from './contract.js'
 import { proven, relay } from './raw.js'

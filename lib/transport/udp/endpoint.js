@@ -4,8 +4,8 @@
 import { randomBytes } from 'node:crypto'
 import { createSocket } from 'node:dgram'
 import { isIPv6 } from 'node:net'
-import { explained } from '../../errors.js'
-import { PROOF_MS } from '../../guests.js'
+import { explained } from '../../base/errors.js'
+import { PROOF_MS } from '../../links/guests.js'
 import * as datagram from './datagram.js'
 import { ANNOUNCE, CONNECT, ID_BYTES, INIT, NONCE_BYTES } from './datagram.js'
 import {

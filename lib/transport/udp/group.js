@@ -6,7 +6,7 @@
 // that the address is its own: an announcement (96 bytes), or three INITs (32 bytes each).
 
 import { performance } from 'node:perf_hooks'
-import { ReplicError } from '../../errors.js'
+import { ReplicError } from '../../base/errors.js'
 import * as datagram from './datagram.js'
 import { ANNOUNCE } from './datagram.js'
 import { bindSocket, join, socketFor } from './endpoint.js'

@@ -14,7 +14,7 @@
 
 import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto'
 import { performance } from 'node:perf_hooks'
-import { ReplicError } from '../../errors.js'
+import { ReplicError } from '../../base/errors.js'
 import * as datagram from './datagram.js'
 import { ACCEPT, COOKIE, COOKIE_BYTES, NONCE_BYTES, REFUSE } from './datagram.js'
 

@@ -2,7 +2,7 @@
 // sent. What it keeps is bounded: segments that came early by number and bytes (others are not
 // acknowledged, so they come again), and the frame at hand by its greatest length.
 
-import { ReplicError } from '../../errors.js'
+import { ReplicError } from '../../base/errors.js'
 import { Pieces } from '../pieces.js'
 import { END, LAST, MAX_BITMAP_BYTES } from './datagram.js'
 

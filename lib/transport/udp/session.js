@@ -3,7 +3,7 @@
 
 import { EventEmitter } from 'node:events'
 import { performance } from 'node:perf_hooks'
-import { ReplayWindow } from '../../replay.js'
+import { ReplayWindow } from '../../base/replay.js'
 import * as datagram from './datagram.js'
 import { ACK, ACK_BYTES, DATA, DATA_BYTES, END, FIN } from './datagram.js'
 import { MAX_SEGMENTS, Receiver } from './receiver.js'

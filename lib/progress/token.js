@@ -10,8 +10,8 @@
 // one way to write a token: whatever is not exactly that is malformed.
 
 import { createHmac, createSecretKey, timingSafeEqual } from 'node:crypto'
-import { ReplicError } from './errors.js'
-import { kindOf, MAX_PEER_ID } from './options.js'
+import { ReplicError } from '../base/errors.js'
+import { kindOf, MAX_PEER_ID } from '../base/options.js'
 
 /** The most origins in a token. */
 export const MAX_ORIGINS = 100

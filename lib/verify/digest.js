@@ -4,7 +4,7 @@
 // time, on a connection of their own.
 
 import { createHash } from 'node:crypto'
-import { toRows } from './rows.js'
+import { toRows } from '../base/rows.js'
 
 export const BUCKETS = 4096 // as in src/core/query.h
 const SLICE_ROWS = 20_000 // then others have their turn on the thread

@@ -3,7 +3,7 @@
 // to the next when that has come. One more heap of all deadlines, and one timer for the nearest: O(log n)
 // each, whatever the number waiting. Nothing is polled.
 
-import { ReplicError, usage } from './errors.js'
+import { ReplicError, usage } from '../base/errors.js'
 
 export class Waiters {
   #applied

@@ -8,8 +8,8 @@
 // frames both sides make the next key of the last one, and forget that: who takes a key from a running
 // process cannot read what was sent long before.
 
+import { ReplayWindow } from '../base/replay.js'
 import { decrypt, encrypt, rekey, TAG_BYTES } from './noise.js'
-import { ReplayWindow } from './replay.js'
 
 const VERSION = 1
 export const SEALED = 36

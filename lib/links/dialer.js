@@ -1,6 +1,6 @@
 // A dialer: keeps one connection to another peer up, for every transport that dials.
 
-import { describe } from './errors.js'
+import { describe } from '../base/errors.js'
 
 const SOON_MS = 1_000 // the most between two attempts while close() waits for them
 

@@ -6,10 +6,10 @@
 // is sent by a side that has no secret and asks authorize(): where both do, they would wait for each other's HELLO
 // else. It is sent again at every heartbeat until that side says HELLO.
 
-import { ReplicError } from './errors.js'
+import { ReplicError } from '../base/errors.js'
+import { MAX_PEER_ID } from '../base/options.js'
+import { withoutSum, withSum } from '../base/sum.js'
 import { otherVersion, peerIdOfHello } from './handshake.js'
-import { MAX_PEER_ID } from './options.js'
-import { withoutSum, withSum } from './sum.js'
 
 const VERSION = 1
 const HELLO = 1

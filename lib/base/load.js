@@ -4,12 +4,12 @@
 
 import { existsSync, readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
-import { dirname, join } from 'node:path'
+import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { ReplicError } from './errors.js'
 
 const FILE = 'replic_sqlite.node'
-const ROOT = dirname(dirname(fileURLToPath(import.meta.url)))
+const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 const require = createRequire(import.meta.url)
 
 // musl's loader and its C library are one file, by either name; glibc's library is libc.so.6.

@@ -1,7 +1,7 @@
 // Who else has what this replica has written: for writes that resolve only when so many peers have it on their disks.
 
-import { ReplicError, usage } from './errors.js'
-import { integer, isPlain, milliseconds, readOptions } from './options.js'
+import { ReplicError, usage } from '../base/errors.js'
+import { integer, isPlain, milliseconds, readOptions } from '../base/options.js'
 
 export const MAX_ACKS = 10_000
 const SHOWN = 5 // peers that a message names

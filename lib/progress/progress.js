@@ -2,8 +2,8 @@
 // say it.
 
 import { AsyncLocalStorage } from 'node:async_hooks'
-import { ReplicError, usage } from './errors.js'
-import { kindOf } from './options.js'
+import { ReplicError, usage } from '../base/errors.js'
+import { kindOf } from '../base/options.js'
 import { MAX_ORIGINS, mergeEntries, Tokens } from './token.js'
 import { Waiters } from './waiters.js'
 

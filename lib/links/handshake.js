@@ -16,11 +16,11 @@
 // up. What comes again is not answered, or whoever has recorded one frame could have any number of answers; and
 // whatever of these comes after the end changes nothing.
 
-import { codes, printable, ReplicError } from './errors.js'
+import { codes, printable, ReplicError } from '../base/errors.js'
+import { MAX_PEER_ID } from '../base/options.js'
+import { withoutSum, withSum } from '../base/sum.js'
 import { Noise } from './noise.js'
-import { MAX_PEER_ID } from './options.js'
 import { isSealed, Seal } from './seal.js'
-import { withoutSum, withSum } from './sum.js'
 
 const VERSION = 1
 const HELLO = 1

@@ -15,13 +15,13 @@
 // Whatever a socket throws, rejects or tells is that link's affair, and at most its end. Bytes of a message are read
 // until its listener returns; a socket may use them for its next one.
 
+import { describe, printable, ReplicError, said, usage } from '../base/errors.js'
+import { asError, guarded } from '../base/guard.js'
+import { kindOf } from '../base/options.js'
 import { introduction, isHello, isIntroduction, rightsOf, senderOf } from './authorization.js'
 import { Dialer } from './dialer.js'
-import { describe, printable, ReplicError, said, usage } from './errors.js'
-import { asError, guarded } from './guard.js'
 import { GUEST_BYTES, Guests, PROOF_MS } from './guests.js'
 import { errorFrame, Handshake, isOfHandshake, readError } from './handshake.js'
-import { kindOf } from './options.js'
 import { Refused } from './refused.js'
 import { isSealed } from './seal.js'
 

@@ -8,8 +8,8 @@
 //           tables?, columns?, buckets?, entries?, row? ──> <── the answer     answers
 
 import { randomInt } from 'node:crypto'
+import { printable, ReplicError } from '../base/errors.js'
 import { BUCKETS, lower, Snapshot, vectorHash, vectorSum } from './digest.js'
-import { printable, ReplicError } from './errors.js'
 
 const MOST_SESSIONS = 4 // peers that are answered at a time: each holds a connection and a WAL
 const MOST_STEPS = 8 // questions of one session; the longest way to a row takes six
