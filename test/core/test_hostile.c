@@ -1,6 +1,7 @@
 /* test_hostile.c - a linked peer that sends whatever costs most. What is counted is work: answers,
  * bytes sent, statements, what is kept; never time. (How long local writes wait meanwhile is in
  * bench/hostile.js.) */
+#include <stdlib.h>
 #include <string.h>
 
 #include "core.h"
@@ -506,15 +507,16 @@ static bytes *of_jump(uint32_t origin) {
   return piece_of(origin, 5);
 }
 
+static const struct {
+  replic_config quotas;
+  bytes *(*frame)(uint32_t origin);
+  int first; /* that one peer may bring */
+} KINDS[] = {{{.max_origins = 40}, of_t, 20},
+             {{.max_pending_bytes = 1000}, of_u, 20},
+             {{.max_staged_bytes = 2000}, of_jump, 16}};
+
 /* Whoever comes first, comes again, or comes after a restart: there is room for the next one. */
 static void one_peer_leaves_room_for_others(void) {
-  static const struct {
-    replic_config quotas;
-    bytes *(*frame)(uint32_t origin);
-    int first; /* that one peer may bring */
-  } KINDS[] = {{{.max_origins = 40}, of_t, 20},
-               {{.max_pending_bytes = 1000}, of_u, 20},
-               {{.max_staged_bytes = 2000}, of_jump, 16}};
   for (size_t i = 0; i < COUNT(KINDS); i++) {
     cluster *c = with_quotas(&KINDS[i].quotas);
     peer *p = &c->peers[0];
@@ -530,6 +532,29 @@ static void one_peer_leaves_room_for_others(void) {
     int third = brought(c, 902, KINDS[i].frame, 6000, 100);
     CHECK(third >= second / 2 - 1 && third <= second / 2 + 1);
     CHECK(brought(c, 903, KINDS[i].frame, 7000, 1) == 1);
+  }
+}
+
+static void set_quotas(peer *p, int64_t most) {
+  p->r->config.max_origins = p->r->config.max_pending_bytes = p->r->config.max_staged_bytes = most;
+}
+
+/* The text says how much would do for what comes next: not 1 less. */
+static void who_is_held_is_told_what_would_do(void) {
+  static const char *const BEFORE = "comes next to ";
+  for (size_t i = 0; i < COUNT(KINDS); i++) {
+    test_note("kind %zu", i);
+    cluster *c = with_quotas(&KINDS[i].quotas);
+    peer *p = &c->peers[0];
+    CHECK_INT(brought(c, HOSTILE, KINDS[i].frame, 1000, 100), KINDS[i].first);
+    const char *told = strstr(event_last(p, REPLIC_EVENT_LINK_ERROR)->text, BEFORE);
+    CHECK(told != NULL);
+    int64_t enough = strtoll(told + strlen(BEFORE), NULL, 10);
+    set_quotas(p, enough - 1);
+    CHECK_INT(brought(c, HOSTILE, KINDS[i].frame, 2000, 1), 0);
+    set_quotas(p, enough);
+    CHECK_INT(brought(c, HOSTILE, KINDS[i].frame, 3000, 1), 1);
+    test_release();
   }
 }
 
@@ -1120,6 +1145,7 @@ int main(int argc, char **argv) {
                                TEST(pieces_are_let_go_in_slices),
                                TEST(pieces_are_not_counted_with_each),
                                TEST(one_peer_leaves_room_for_others),
+                               TEST(who_is_held_is_told_what_would_do),
                                TEST(what_is_held_is_asked_for_though_the_clock_was_set_back),
                                TEST(what_is_undone_counts_for_nobody),
                                TEST(a_definition_counts_with_its_patches),

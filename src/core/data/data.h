@@ -88,8 +88,8 @@ int replic__bring_again(replic *r, int what, const char *sql);
 void replic__share_restore(replic *r, const replic__share *share, const int64_t *brought);
 /* Returns 1 where `n` more would be more than the peer may bring. */
 int replic__brings_too_much(const replic *r, uint32_t peer, int what, int64_t n);
-/* Returns why not. The caller frees; NULL: out of memory. */
-char *replic__quota_text(const replic *r, uint32_t peer, int what);
+/* Returns why not, and what the quota would have to be. The caller frees; NULL: out of memory. */
+char *replic__quota_text(const replic *r, uint32_t peer, int what, int64_t n);
 
 /* ---- vector.c ---- */
 

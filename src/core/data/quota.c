@@ -72,7 +72,7 @@ int replic__brings_too_much(const replic *r, uint32_t peer, int what, int64_t n)
   return its > max[what] - r->brought[what] - n;
 }
 
-char *replic__quota_text(const replic *r, uint32_t peer, int what) {
+char *replic__quota_text(const replic *r, uint32_t peer, int what, int64_t n) {
   static const struct {
     const char *name, *what, *remedy;
   } QUOTAS[] = {[BROUGHT_ORIGINS] = {"maxOrigins", "origins", "see who makes so many"},
@@ -80,12 +80,12 @@ char *replic__quota_text(const replic *r, uint32_t peer, int what) {
                                      "migrate to what the others have"},
                 [BROUGHT_STAGED] = {"maxStagedBytes", "bytes of jumps",
                                     "let db.forget({ staged: true }) make room"}};
+  int64_t all = r->brought[what], its = replic__share_of(r, peer).brought[what];
   return sqlite3_mprintf("%s of peer %u permits no more %s: %lld are here, of which peer %u has "
                          "brought %lld, and what one peer brings may not be more than what is left "
-                         "for others. Raise %s, or %s",
-                         QUOTAS[what].name, r->peer_id, QUOTAS[what].what, r->brought[what], peer,
-                         replic__share_of(r, peer).brought[what], QUOTAS[what].name,
-                         QUOTAS[what].remedy);
+                         "for others. Raise %s, for what comes next to %lld or more, or %s",
+                         QUOTAS[what].name, r->peer_id, QUOTAS[what].what, all, peer, its,
+                         QUOTAS[what].name, all + its + 2 * n, QUOTAS[what].remedy);
 }
 
 /* `sql`: peer and number. */

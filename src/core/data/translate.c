@@ -45,7 +45,7 @@ static int keep_refused(replic *r, uint32_t source, const remote_table *t, const
 int replic__check_pending(replic *r, uint32_t source, const remote_table *t, size_t len) {
   if (r->is_admitted || !replic__brings_too_much(r, source, BROUGHT_PENDING, (int64_t)len))
     return REPLIC_OK;
-  char *text = replic__quota_text(r, source, BROUGHT_PENDING);
+  char *text = replic__quota_text(r, source, BROUGHT_PENDING, (int64_t)len);
   int rc = replic__fail(r, REPLIC_EQUOTA, "%s is pending (%s). %s", t->name,
                         t->why ? t->why : "a value does not fit", text ? text : "");
   sqlite3_free(text);

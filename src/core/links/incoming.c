@@ -427,7 +427,7 @@ static int on_patches(replic *r, link *l, replic__rest *t) {
     return REPLIC_OK;
   }
   if (!known && replic__brings_too_much(r, l->peer, BROUGHT_ORIGINS, 1)) {
-    hold_quota(r, l, at, replic__quota_text(r, l->peer, BROUGHT_ORIGINS));
+    hold_quota(r, l, at, replic__quota_text(r, l->peer, BROUGHT_ORIGINS, 1));
     return REPLIC_OK;
   }
   if (p->after > known || replic__is_jumping(r, p->origin)) {

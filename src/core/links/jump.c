@@ -162,7 +162,14 @@ static int exceeds_staged(replic *r, const link *l, size_t len) {
          replic__brings_too_much(r, l->peer, BROUGHT_STAGED, (int64_t)len);
 }
 
-/* REPLIC_EQUOTA: there is no room for it. */
+static void hold_jump(replic *r, link *l, position *at, int what, int64_t n) {
+  char *text = replic__quota_text(r, l->peer, what, n);
+  replic__hold(r, l, at, REPLIC_EQUOTA, replic__vector_sequence(r, at->origin), OF_A_JUMP,
+               text ? text : "");
+  sqlite3_free(text);
+}
+
+/* REPLIC_EQUOTA: there is no room for it, and it is held. */
 static int stage(replic *r, link *l, const replic__patches *p, const uint8_t *body, size_t len,
                  const table_list *used, int64_t n) {
   replic__savepoint save;
@@ -172,6 +179,8 @@ static int stage(replic *r, link *l, const replic__patches *p, const uint8_t *bo
   if (w.failed) return SQLITE_NOMEM;
   size_t all = len + (definitions ? definitions->len : 0);
   int rc = exceeds_staged(r, l, all) ? REPLIC_EQUOTA : replic__savepoint_open(r, p->origin, &save);
+  if (rc == REPLIC_EQUOTA)
+    hold_jump(r, l, replic__position(l, p->origin), BROUGHT_STAGED, (int64_t)all);
   if (rc == REPLIC_OK) {
     save.share = replic__share_of(r, l->peer);
     rc = insert_piece(r, l->peer, p, body, len, definitions);
@@ -245,13 +254,6 @@ static void note_progress(replic *r, const link *l, size_t len) {
   s->jump_ms = r->now_ms;
 }
 
-static void hold_jump(replic *r, link *l, position *at, int what) {
-  char *text = replic__quota_text(r, l->peer, what);
-  replic__hold(r, l, at, REPLIC_EQUOTA, replic__vector_sequence(r, at->origin), OF_A_JUMP,
-               text ? text : "");
-  sqlite3_free(text);
-}
-
 int replic__on_stage(replic *r, link *l, const uint8_t *bytes, size_t len) {
   replic__reader in = {bytes + FRAME_HEAD, bytes + len, 0};
   replic__patches p;
@@ -285,13 +287,9 @@ int replic__on_stage(replic *r, link *l, const uint8_t *bytes, size_t len) {
         replic__release(l, at);
     }
   }
-  if (rc == REPLIC_EQUOTA) {
-    hold_jump(r, l, at, BROUGHT_STAGED);
-    rc = REPLIC_OK;
-  }
   sqlite3_free(skewed);
   sqlite3_free(used.at);
-  return rc;
+  return rc == REPLIC_EQUOTA ? REPLIC_OK : rc;
 }
 
 /* ---- JUMP ---- */
@@ -428,7 +426,7 @@ int replic__on_jump(replic *r, link *l, const uint8_t *bytes, size_t len) {
   }
   if (in.failed || (!n && in.at != in.end)) return replic__malformed(r, l, "JUMP");
   if (below && n_new && replic__brings_too_much(r, l->peer, BROUGHT_ORIGINS, n_new)) {
-    hold_jump(r, l, replic__position(l, new), BROUGHT_ORIGINS);
+    hold_jump(r, l, replic__position(l, new), BROUGHT_ORIGINS, n_new);
     below = 0;
   }
   int failed_lately = s->jump_failed_link == l->id &&
