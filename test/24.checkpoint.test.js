@@ -1,13 +1,9 @@
-// Checkpoints beside the writing: the WAL keeps its bound while calls never pause, snapshots keep
-// what they see, and nothing is lost.
-
-import { execFileSync } from 'node:child_process'
-import { closeSync, constants, open, openSync, readSync, statSync, writeFileSync } from 'node:fs'
+import { closeSync, openSync, readSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setImmediate as turn } from 'node:timers/promises'
-import { promisify } from 'node:util'
 import { describe, expect, it } from 'vitest'
 import { linkHeld, openReplica, synced, tempDir } from './helpers.js'
+import { withPoolOccupied } from './pool.js'
 
 const MIB = 1 << 20
 const TEXT = 'x'.repeat(2000)
@@ -86,23 +82,6 @@ describe.each(['normal', 'full'])('checkpoints, durability %s', (durability) => 
   })
 })
 
-/** What `fn` does while all threads of Node's pool wait, from the end of what they are doing on. */
-async function behindTheRest(fn) {
-  const pipe = join(tempDir(), 'pipe')
-  execFileSync('mkfifo', [pipe])
-  const threads = Number(process.env.UV_THREADPOOL_SIZE ?? 4)
-  const opened = Promise.all(
-    Array.from({ length: threads }, () => promisify(open)(pipe, constants.O_RDONLY)),
-  )
-  try {
-    return await fn()
-  } finally {
-    const writer = openSync(pipe, constants.O_RDWR)
-    for (const reader of await opened) closeSync(reader)
-    closeSync(writer)
-  }
-}
-
 describe.skipIf(process.versions.bun)('while a checkpoint takes its time, at the bound', () => {
   it('calls go on, and what has come in waits', async () => {
     const options = { durability: 'normal', heartbeatMs: 60_000 }
@@ -114,7 +93,7 @@ describe.skipIf(process.versions.bun)('while a checkpoint takes its time, at the
     for (let i = 0; i < 10; i++) await Promise.all([db.explain('note'), other.explain('note')])
     link.hold() // the other one would need a thread as well
     const written = db.upsert('note', { id: 3, text: 'x'.repeat(16.5 * MIB) }) // in the WAL twice
-    await behindTheRest(async () => {
+    await withPoolOccupied(async () => {
       await written
       const done = db.upsert('note', { id: 4 })
       const late = (async () => {
