@@ -79,6 +79,7 @@
         'src/core/links/neighbours.c',
         'src/core/links/outgoing.c',
         'src/core/links/pace.c',
+        'src/core/links/recheck.c',
         'src/core/links/rights.c',
         'src/core/links/skew.c',
         'src/core/links/sync.c',

@@ -28,6 +28,7 @@ import { collector, exposeProgress, Progress } from './progress/progress.js'
 import { Retention } from './retention.js'
 import { poolThreads } from './threads.js'
 import { FrameSocket, kindOfSocket } from './transport/websocket-frames.js'
+import { Recheck } from './verify/recheck.js'
 import { Verifier } from './verify/verifier.js'
 
 const OPTIMIZE_MS = 3_600_000 // from one look for tables that need statistics to the next
@@ -119,6 +120,7 @@ export class Replica extends EventEmitter {
   #pendingPatches = []
   #stuck = { rows: 0, first: [] }
   #verifier
+  #recheck
   #retention
   #statistics // a timer
   #progress // what is applied here
@@ -211,6 +213,15 @@ export class Replica extends EventEmitter {
       { vector: () => this.#progress.vector, walBytes: () => this.#native.walBytes() },
       this.#options,
     )
+    this.#recheck = new Recheck(
+      {
+        record: (...args) => this.#call(this.#native.rechecked(...args)),
+        compare: (peerId, ms) => this.#verifier.hasEqualRows(peerId, ms),
+        peers: () => this.#links.writers(),
+      },
+      this.#options,
+    )
+    this.#recheck.begin(opened.unchecked)
     this.#acks = new Acks(
       (on) => this.#native.tellAcks(on),
       () => this.#links.writers(),
@@ -636,6 +647,7 @@ export class Replica extends EventEmitter {
       waits: this.#progress.waiting + this.#acks.waiting,
       batches: { calls: histogram(batchCalls), seconds: histogram(batchSeconds) },
       links: this.#links.status(),
+      uncheckedJumps: [...this.#recheck.sources],
       refusedLinks: this.#links.refusals,
       counters,
     }
@@ -696,6 +708,7 @@ export class Replica extends EventEmitter {
     this.#retention.stop()
     clearInterval(this.#statistics)
     this.#verifier.stop(closed())
+    this.#recheck.stop()
     this.#links.refuse()
     this.#progress.fail(closed())
     this.#endFunction()
@@ -789,8 +802,10 @@ export class Replica extends EventEmitter {
       const { text: table, local, remote } = event
       this.#emitLater('change', { table, local, remote })
     } else if (event.kind === 'acked') this.#acks.heard(event.peer, event.sum)
+    else if (event.kind === 'jumped') this.#recheck.jumped()
     else if (event.kind === 'message') this.#verifier.message(event.peer, event.bytes)
     else this.#links.event(event)
+    if (event.kind === 'synced') this.#recheck.synced()
   }
 
   // That the file is gone is told once, however much fails of it.

@@ -811,6 +811,11 @@ export interface Status {
   links: LinkStatus[]
   /** Connections that were refused because of maxLinks, or gave way because of maxPendingLinks, since open. */
   refusedLinks: number
+  /**
+   * Peers from which a jump was taken whose rows were not compared yet with those of another linked peer. That is
+   * done once, as soon as another one is linked that may write; it waits for one where this is not empty.
+   */
+  uncheckedJumps: number[]
   /** What has happened, since open. */
   counters: Counters
 }

@@ -54,10 +54,17 @@ export class Verifier {
     return result
   }
 
-  async #ask(peerId, timeoutMs) {
+  /** Whether the tables that both have with the same columns have the same rows; rows that one cannot store aside. */
+  async hasEqualRows(peerId, timeoutMs) {
+    const result = this.#turn.then(() => this.#ask(peerId, timeoutMs, true))
+    this.#turn = result.catch(() => {})
+    return (await result).equal
+  }
+
+  async #ask(peerId, timeoutMs, rowsOnly = false) {
     if (this.#stopped) throw this.#stopped
     const send = (message) => this.#send(peerId, message)
-    const asking = new Asking(peerId, send, this.#options.heartbeatMs, timeoutMs)
+    const asking = new Asking(peerId, send, this.#options.heartbeatMs, timeoutMs, rowsOnly)
     this.#asking.set(peerId, asking)
     try {
       return await asking.run(() => Snapshot.open(this.#native))
@@ -284,6 +291,7 @@ class Asking {
   #heartbeatMs
   #timeoutMs
   #peerId
+  #rowsOnly // differences between schemas, and what follows from them, are none
   #error // why it is over
   #timer
   #beat
@@ -300,8 +308,9 @@ class Asking {
   #question // what was asked and not answered
   #waiting // { resolve, reject } of who waits for the answer, or for a while
 
-  constructor(peerId, send, heartbeatMs, timeoutMs) {
+  constructor(peerId, send, heartbeatMs, timeoutMs, rowsOnly) {
     this.#peerId = peerId
+    this.#rowsOnly = rowsOnly
     this.#send = (message) => {
       this.#takesLarge = message.n > 0 // the answer to compare is small
       send(message)
@@ -454,10 +463,12 @@ class Asking {
     const report = { peerId: this.#peerId, equal: true, tables: here.length, rows }
     for (const [mine, theirs] of pairs(here, there)) {
       if (mine?.shape === theirs?.shape && mine?.digest === theirs?.digest) continue
+      if (this.#rowsOnly && mine?.shape !== theirs?.shape) continue
       const { name: table } = mine ?? theirs
       const found = await (mine?.shape === theirs?.shape
         ? this.#findRow(snapshot, table)
         : this.#findColumns(snapshot, mine && table, theirs && table))
+      if (this.#rowsOnly && found.difference === 'stuck') continue
       return { ...report, equal: false, table: printable(table), ...found }
     }
     return report

@@ -12,6 +12,7 @@
  *   _replic_jump        where a jump that is being merged ends (jump.c)
  *   _replic_forks       up to where two histories of an origin are one (fork.c)
  *   _replic_dropped     patches at which histories part that were given up here (fork.c)
+ *   _replic_jumped      of jumps that were not compared with another peer: where each began
  *   _replic_told        of what no patch has come of in a jump: up to where, and who said so
  * (told.c) _replic_lost        origins whose patches after that one nobody has any more (forget.c)
  *   _replic_migrations  what was applied, and how to step back (migrate.c)
@@ -187,6 +188,10 @@ static const char CREATE_TABLES[] =
     "CREATE TABLE IF NOT EXISTS main._replic_dropped" DROPPED
     "CREATE TABLE IF NOT EXISTS main._replic_told(origin INTEGER PRIMARY KEY, merged INTEGER NOT "
     "NULL, mergedAt INTEGER NOT NULL, upTo INTEGER NOT NULL, source INTEGER NOT NULL);"
+    "CREATE TABLE IF NOT EXISTS main._replic_jumped(origin INTEGER NOT NULL, source INTEGER NOT "
+    "NULL, sequence INTEGER NOT NULL, patchedAt INTEGER NOT NULL, again INTEGER NOT NULL DEFAULT "
+    "0, upTo INTEGER NOT NULL DEFAULT 0, upToAt INTEGER NOT NULL DEFAULT 0, PRIMARY KEY(origin, "
+    "source)) WITHOUT ROWID;"
     "CREATE TABLE IF NOT EXISTS main._replic_lost(origin INTEGER PRIMARY KEY, after INTEGER NOT "
     "NULL);"
     "CREATE TABLE IF NOT EXISTS main._replic_migrations(version INTEGER PRIMARY KEY, up TEXT "
@@ -234,6 +239,7 @@ static int set_up(replic *r) {
   if (rc == REPLIC_OK) rc = replic__pending_load(r);
   if (rc == REPLIC_OK) rc = replic__stuck_settle(r);
   if (rc == REPLIC_OK) rc = replic__jump_load(r);
+  if (rc == REPLIC_OK) rc = replic__recheck_load(r);
   if (rc == REPLIC_OK && r->yields) rc = replic__jump_finish(r);
   if (rc == REPLIC_OK && r->yields) rc = replic__fork_heal(r);
   if (rc == REPLIC_OK) rc = replic__fork_load(r);

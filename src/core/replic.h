@@ -362,6 +362,17 @@ int replic_forget(replic *r, int what, uint32_t peer, int64_t after, int64_t *fo
  * part. Borrowed until the next call of this or of replic_vector. */
 const replic_position *replic_lost(replic *r, size_t *n);
 
+/* Peers that were the source of a jump and whose word was not compared with another peer's since:
+ * `*n` of them, ascending, as `origin`. Without memory: a part. Borrowed until the next call of
+ * this, of replic_lost or of replic_vector. */
+const replic_position *replic_unchecked(replic *r, size_t *n);
+/* Inside a batch: the replicated tables were compared with those of `peer`, which is linked, at
+ * equal vectors. `equal`: all jumps from other peers were right, and this is noted. Else what they
+ * have brought is fetched once more, from that peer: the vector goes back. (After two times an
+ * event says that they still differ, and it is given up.) Does nothing where the peer is not
+ * linked, or a jump is under way. Errors: SQLITE_… (nothing is changed). */
+int replic_rechecked(replic *r, uint32_t peer, int equal);
+
 /* Inside a batch: statistics for SQLite's planner, of the next table that needs them. `after`: ""
  * at first, then what the last call has given. `*done`: what names that table, NULL where there is
  * none; the caller frees it (sqlite3_free). Errors: SQLITE_… */
@@ -532,6 +543,7 @@ enum {
   REPLIC_EVENT_ERROR,  /* code, text: not tied to a link (a trigger that raised during a merge) */
   REPLIC_EVENT_MESSAGE, /* link, peer, text = a bytes, not terminated: what the other side gave to
                            replic_link_message */
+  REPLIC_EVENT_JUMPED,  /* peer: a jump from there is over; see replic_unchecked */
   REPLIC_EVENT_TRACE    /* text */
 };
 typedef struct replic_event {

@@ -33,6 +33,7 @@ Napi::Function Connection::define(Napi::Env env) {
           checked_method<Connection, &Connection::step<MigrationEndJob>>("migrationEnd"),
           checked_method<Connection, &Connection::write<CompactJob>>("compact"),
           checked_method<Connection, &Connection::write<ForgetJob>>("forget"),
+          checked_method<Connection, &Connection::write<RecheckedJob>>("rechecked"),
           checked_method<Connection, &Connection::write<OptimizeJob>>("optimize"),
           checked_method<Connection, &Connection::write<AnnouncedJob>>("announced"),
           checked_method<Connection, &Connection::read<QueryJob>>("query"),

@@ -324,6 +324,7 @@ static const char *event_kind(int kind) {
   case REPLIC_EVENT_ACKED: return "acked";
   case REPLIC_EVENT_SYNCED: return "synced";
   case REPLIC_EVENT_MESSAGE: return "message";
+  case REPLIC_EVENT_JUMPED: return "jumped";
   case REPLIC_EVENT_TRACE: return "trace";
   default: return "error";
   }

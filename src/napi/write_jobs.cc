@@ -6,6 +6,19 @@
 
 // ---- open ---------------------------------------------------------------------------------------
 
+void Sources::read(replic *core, Arena &arena) {
+  const replic_position *all = replic_unchecked(core, &n_);
+  at_ = arena.array<replic_position>(n_ + 1);
+  if (!at_) n_ = 0; // the next look has them
+  if (n_) memcpy(at_, all, n_ * sizeof *at_);
+}
+
+Napi::Array Sources::to_js(Napi::Env env) const {
+  Napi::Array sources = Napi::Array::New(env, n_);
+  for (uint32_t i = 0; i < n_; i++) sources.Set(i, Napi::Number::New(env, at_[i].origin));
+  return sources;
+}
+
 void OpenJob::run(Batch &batch) {
   State &state = *batch.state;
   replic *core = nullptr;
@@ -39,6 +52,7 @@ void OpenJob::run(Batch &batch) {
   lost_ = arena.array<replic_position>(n_lost_);
   if (!lost_) n_lost_ = 0;
   if (n_lost_) memcpy(lost_, lost, n_lost_ * sizeof *lost_);
+  sources_.read(core, arena);
 }
 
 void OpenJob::done(State &state) {
@@ -66,6 +80,7 @@ napi_value OpenJob::result(napi_env env) {
     lost.Set(i * 2 + 1, Napi::Number::New(env, static_cast<double>(lost_[i].sequence)));
   }
   result.Set("lost", lost);
+  result.Set("unchecked", sources_.to_js(env));
   result.Set("pending", pending_.to_js(env));
   result.Set("stuck", stuck_.to_js(env));
   return result;
@@ -305,6 +320,25 @@ void AnnouncedJob::run(Batch &batch) {
 
 napi_value AnnouncedJob::result(napi_env env) {
   return integer_to_js(env, most_);
+}
+
+// ---- jumps that are looked at once more ---------------------------------------------------------
+
+bool RecheckedJob::given(const Napi::CallbackInfo &info) {
+  if (napi_get_value_uint32(info.Env(), info[0], &peer_) != napi_ok)
+    return throw_type_error(info.Env(), "peerId must be a number");
+  return napi_get_value_bool(info.Env(), info[1], &equal_) == napi_ok ||
+         throw_type_error(info.Env(), "equal must be a boolean");
+}
+
+void RecheckedJob::run(Batch &batch) {
+  replic *core = batch.state->writer.core;
+  if (peer_) check(batch, replic_rechecked(core, peer_, equal_));
+  sources_.read(core, arena);
+}
+
+napi_value RecheckedJob::result(napi_env env) {
+  return sources_.to_js(env);
 }
 
 // ---- close --------------------------------------------------------------------------------------

@@ -7,7 +7,18 @@
 #include "queue.h"
 #include "statement.h"
 
-// () -> { peerId, isNewPeer, tables, vector, lost, pending, stuck }
+// The sources of jumps that were compared with nobody yet.
+class Sources {
+public:
+  void read(replic *core, Arena &arena);
+  Napi::Array to_js(Napi::Env env) const;
+
+private:
+  replic_position *at_ = nullptr; // in the arena
+  size_t n_ = 0;
+};
+
+// () -> { peerId, isNewPeer, tables, vector, lost, unchecked, pending, stuck }
 struct OpenJob : WriteJob {
   Order order() const override {
     return Order::alone;
@@ -24,6 +35,7 @@ private:
   Pending pending_;
   Stuck stuck_;
   size_t n_vector_ = 0, n_lost_ = 0;
+  Sources sources_;
 };
 
 // (ops) -> sequence. ops: flat [kind, table, columns, values, ...], values row by row
@@ -148,6 +160,18 @@ struct AnnouncedJob : WriteJob {
 private:
   uint32_t origin_ = 0;
   int64_t most_ = 0;
+};
+
+// (peerId, or 0 for nobody; equal) -> the sources of jumps that were compared with nobody yet
+struct RecheckedJob : WriteJob {
+  bool given(const Napi::CallbackInfo &info);
+  void run(Batch &batch) override;
+  napi_value result(napi_env env) override;
+
+private:
+  uint32_t peer_ = 0;
+  bool equal_ = false;
+  Sources sources_;
 };
 
 // () -> undefined, when all calls before it are committed. From then on each report has the links,

@@ -449,6 +449,129 @@ static void who_has_written_under_an_id_stays(void) {
   }
 }
 
+/* ---- a jump is looked at once more ---- */
+
+static size_t unchecked(const peer *p) {
+  size_t n;
+  CHECK(replic_unchecked(p->r, &n) || !n);
+  return n;
+}
+
+static void compared(peer *p, uint32_t with, int equal) {
+  peer_begin(p);
+  CHECK_OK(p->r, replic_rechecked(p->r, with, equal));
+  CHECK_INT(peer_commit(p), REPLIC_OK);
+}
+
+/* "Nothing of the victim has survived", up to what it has issued indeed: nobody can deny that. */
+static void hide_rows(cluster *c, int w) {
+  peer *victim = &c->peers[1];
+  const int64_t clock = sql_int(peer_sql(victim), "SELECT patchedAt FROM _replic_vector WHERE "
+                                                  "origin = 102");
+  const replic_position vector = {VICTIM, peer_at(victim, VICTIM), clock, VICTIM};
+  bytes *stage = frame_new(STAGE);
+  const uint64_t head[] = {1, VICTIM, 0, (uint64_t)vector.sequence, 0, 0, 1, 1, VICTIM, 0};
+  for (size_t i = 0; i < COUNT(head); i++) add_varint(stage, head[i]);
+  bytes *jump = jump_frame(&vector, &vector.sequence, 1);
+  play(c, w, jump);
+  play(c, w, stage);
+  play(c, w, jump);
+}
+
+/* The newcomer has jumped from the liar, and is linked to the hub. */
+static peer *misled(cluster *c, int *w) {
+  peer *newcomer = cluster_add(c);
+  peer_start(newcomer);
+  CHECK_OK(newcomer->r, try_migrate(newcomer, 1, T, ""));
+  *w = link_as(c, 3, LIAR, NULL, 0);
+  hide_rows(c, *w);
+  CHECK_INT(peer_at(newcomer, VICTIM), 5);
+  CHECK_INT(unchecked(newcomer), 1);
+  put(&c->peers[1], 15, "a", 1); /* comes after the jump, in the usual way */
+  wire_open(c, 0, 3);
+  cluster_settle(c);
+  return newcomer;
+}
+
+static int64_t rows_of_victim(peer *p) {
+  return sql_int(peer_sql(p), "SELECT count(*) FROM t WHERE id BETWEEN 10 AND 19");
+}
+
+static void restart(cluster *c, peer *p) {
+  peer_stop(p);
+  peer_start(p);
+  wire_open(c, 0, 3);
+}
+
+enum { AFTER_JUMP = 1, AFTER_BACK = 2, PRUNED = 4, ALL = 8 };
+
+static void rows_that_a_source_hides(int how) {
+  cluster *c = three();
+  peer *hub = &c->peers[0];
+  int w;
+  if (how & PRUNED) {
+    put(hub, 10, "a", 9);
+    cluster_settle(c);
+    CHECK(peer_compact(hub, c->now_ms, 1000000).removed > 0);
+  }
+  peer *newcomer = misled(c, &w);
+  CHECK_INT(rows_of_victim(newcomer), how & PRUNED ? 2 : 1);
+  if (how & AFTER_JUMP) restart(c, newcomer);
+  cluster_deliver(c);
+  put(newcomer, 15, "b", 5); /* newer than what is ahead, also after the next restart */
+  compared(newcomer, HUB, 0);
+  CHECK_INT(peer_at(newcomer, VICTIM), 0);
+  CHECK_INT(peer_compact(newcomer, c->now_ms, 1000000).examined, 0);
+  CHECK_INT(unchecked(newcomer), 1);
+  if (how & AFTER_BACK) {
+    restart(c, newcomer);
+    c->now_ms -= 500; /* what is ahead of the vector is earlier all the same */
+    upsert(newcomer, "t", ROW({"id", v_int(15)}, {"a", v_int(77)}));
+    c->now_ms += 500;
+  }
+  cluster_settle(c);
+  CHECK_INT(rows_of_victim(newcomer), 6);
+  check_same(c);
+  CHECK_INT(sql_int(peer_sql(hub), "SELECT a FROM t WHERE id = 15"), how & AFTER_BACK ? 77 : 1);
+  CHECK_INT(replic_log_rows(newcomer->r),
+            sql_int(peer_sql(newcomer), "SELECT count(*) FROM t_patches"));
+  check_no_fork(c);
+  compared(newcomer, LIAR, 1); /* its own word says nothing */
+  CHECK_INT(unchecked(newcomer), 1);
+  compared(newcomer, HUB, 1);
+  CHECK_INT(unchecked(newcomer), 0);
+  CHECK(peer_compact(newcomer, c->now_ms, 1000000).examined > 0);
+}
+
+static void rows_that_a_source_hides_are_fetched(void) {
+  for (int how = 0; how < ALL; how++) {
+    test_note("how: %d", how);
+    rows_that_a_source_hides(how);
+    test_release();
+  }
+}
+
+/* Two that contradict each other for ever: it ends, and nothing is lost. */
+static void who_contradicts_for_ever_is_told_of(void) {
+  cluster *c = three();
+  int w;
+  peer *newcomer = misled(c, &w);
+  for (int i = 0; i < 2; i++) {
+    compared(newcomer, HUB, 0);
+    CHECK_INT(peer_at(newcomer, VICTIM), 0);
+    CHECK_CONTAINS(event_last(newcomer, REPLIC_EVENT_LINK_ERROR)->text, "is fetched once more");
+    compared(newcomer, HUB, 0); /* it is under way */
+    cluster_settle(c);
+    CHECK_INT(unchecked(newcomer), 1);
+  }
+  compared(newcomer, HUB, 0);
+  CHECK_CONTAINS(event_last(newcomer, REPLIC_EVENT_LINK_ERROR)->text,
+                 "after a jump from peer 900 the tables differ from those of peer 101");
+  CHECK_CONTAINS(event_last(newcomer, REPLIC_EVENT_LINK_ERROR)->text, "has not mended that");
+  CHECK_INT(unchecked(newcomer), 0);
+  check_same(c);
+}
+
 /* ---- the way back ---- */
 
 static int64_t forget(peer *p, int what, uint32_t peer_id) {
@@ -552,6 +675,8 @@ int main(int argc, char **argv) {
       TEST(a_source_without_progress_gives_way),
       TEST(who_links_first_under_an_id_starves_nobody),
       TEST(who_has_written_under_an_id_stays),
+      TEST(rows_that_a_source_hides_are_fetched),
+      TEST(who_contradicts_for_ever_is_told_of),
       TEST(a_fork_is_forgotten),
       TEST(pieces_are_forgotten),
       TEST(pending_patches_are_forgotten),

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # run.sh [PREFIX]
 # Runs the models: of the protocol, which must converge, of jumps in slices, of how histories are told apart, of how they
-# become one again, of rows that a schema refuses, and of lists of linked peers; none may hold when one of its rules is left out. The rule of the age is needed in few schedules: its first seed is 2858.
+# become one again, of rows that a schema refuses, of jumps that are looked at once more, and of lists of linked peers; none may hold when one of its rules is left out. The rule of the age is needed in few schedules: its first seed is 2858.
 set -uo pipefail
 cd "$(dirname "$0")"
 
@@ -46,6 +46,10 @@ check stuck_rows_leave 0 stuck.py 200 --without leave
 check stuck_rows_are_whole 0 stuck.py 200 --without whole
 check stuck_rows_are_retried 0 stuck.py 200 --without retry
 check stuck_rows_are_looked_for 0 stuck.py 200 --without look
+check rechecks_mend 1 rechecks.py 1000
+check rechecks_need_recheck 0 rechecks.py 200 --without recheck
+check rechecks_need_another 0 rechecks.py 200 --without other
+check rechecks_need_going_back 0 rechecks.py 200 --without back
 check lists_are_copied 1 lists.py 3000
 check lists_need_from 0 lists.py 200 --without from
 check lists_need_past 0 lists.py 200 --without past

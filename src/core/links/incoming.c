@@ -204,7 +204,7 @@ int replic__bring_origin(replic *r, uint32_t source, replic__entry *entry) {
 static int merge_part(replic *r, link *l, replic__rest *t, int64_t known, int64_t *up_to,
                       int64_t *patched_at) {
   replic__patches *p = &t->p, before;
-  int64_t last = p->sequence, applied = 0;
+  int64_t last = p->sequence, applied = 0, duplicates = r->counters.patches_duplicate;
   int rc = REPLIC_OK;
   for (;;) {
     before = *p;
@@ -232,6 +232,8 @@ static int merge_part(replic *r, link *l, replic__rest *t, int64_t known, int64_
   *p = before;
   *up_to = last;
   r->counters.patches_applied += applied;
+  /* the log has some already where the vector has gone back (recheck.c) */
+  replic__vector_entry(r, p->origin)->pruned.missing += r->counters.patches_duplicate - duplicates;
   return REPLIC_OK;
 }
 

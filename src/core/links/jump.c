@@ -352,6 +352,10 @@ static void begin_turn(replic *r, link *l) {
   r->counters.jumps_resumed += staged > 0;
 }
 
+void replic__jump_prefer(replic *r, link *l) {
+  begin_turn(r, l);
+}
+
 /* At once: else a jump would take a heartbeat, until the next JUMP comes. Where it is not asked
  * now, it is when that comes. */
 static void ask_next(replic *r) {
@@ -762,6 +766,7 @@ static int set_vector(replic *r) {
     entry->pruned.missing += t->to.sequence - entry->now.sequence - t->inserted;
     if (!entry->now.sequence) rc = replic__bring_origin(r, m->source, entry);
     if (rc == REPLIC_OK) rc = replic__told_note(r, m->source, &t->to, t->read, t->clock);
+    if (rc == REPLIC_OK) rc = replic__recheck_note(r, m->source, &entry->now);
     if (rc != REPLIC_OK) return rc;
     entry->now.sequence = t->to.sequence;
     entry->now.patched_at = t->to.patched_at;
@@ -857,6 +862,7 @@ static void end_merging(replic *r) {
     l->ack_due = l->stirred = 1;
     l->take_due = 0;
   }
+  replic__event(r, (replic_event){.kind = REPLIC_EVENT_JUMPED, .peer = s->merging->source}, NULL);
   replic__trace(r, "jumped past %d floors, from peer %u", (int)s->merging->n, s->merging->source);
   free_merging(s);
   replic__jump_over(s);

@@ -417,6 +417,13 @@ int replic__parts(replic *r, const replic__patches *p);
 /* Notes the epochs that the frame tells of patches up to `up_to` that are not applied yet. */
 int replic__note_epochs(replic *r, replic__patches p, int64_t up_to);
 
+/* ---- recheck.c ---- */
+
+/* Inside the savepoint of a jump: it moves the vector from `before`. */
+int replic__recheck_note(replic *r, uint32_t source, const replic_position *before);
+/* jump.c: the next jump is taken from here, as long as this link makes progress. */
+void replic__jump_prefer(replic *r, link *l);
+
 /* ---- told.c ---- */
 
 /* Inside the savepoint of a jump, before the vector follows it: of what comes, `merged` is the last
@@ -427,6 +434,7 @@ int replic__told_note(replic *r, uint32_t source, const replic_position *to, int
  * of it. Where more was only told, the vector goes back. */
 int replic__told_gives_way(replic *r, link *l, uint32_t origin, int64_t denied);
 void replic__tell_void(replic *r, link *l); /* where it is due */
+void replic__void_told(replic *r);          /* it is due on all links */
 void replic__hear_void(const replic *r, link *l);
 
 /* ---- skew.c ---- */

@@ -32,6 +32,8 @@ int replic__fork_load(replic *r);
 int replic__jump_load(replic *r);
 /* Merges all that is left of a jump, in open's transaction. */
 int replic__jump_finish(replic *r);
+/* recheck.c: stamps here come after what the log once had. In open's transaction. */
+int replic__recheck_load(replic *r);
 /* After a rollback: what memory says of a jump is read again. */
 void replic__jump_reverted(replic *r);
 

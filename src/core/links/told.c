@@ -49,7 +49,7 @@ static int find_told(replic *r, uint32_t origin, told *out) {
 }
 
 /* What was told others of the vector is void. (Said more than once, as it may be lost.) */
-static void tell_void(replic *r) {
+void replic__void_told(replic *r) {
   for (size_t i = 0; i < r->sync->n_links; i++) r->sync->links[i]->void_hellos = VOID_HELLOS;
   replic__stir(r);
 }
@@ -80,7 +80,7 @@ int replic__told_gives_way(replic *r, link *l, uint32_t origin, int64_t denied) 
   replic__entry *entry = replic__vector_entry(r, origin);
   entry->denied = denied;
   entry->denied_ms = r->now_ms;
-  tell_void(r);
+  replic__void_told(r);
   replic__event(
       r,
       (replic_event){
