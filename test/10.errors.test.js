@@ -1,4 +1,5 @@
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import { codes, ReplicError } from '../lib/base/errors.js'
 import { load } from '../lib/base/load.js'
@@ -31,17 +32,9 @@ describe('one table of codes', () => {
   )
 
   it('is all that lib/ uses', () => {
-    const files = [
-      'bulk',
-      'link',
-      'migrate',
-      'options',
-      'replica',
-      'rows',
-      'transport/tcp',
-      'waiters',
-    ]
-    const used = files.flatMap((file) => text(`lib/${file}.js`).match(/'REPLIC_\w+'/g) ?? [])
+    const lib = fileURLToPath(new URL('../lib', import.meta.url))
+    const files = readdirSync(lib, { recursive: true }).filter((name) => name.endsWith('.js'))
+    const used = files.flatMap((file) => text(`lib/${file}`).match(/'REPLIC_\w+'/g) ?? [])
     expect(used.length).toBeGreaterThan(10)
     for (const code of unique(used)) expect(sorted).toContain(code.slice(1, -1))
   })

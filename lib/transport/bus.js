@@ -8,21 +8,18 @@
 // a frame that several of them were given is published once, on .all. What is lost is repaired by the
 // frames' own rules. bus-message.js has the format of a message, docs/protocol.md the reasons.
 
-import { randomBytes } from 'node:crypto'
-import { EventEmitter } from 'node:events'
 import { describe, ReplicError, usage } from '../base/errors.js'
 import { callback, integer, milliseconds, readOptions, subject } from '../base/options.js'
-import { ReplayWindow } from '../base/replay.js'
 import { linksOf } from '../links/registry.js'
 import * as format from './bus-message.js'
+import { Peer } from './bus-peer.js'
+import { BusSender } from './bus-sender.js'
+import { BusSocket } from './bus-socket.js'
 
 const MiB = 1024 * 1024
 const SLACK_BYTES = 2 * MiB // what a frame may be larger than maxFrameBytes, as in the core
 const ANNOUNCE_HEARTBEATS = 3
-const MAX_LISTED = 256 // receivers named in a message; where there are more, it is for all
 const MAX_PEERS = 10_000 // remembered
-const MAX_INSTANCES = 16 // whose messages of each may come
-const MAX_FORMER = 4096 // whose messages of each may not come any more
 const END_MS = 2_000 // how long close() waits for what is being published
 
 const DEFAULTS = Object.freeze({
@@ -68,16 +65,12 @@ export async function bus(db, options) {
 class Bus {
   #links
   #options
-  #instance = randomBytes(format.INSTANCE_BYTES)
-  #writer
+  #sender
   #peers = new Map() // peerId -> Peer
   #welcomed = new Map() // instance, in hex -> number of the last HERE that was answered; the last is the newest
   #sockets = new Set()
   #unsubscribe = []
-  #batch = new Map() // frame -> Set of the sockets that were given it in this turn
-  #publishing = new Set() // promises
-  #counts = { sent: 0, sentBytes: 0, received: 0, ignored: 0, refused: 0 }
-  #isUp = true
+  #counts = { received: 0, ignored: 0, refused: 0 }
   #stopped = false
   #closed = false
   #hasTold = false // of a message that was refused, since the last announcement
@@ -87,15 +80,16 @@ class Bus {
   constructor(links, options) {
     this.#links = links
     this.#options = options
-    const self = { peerId: links.peerId, instance: this.#instance, prefix: options.prefix }
-    this.#writer = new format.Writer({ ...self, secret: links.keys[0] })
+    this.#sender = new BusSender(links.peerId, links.keys[0], options, this.#sockets, (error) => {
+      this.#error = error
+    })
   }
 
   async join() {
     this.#links.addEndpoint(this)
     try {
       for (const whom of ['all', this.#links.peerId]) {
-        const subject = this.#subject(whom)
+        const subject = this.#sender.subject(whom)
         const unsubscribe = await this.#options.subscribe(subject, (bytes) => this.#message(bytes))
         if (this.#closed) await unsubscribe?.()
         else this.#unsubscribe.push(unsubscribe)
@@ -110,72 +104,20 @@ class Bus {
     this.#announce()
   }
 
-  #subject(whom) {
-    return `${this.#options.prefix}.${whom}`
-  }
-
   #announce() {
     this.#hasTold = false
-    this.#post(format.HERE, [])
+    this.#sender.post(format.HERE, [])
   }
-
-  // ---- sending ----
 
   /** A socket was given a frame. */
   collect(socket, frame) {
-    if (this.#batch.size === 0) queueMicrotask(() => this.flush())
-    const sockets = this.#batch.get(frame)
-    if (sockets) sockets.add(socket)
-    else this.#batch.set(frame, new Set([socket]))
-  }
-
-  /** Publishes what has been collected. */
-  flush() {
-    const batch = this.#batch
-    this.#batch = new Map()
-    for (const [frame, given] of batch) {
-      const sockets = [...given].filter((socket) => this.#sockets.has(socket))
-      if (sockets.length === 0) continue
-      const to = sockets.length === 1 ? sockets[0].remote : this.#listed(sockets)
-      const { maxMessageBytes } = this.#options
-      for (const message of this.#writer.frame(to, frame, maxMessageBytes))
-        this.#publish(to, message)
-    }
-  }
-
-  #listed(sockets) {
-    const isAll = sockets.length === this.#sockets.size || sockets.length > MAX_LISTED
-    return isAll ? [] : sockets.map(({ remote }) => remote.peerId)
-  }
-
-  #post(kind, to) {
-    this.#publish(to, this.#writer.message(kind, to))
-  }
-
-  // What cannot be published is lost; the links end when too much is.
-  #publish(to, message) {
-    if (!this.#isUp) return
-    this.#counts.sent++
-    this.#counts.sentBytes += message.length
-    try {
-      const subject = this.#subject(Array.isArray(to) ? 'all' : to.peerId)
-      const published = this.#options.publish(subject, message)
-      if (typeof published?.then !== 'function') return
-      const done = () => this.#publishing.delete(settled)
-      const failed = (error) => {
-        this.#error = error
-      }
-      const settled = published.then(undefined, failed).then(done)
-      this.#publishing.add(settled)
-    } catch (error) {
-      this.#error = error
-    }
+    this.#sender.collect(socket, frame)
   }
 
   // ---- receiving ----
 
   #message(bytes) {
-    if (this.#stopped || !this.#isUp) return
+    if (this.#stopped || !this.#sender.isUp) return
     const message = bytes instanceof Uint8Array ? format.readMessage(bytes) : null
     if (!message) this.#counts.ignored++
     else if (this.#isForMe(message)) this.#open(message)
@@ -183,8 +125,8 @@ class Bus {
 
   #isForMe({ kind, to, peerId, instance }) {
     const me = this.#links.peerId
-    if (!Array.isArray(to)) return to.peerId === me && to.instance.equals(this.#instance)
-    const isMine = peerId === me && instance.equals(this.#instance)
+    if (!Array.isArray(to)) return to.peerId === me && to.instance.equals(this.#sender.instance)
+    const isMine = peerId === me && instance.equals(this.#sender.instance)
     const isToAll = kind === format.HERE || kind === format.FRAME || kind === format.PART
     return !isMine && isToAll && (to.length === 0 || to.includes(me))
   }
@@ -225,7 +167,10 @@ class Bus {
     if (this.#hasTold) return
     this.#hasTold = true
     this.#error = error
-    this.#links.turnedAway({ transport: this.#options.name, address: this.#subject('all') }, error)
+    this.#links.turnedAway(
+      { transport: this.#options.name, address: this.#sender.subject('all') },
+      error,
+    )
   }
 
   // It may be a recording; only from an instance that has answered, and by number, it is known not to be.
@@ -234,7 +179,7 @@ class Bus {
     const isKnown = peer?.isCurrent(instance) && peer.socket
     if (!isKnown) {
       if (kind === format.HERE && !peer?.isQuiet(instance) && this.#isNews(instance, number)) {
-        this.#post(format.WELCOME, { peerId, instance: Buffer.from(instance) })
+        this.#sender.post(format.WELCOME, { peerId, instance: Buffer.from(instance) })
       }
     } else if (peer.pass(instance, number)) peer.socket.take(kind, body)
   }
@@ -292,7 +237,7 @@ class Bus {
       this.#links.add(socket, {
         peerId: peer.peerId,
         transport,
-        address: this.#subject(peer.peerId),
+        address: this.#sender.subject(peer.peerId),
         isAccepted: true,
         onDown: (link) => this.#down(peer, socket, link),
       })
@@ -306,38 +251,38 @@ class Bus {
   remove(socket, isOurs) {
     if (!this.#sockets.has(socket)) return
     if (isOurs) {
-      this.flush()
-      this.#post(format.BYE, socket.remote)
+      this.#sender.flush()
+      this.#sender.post(format.BYE, socket.remote)
     }
     this.#sockets.delete(socket)
     if (socket.peer.socket === socket) socket.peer.socket = undefined
   }
 
   #down(peer, socket, { error, upMs }) {
-    if (this.#stopped || !this.#isUp) return
+    if (this.#stopped || !this.#sender.isUp) return
     if (!error && socket.isEndedHere) peer.isLeft = true // by the application: closeRemotePeer()
     if (error) peer.failed(upMs, this.#options)
   }
 
   /** The medium cannot be reached: all links end now, and nothing is published until connected(). */
   disconnected(error) {
-    if (!this.#isUp || this.#closed) return
-    this.#isUp = false
+    if (!this.#sender.isUp || this.#closed) return
+    this.#sender.isUp = false
     this.#error = error ?? lost(this.#options.name)
     for (const socket of [...this.#sockets]) socket.lost(this.#error)
   }
 
   /** It can be reached again: whoever is there is linked to. */
   connected() {
-    if (this.#isUp || this.#closed) return
-    this.#isUp = true
+    if (this.#sender.isUp || this.#closed) return
+    this.#sender.isUp = true
     this.#announce()
   }
 
   // ---- as an endpoint of Links ----
 
   keysChanged() {
-    this.#writer.setSecret(this.#links.keys[0])
+    this.#sender.setSecret(this.#links.keys[0])
     for (const peer of this.#peers.values()) peer.forgetKeys()
   }
 
@@ -359,7 +304,7 @@ class Bus {
     const deadline = new Promise((resolve) => {
       timer = setTimeout(resolve, END_MS).unref()
     })
-    await Promise.race([Promise.allSettled([...left, ...this.#publishing]), deadline])
+    await Promise.race([Promise.allSettled([...left, this.#sender.settled()]), deadline])
     clearTimeout(timer)
   }
 
@@ -368,175 +313,19 @@ class Bus {
     if (this.#sockets.size > 0) return []
     const { name: transport } = this.#options
     const lastError = describe(this.#error)
-    const address = this.#subject('all')
+    const address = this.#sender.subject('all')
     return [{ peerId: null, link: null, transport, address, state: 'waiting', lastError }]
   }
 
   figures() {
-    return { isConnected: this.#isUp && !this.#closed, links: this.#sockets.size, ...this.#counts }
-  }
-}
-
-/** What is known of a remote peer. */
-class Peer {
-  #windows = new Map() // instance, in hex -> ReplayWindow; the current one is the last
-  #former = new Set() // instances that had a window
-  #current // Buffer
-  #keys = new Map() // secret -> what the current instance seals with
-  #failures = 0
-  #quietUntil = 0
-  socket
-  isLeft = false // closed by the application: not linked to again while it is the same instance
-
-  constructor(peerId) {
-    this.peerId = peerId
-  }
-
-  get instance() {
-    return this.#current
-  }
-
-  /** The key with which it seals under a secret; made once. undefined where the sender is another instance. */
-  keyOf(sender, secret) {
-    if (!this.isCurrent(sender.instance)) return undefined
-    const key = this.#keys.get(secret) ?? format.senderKey(secret, sender)
-    this.#keys.set(secret, key)
-    return key
-  }
-
-  isCurrent(instance) {
-    return this.#current?.equals(instance) ?? false
-  }
-
-  /** Whether a message is no recording: each number of an instance passes once. */
-  pass(instance, number) {
-    const key = instance.toString('hex')
-    if (this.#former.has(key)) return false
-    const window = this.#windows.get(key) ?? new ReplayWindow(format.WINDOW, number)
-    this.#windows.set(key, window)
-    if (this.#windows.size > MAX_INSTANCES) {
-      const current = this.#current?.toString('hex')
-      this.#forget([...this.#windows.keys()].find((each) => each !== current && each !== key))
+    const { sent, sentBytes } = this.#sender
+    return {
+      isConnected: this.#sender.isUp && !this.#closed,
+      links: this.#sockets.size,
+      sent,
+      sentBytes,
+      ...this.#counts,
     }
-    return window.take(number)
-  }
-
-  // Without its window all recordings of it would be new.
-  #forget(instance) {
-    this.#windows.delete(instance)
-    this.#former.add(instance)
-    if (this.#former.size > MAX_FORMER) this.#former.delete(this.#former.values().next().value)
-  }
-
-  forgetKeys() {
-    this.#keys.clear()
-  }
-
-  startsAnew(instance) {
-    this.#current = Buffer.alloc(instance.length) // of its own: a small copy would keep all that it was cut from
-    this.#current.set(instance)
-    this.#keys.clear()
-    this.#failures = 0
-    this.#quietUntil = 0
-    this.isLeft = false
-  }
-
-  /** Its link has failed: the next one may come after a while that grows, as in a Dialer. */
-  failed(upMs, { retryMinMs, retryMaxMs }) {
-    this.#failures = upMs > retryMaxMs ? 0 : this.#failures + 1
-    const delay = Math.min(retryMaxMs, retryMinMs * 2 ** (this.#failures - 1))
-    this.#quietUntil = performance.now() + Math.random() * delay
-  }
-
-  isQuiet(instance) {
-    return this.isCurrent(instance) && (this.isLeft || performance.now() < this.#quietUntil)
-  }
-}
-
-/** The link to one remote peer, as a socket of frames. */
-class BusSocket extends EventEmitter {
-  #bus
-  #parts
-  #held = null // frames that came while it was paused
-  #heldBytes = 0
-  #maxHeldBytes
-  #ended = false
-  readyState = 1
-  checkKept = null // (bytes): throws where so many must not be kept of frames that are not whole
-  isEndedHere = false
-
-  constructor(bus, peer, { isSealed, maxFrameBytes, maxHeldBytes }) {
-    super()
-    this.#bus = bus
-    this.peer = peer
-    this.remote = { peerId: peer.peerId, instance: peer.instance }
-    this.isSealed = isSealed // the seals of its messages prove the secret, and who it is
-    this.peerId = isSealed ? peer.peerId : null
-    this.#parts = new format.Parts(maxFrameBytes)
-    this.#maxHeldBytes = maxHeldBytes
-  }
-
-  send(frame) {
-    if (!this.#ended) this.#bus.collect(this, frame)
-  }
-
-  /** The body of a message. */
-  take(kind, body) {
-    const frame = kind === format.PART ? this.#part(body) : kind === format.FRAME ? body : null
-    if (!frame?.length) return
-    if (!this.#held) this.emit('message', frame)
-    else if (this.#heldBytes + frame.length <= this.#maxHeldBytes) {
-      this.#held.push(Buffer.from(frame)) // a copy: what it is a view of is the client's
-      this.#heldBytes += frame.length
-    }
-  }
-
-  // The frame, if that was the last that lacked.
-  #part(body) {
-    const frame = this.#parts.take(body)
-    try {
-      this.checkKept?.(this.#parts.keptBytes)
-    } catch (error) {
-      this.emit('error', error)
-      this.end()
-    }
-    return frame
-  }
-
-  // A bus cannot be paused for one of its peers. It sends no more than its window without an
-  // acknowledgement, which fits here; what does not is lost, and repaired.
-  pause() {
-    this.#held ??= []
-  }
-
-  resume() {
-    const held = this.#held ?? []
-    this.#held = null
-    this.#heldBytes = 0
-    for (const frame of held) this.emit('message', frame)
-  }
-
-  /** Ended by this side: the other one is told. */
-  close() {
-    this.isEndedHere = true
-    this.end()
-  }
-
-  end() {
-    this.#end(true)
-  }
-
-  /** Ended by the other side, or by the medium. */
-  lost(error) {
-    if (error && !this.#ended) this.emit('error', error)
-    this.#end(false)
-  }
-
-  #end(isOurs) {
-    if (this.#ended) return
-    this.#bus.remove(this, isOurs)
-    this.#ended = true
-    queueMicrotask(() => this.emit('close'))
   }
 }
 

@@ -16,7 +16,8 @@ import {
 import { linksOf } from '../links/registry.js'
 import { BROWSERS_CHECKS, BROWSERS_DEFAULTS, Browsers } from './browsers.js'
 import { refused } from './http-client.js'
-import { FrameSocket, kindOfSocket, LEAST_PAYLOAD, maxFrame } from './websocket-frames.js'
+import { FrameSocket, LEAST_PAYLOAD, maxFrame } from './websocket-frames.js'
+import { kindOfSocket } from './websocket-kinds.js'
 import { addressOf, handlersForBun, Server, upgradeBun } from './websocket-server.js'
 
 const [UNAUTHORIZED, FORBIDDEN] = [401, 403]
