@@ -53,6 +53,7 @@ typedef struct input {
 
 static uint64_t take(input *in) {
   uint64_t value = 0;
+  CHECK(in->at < in->end);
   for (int shift = 0; in->at < in->end; shift += 7) {
     uint8_t byte = *in->at++;
     value |= (uint64_t)(byte & 0x7f) << shift;
@@ -63,6 +64,7 @@ static uint64_t take(input *in) {
 
 static char *take_text(input *in) {
   size_t len = (size_t)take(in);
+  CHECK(len <= (size_t)(in->end - in->at));
   char *text = test_format("%.*s", (int)len, (const char *)in->at);
   in->at += len;
   return text;
@@ -106,6 +108,8 @@ static char *hello(const scene *s, input *in) {
 static char *ack(const scene *s, input *in) {
   char *text = "ACK";
   take(in); /* wall clock */
+  take(in); /* bytes sent on this link */
+  take(in); /* and arrived over it */
   static const char *const NAMES[] = {"applied", "sent", "staged"};
   for (int i = 0; i < 3; i++) {
     char *list = positions(s, in, 1, false);
