@@ -133,6 +133,19 @@ void replic__fork_found(replic *r, link *l, int code) {
     replic__refuse(r, l, code, l->fork_text ? l->fork_text : replic_error_text(r));
 }
 
+/* What a frame's failure means: the peer is refused, or the frame is lost and asked for at the next
+ * heartbeat. */
+void replic__conclude(replic *r, link *l, int rc) {
+  if (rc == REPLIC_EFORK || (rc == REPLIC_EPEER && l->fork_origin))
+    replic__fork_found(r, l, rc);
+  else if (rc < 0)
+    replic__refuse(r, l, rc, replic_error_text(r));
+  else if (rc != REPLIC_OK && (rc & 0xff) != SQLITE_BUSY)
+    replic__event(
+        r, (replic_event){.kind = REPLIC_EVENT_ERROR, .link = l->id, .peer = l->peer, .code = rc},
+        "a received frame was dropped: %s", replic_error_text(r));
+}
+
 /* ---- being told ---- */
 
 /* A FORK, compared with the history here. */

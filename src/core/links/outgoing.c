@@ -4,113 +4,7 @@
 
 #include "links/links.h"
 
-#define ONE_MORE 65536      /* bytes: a slice ends behind the group that fills it */
-#define CALM_POSITIONS 1000 /* that a flush looks at: some ten microseconds */
-
-/* Ids below are those of our tables, and of tables as others have them. */
-static uint32_t ids_end(const replic__schema *schema) {
-  return schema->base_id + (uint32_t)(schema->n_tables + schema->n_foreign);
-}
-
-static void send_definition(replic *r, link *l, uint32_t id) {
-  const replic__schema *schema = r->schema;
-  size_t i = id - schema->base_id;
-  replic__writer w;
-  replic__put_frame(&w, FRAME_SCHEMA);
-  if (i < schema->n_tables) {
-    replic__put_own_definition(&w, id, schema->tables[i]);
-    replic__put_rules(&w, schema->tables[i]);
-  } else {
-    const replic__foreign *foreign = &schema->foreign[i - schema->n_tables];
-    replic__put_varint(&w, id);
-    replic__put_bytes(&w, foreign->bytes + 1, foreign->len - 1); /* without its id, 0 */
-  }
-  replic__send(r, l, replic__finish_frame(&w));
-}
-
-static void send_schema(replic *r, link *l) {
-  uint32_t id = l->schema_sent > r->schema->base_id ? l->schema_sent : r->schema->base_id;
-  l->schema_sent = ids_end(r->schema);
-  for (; id < l->schema_sent; id++) send_definition(r, l, id);
-}
-
-/* Where it is in `foreign_by`, or belongs. */
-static size_t find_foreign(const replic__schema *schema, const replic__raw *raw, int *found) {
-  size_t low = 0, high = schema->n_foreign;
-  *found = 0;
-  while (low < high) {
-    size_t middle = low + (high - low) / 2, len = raw->definition_len;
-    const replic__foreign *one = &schema->foreign[schema->foreign_by[middle]];
-    int order =
-        one->len != len ? (one->len < len ? -1 : 1) : memcmp(one->bytes, raw->definition, len);
-    *found |= !order;
-    if (order < 0)
-      low = middle + 1;
-    else
-      high = middle;
-  }
-  return low;
-}
-
-static int reserve_foreign(replic__schema *schema) {
-  if (schema->n_foreign < schema->cap_foreign) return 1;
-  size_t cap = schema->cap_foreign ? 2 * schema->cap_foreign : 16;
-  replic__foreign *grown = sqlite3_realloc64(schema->foreign, cap * sizeof *grown);
-  if (grown) schema->foreign = grown;
-  uint32_t *by = grown ? sqlite3_realloc64(schema->foreign_by, cap * sizeof *by) : NULL;
-  if (!by) return 0;
-  schema->foreign_by = by;
-  schema->cap_foreign = cap;
-  return 1;
-}
-
-/* As its receiver counts it. */
-static size_t bytes_there(const replic__raw *raw) {
-  replic__reader in = {raw->definition, raw->definition + raw->definition_len, 0};
-  size_t len;
-  replic__get_varint(&in, UINT32_MAX);
-  replic__get_text(&in, &len);
-  replic__get_varint(&in, FIELDS_MAX);
-  return DEFINITION_BYTES(raw->definition_len, replic__get_varint(&in, FIELDS_MAX));
-}
-
-/* A link keeps so much of definitions and forgets what was defined first. So there are never more
- * than half of that in use: before a frame all are given up that are more than a lot, and frames
- * end when they bring another lot. What is used again is defined again, under a new id. */
-#define LOT_TABLES (TABLES_MAX / 4)
-#define LOT_BYTES (SCHEMA_MAX / 4)
-
-static int is_a_lot(size_t n, size_t bytes) {
-  return n > LOT_TABLES || bytes > LOT_BYTES;
-}
-
-static void begin_lot(replic *r) {
-  replic__schema *schema = r->schema;
-  if (!is_a_lot(schema->n_foreign, schema->foreign_bytes)) return;
-  schema->base_id = ids_end(schema);
-  replic__foreign_free(schema);
-  while (r->sync->n_ring) replic__ring_drop(r->sync); /* they speak of the former ids */
-  replic__stir(r);
-}
-
-/* The id of a table as another peer has it; 0: out of memory. */
-static uint32_t foreign_id(replic__schema *schema, const replic__raw *raw) {
-  int found;
-  size_t at = find_foreign(schema, raw, &found);
-  uint32_t first = schema->base_id + (uint32_t)schema->n_tables;
-  if (found) return first + schema->foreign_by[at];
-  if (!reserve_foreign(schema)) return 0;
-  uint8_t *copy = sqlite3_malloc64(raw->definition_len);
-  if (!copy) return 0;
-  memcpy(copy, raw->definition, raw->definition_len);
-  uint32_t i = (uint32_t)schema->n_foreign;
-  memmove(&schema->foreign_by[at + 1], &schema->foreign_by[at],
-          (i - at) * sizeof *schema->foreign_by);
-  schema->foreign_by[at] = i;
-  schema->foreign[schema->n_foreign++] = (replic__foreign){copy, raw->definition_len};
-  schema->foreign_bytes += bytes_there(raw);
-  return first + i;
-}
+#define ONE_MORE 65536 /* bytes: a slice ends behind the group that fills it */
 
 /* ---- frames of patches: from the ring, or encoded from the log ---- */
 
@@ -155,13 +49,14 @@ static int encode_patch(void *ctx, const replic__patch *p) {
     e->hole_ends = p->sequence - 1;
     return SQLITE_DONE;
   }
-  int is_lot = is_a_lot(schema->n_foreign - e->n_foreign, schema->foreign_bytes - e->foreign_bytes);
+  int is_lot =
+      replic__is_a_lot(schema->n_foreign - e->n_foreign, schema->foreign_bytes - e->foreign_bytes);
   if (begins && e->n && e->w.frame && (is_lot || (int64_t)e->w.frame->len >= e->slice)) {
     e->full = 1;
     return SQLITE_DONE;
   }
   if (p->raw) {
-    uint32_t id = foreign_id(schema, p->raw);
+    uint32_t id = replic__foreign_id(schema, p->raw);
     replic__put_raw_patch(&e->w, p, id, e->previous, e->clock, begins);
     if (!id) e->w.failed = 1;
   } else {
@@ -201,7 +96,7 @@ static int put_epochs(replic__writer *head, encoder *e, int64_t up_to) {
  * NULL: there is nothing to send, or it cannot be read. */
 static replic_frame *encode(replic *r, int type, uint32_t origin, int64_t after, int64_t slice,
                             int64_t *up_to) {
-  begin_lot(r);
+  replic__begin_lot(r);
   encoder e = {.r = r,
                .origin = origin,
                .n_foreign = r->schema->n_foreign,
@@ -237,14 +132,6 @@ static replic_frame *encode(replic *r, int type, uint32_t origin, int64_t after,
   if (body) replic__put_bytes(&head, body->data + FRAME_HEAD, body->len - FRAME_HEAD);
   replic__frame_release(body);
   return replic__finish_frame(&head);
-}
-
-void replic__ring_drop(replic__sync *s) {
-  ring_entry *oldest = &s->ring[s->ring_from];
-  s->ring_bytes -= oldest->frame->len;
-  replic__frame_release(oldest->frame);
-  s->ring_from = (s->ring_from + 1) % RING_MAX;
-  s->n_ring--;
 }
 
 /* The patches of `origin` after `after`, about `slice` bytes, at most up to *up_to, which becomes
@@ -323,11 +210,6 @@ static void set_cursor(link *l, position *at, int staging) {
   at->sent = at->acked;
 }
 
-position *replic__next_position(link *l, uint32_t origin, size_t *at) {
-  while (*at < l->n_at && l->at[*at].origin < origin) ++*at;
-  return *at < l->n_at && l->at[*at].origin == origin ? &l->at[*at] : replic__position(l, origin);
-}
-
 /* Whether there is something to send, and from where. */
 static int is_due(replic *r, link *l, replic__entry *entry, position *at) {
   const replic_position *mine = &entry->committed;
@@ -353,7 +235,7 @@ static int send_probe(replic *r, link *l, const replic__due *due) {
   at->probe = 0;
   replic_frame *frame = encode(r, FRAME_PATCHES, at->origin, at->sent, 1, &up_to);
   if (!frame) return 0;
-  if (l->schema_sent != ids_end(r->schema)) send_schema(r, l);
+  if (l->schema_sent != replic__ids_end(r->schema)) replic__send_schema(r, l);
   replic__pace_sent(r, l, frame);
   replic__send(r, l, frame);
   return 0;
@@ -369,7 +251,7 @@ static int send_next(replic *r, link *l, const replic__due *due) {
   replic_frame *frame = at->staging ? encode(r, FRAME_STAGE, at->origin, at->sent, slice, &up_to)
                                     : patches_frame(r, at->origin, at->sent, slice, &up_to);
   if (!frame) return 0;
-  if (l->schema_sent != ids_end(r->schema)) send_schema(r, l);
+  if (l->schema_sent != replic__ids_end(r->schema)) replic__send_schema(r, l);
   l->jump_due |= at->staging;
   at->unacked += (int64_t)frame->len;
   l->unacked += (int64_t)frame->len;
@@ -407,7 +289,7 @@ static void find_due(replic *r, link *l) {
 }
 
 /* By turns, a frame of each: so what is little is not behind what is much. */
-static void flush_origins(replic *r, link *l) {
+void replic__flush_origins(replic *r, link *l) {
   replic__sync *s = r->sync;
   find_due(r, l);
   size_t first = 0, idle = 0, n = s->n_due;
@@ -422,71 +304,5 @@ static void flush_origins(replic *r, link *l) {
     if (at->sent >= s->due[i].entry->committed.sequence || (at->stopped && !at->staging)) continue;
     l->is_behind = 1;
     replic__pace_full(l);
-  }
-}
-
-/* Both sides have all that the other has, and takes, as far as this side knows. */
-static int is_synced(const replic *r, link *l) {
-  size_t p = 0;
-  for (size_t i = 0; i < r->n_vector; i++) {
-    const replic_position *mine = &r->vector[i].committed;
-    const position *at = replic__next_position(l, mine->origin, &p);
-    if (!at || (mine->origin != l->peer && !l->muted && at->acked < mine->sequence)) return 0;
-  }
-  for (size_t i = 0, v = 0; !l->reader && i < l->n_at; i++) {
-    while (v < r->n_vector && r->vector[v].now.origin < l->at[i].origin) v++;
-    int is_mine = v < r->n_vector && r->vector[v].now.origin == l->at[i].origin;
-    if (l->at[i].announced > (is_mine ? r->vector[v].now.sequence : 0)) return 0;
-  }
-  return 1;
-}
-
-int replic_is_calm(const replic *r) {
-  const replic__sync *s = r->sync;
-  return !s->is_behind && !s->n_early && !s->rest.link && !s->jump &&
-         s->n_links * r->n_vector <= CALM_POSITIONS;
-}
-
-/* What a link has to do follows from the vector and from what it has received; in between, time
- * matters to the heartbeat. So what one link receives is no work for the others. */
-static int is_still(const replic *r, const link *l) {
-  return !l->stirred && l->seen_changes == r->vector_changes && !l->ack_due && !l->take_due &&
-         (l->muted || l->schema_sent == ids_end(r->schema));
-}
-
-static void flush_link(replic *r, link *l) {
-  l->below = l->is_behind = l->stirred = 0;
-  l->seen_changes = r->vector_changes;
-  if (l->void_hellos == VOID_HELLOS) replic__tell_void(r, l); /* the others with the heartbeats */
-  if (!l->muted && l->schema_sent != ids_end(r->schema)) send_schema(r, l);
-  if (!l->muted && replic__link_active(r, l)) flush_origins(r, l);
-  replic__flush_jump(r, l);
-  if (l->ack_due) replic__send_ack(r, l);
-  int synced = is_synced(r, l);
-  if (synced && !l->synced)
-    replic__event(r, (replic_event){.kind = REPLIC_EVENT_SYNCED, .link = l->id, .peer = l->peer},
-                  NULL);
-  l->synced = synced;
-}
-
-/* Before others hold what is stamped so: they can say then who it was. */
-static void tell_leader(replic *r) {
-  replic__sync *s = r->sync;
-  uint32_t leader = replic__clock_leader(r);
-  if (!leader || leader == s->leader_told) return;
-  s->leader_told = leader;
-  for (size_t k = 0; k < s->n_links; k++) s->links[k]->ack_due = 1;
-}
-
-void replic__sync_flush(replic *r) {
-  r->sync->is_behind = 0;
-  replic__jump_settle(r);
-  tell_leader(r);
-  if (r->sync->dropped_changed) replic__fork_load(r);
-  for (size_t k = 0; k < r->sync->n_links; k++) {
-    link *l = r->sync->links[k];
-    if (!l->ready || l->closing || l->fork_text) continue;
-    if (!is_still(r, l)) flush_link(r, l);
-    r->sync->is_behind |= l->is_behind;
   }
 }

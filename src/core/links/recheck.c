@@ -27,17 +27,6 @@ static int run_sql(replic *r, char *sql) {
   return rc;
 }
 
-/* While an origin is fetched again, what comes of it is no other jump. */
-int replic__recheck_note(replic *r, uint32_t source, const replic_position *before) {
-  if (source == before->origin) return REPLIC_OK; /* it knows best */
-  return run_sql(r,
-                 sqlite3_mprintf("INSERT OR IGNORE INTO main._replic_jumped(origin, source, "
-                                 "sequence, patchedAt) SELECT %u, %u, %lld, %lld WHERE NOT EXISTS "
-                                 "(SELECT 1 FROM main._replic_jumped WHERE origin = %u AND again)",
-                                 before->origin, source, before->sequence, before->patched_at,
-                                 before->origin));
-}
-
 int replic__recheck_load(replic *r) {
   sqlite3_stmt *stmt = NULL;
   int rc = replic__prepare(r, "SELECT origin, upTo, upToAt FROM main._replic_jumped WHERE upTo > 0",

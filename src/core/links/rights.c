@@ -17,10 +17,6 @@ int replic__brings(int frame_type) {
          frame_type == FRAME_SCHEMA || frame_type == FRAME_FORK;
 }
 
-int replic__same_rights(const link *a, const link *b) {
-  return a->reader == b->reader && a->muted == b->muted;
-}
-
 void replic__tell_reader(replic *r, link *l) {
   if (l->reader_told) return;
   l->reader_told = 1;

@@ -5,7 +5,7 @@
 
 #include "replic.h"
 
-/* ---- sync.c ---- */
+/* ---- session.c ---- */
 
 /* Makes r->sync, without links. Before anything else of this floor. SQLITE_NOMEM. */
 int replic__sync_open(replic *r);
@@ -14,7 +14,7 @@ void replic__sync_close(replic *r);
 /* To be called when another schema is in use: asks again for what was held. */
 void replic__sync_schema_changed(replic *r);
 
-/* ---- outgoing.c ---- */
+/* ---- flush.c ---- */
 
 /* After a commit: puts frames and acknowledgements into the outbox. Never fails: what is lost for
  * want of memory a heartbeat repairs. */
@@ -25,7 +25,7 @@ void replic__sync_flush(replic *r);
 /* Reads which histories were given up here. */
 int replic__fork_load(replic *r);
 
-/* ---- jump.c ---- */
+/* ---- jump.c, merging.c ---- */
 
 /* Reads what an earlier start has staged, and merged of it. In open's transaction, after the
  * schema. */

@@ -92,35 +92,3 @@ int replic__told_gives_way(replic *r, link *l, uint32_t origin, int64_t denied) 
       t.source);
   return REPLIC_OK;
 }
-
-/* What was sent of it, and is not here any more, is not on its way either. */
-static void take_back(const replic *r, link *l, position *at) {
-  int64_t mine = replic__vector_sequence(r, at->origin);
-  at->told = 0;
-  if (at->sent <= mine || at->sent <= at->acked) return;
-  l->unacked -= at->unacked;
-  at->unacked = 0;
-  at->sent = mine > at->acked ? mine : at->acked;
-  if (at->staged > at->sent) at->staged = at->sent;
-}
-
-void replic__tell_void(replic *r, link *l) {
-  if (!l->void_hellos || !l->ready) return;
-  l->void_hellos--;
-  for (size_t i = 0; i < l->n_at; i++) take_back(r, l, &l->at[i]);
-  replic__send_void(r, l);
-}
-
-/* As if the link had begun now, with the HELLO that follows. It comes several times, and what is on
- * its way is sent again: so not each time, and who says it for ever gets little. */
-void replic__hear_void(const replic *r, link *l) {
-  int64_t passed = r->now_ms - l->void_ms;
-  if (l->void_ms && passed >= 0 && passed < VOID_HEARTBEATS * r->config.heartbeat_ms * 3 / 4)
-    return;
-  l->void_ms = r->now_ms;
-  for (size_t i = 0; i < l->n_at; i++) replic__release(l, &l->at[i]);
-  l->n_at = 0;
-  l->unacked = 0;
-  l->n_wants = l->n_claims = 0;
-  l->synced = 0;
-}

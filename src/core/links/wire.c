@@ -155,3 +155,20 @@ int replic__next_patch(replic__patches *p) {
   if (!in->failed) p->sequence += step;
   return !in->failed;
 }
+
+/* ---- a frame that nobody has looked at yet ---- */
+
+int replic_frame_takes(const uint8_t *bytes, size_t len) {
+  int type = len > 1 ? bytes[1] : 0;
+  if (!len || type == FRAME_ACK) return REPLIC_TAKES_MEMORY;
+  return type == FRAME_PATCHES ? REPLIC_TAKES_WRITE_LOCK : REPLIC_TAKES_LONGER;
+}
+
+int replic_frame_brings(const uint8_t *bytes, size_t len) {
+  int type = len > 1 ? bytes[1] : 0;
+  return type == FRAME_PATCHES || type == FRAME_STAGE || type == FRAME_JUMP;
+}
+
+uint32_t replic_frame_sum(const uint8_t *bytes, size_t len) {
+  return replic__crc32c(bytes, len);
+}
