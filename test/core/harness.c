@@ -423,7 +423,7 @@ cluster *cluster_start(int n, const char *ddl) {
   return c;
 }
 
-static void copy_file(const char *from, const char *to) {
+void file_copy(const char *from, const char *to) {
   FILE *in = fopen(from, "rb");
   remove(to);
   if (!in) return;
@@ -438,7 +438,7 @@ static void copy_file(const char *from, const char *to) {
 void files_copy(const char *from, const char *to) {
   static const char *const SUFFIXES[] = {"", "-wal", "-replic"};
   for (size_t i = 0; i < COUNT(SUFFIXES); i++)
-    copy_file(test_format("%s%s", from, SUFFIXES[i]), test_format("%s%s", to, SUFFIXES[i]));
+    file_copy(test_format("%s%s", from, SUFFIXES[i]), test_format("%s%s", to, SUFFIXES[i]));
 }
 
 peer *peer_fork(peer *p) {

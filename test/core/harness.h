@@ -182,6 +182,8 @@ int peer_try_start(peer *p); /* the code; p->r is set for its error text, and mu
 /* Closes it as a crash would: an open batch and an outbox that was not taken are lost, its wires
  * are cut. */
 void peer_stop(peer *p);
+/* Copies one file; from none there is none to. */
+void file_copy(const char *from, const char *to);
 /* Copies all files of a peer that is down, by their path, to another place or back. */
 void files_copy(const char *from, const char *to);
 /* Stops the peer and copies it with all its files: both go on, with one peerId. */

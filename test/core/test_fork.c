@@ -155,7 +155,7 @@ static void who_holds_more_than_was_issued_is_advised(void) {
     cluster *c = cluster_start(3, T);
     peer *p = &c->peers[0], *other = &c->peers[2];
     put_many(p, 0, common, 0);
-    peer *copy = fork_peer(p);
+    peer *copy = peer_fork(p);
     put_many(copy, 10, 2, 1);
     wire_open(c, 3, 2);
     cluster_deliver(c);
@@ -776,14 +776,14 @@ static void a_file_that_was_restored_does_not_yield(void) {
     CHECK(!meet(c, p, other));
     CHECK_TEXT(noted(p), "101: 3, 4");
     peer_stop(p);
-    copy_file(p->config.path, test_path("backup"));
-    copy_file(test_format("%s-wal", p->config.path), test_path("backup-wal"));
+    file_copy(p->config.path, test_path("backup"));
+    file_copy(test_format("%s-wal", p->config.path), test_path("backup-wal"));
     peer_start(p);
     put_many(p, 8, 2, 3);
     CHECK(!meet(c, p, other));
     peer_stop(p);
-    copy_file(test_path("backup"), p->config.path);
-    copy_file(test_path("backup-wal"), test_format("%s-wal", p->config.path));
+    file_copy(test_path("backup"), p->config.path);
+    file_copy(test_path("backup-wal"), test_format("%s-wal", p->config.path));
     if (how) remove(test_format("%s-replic", p->config.path));
     p->config.peer_id = 101;
     CHECK_INT(peer_try_start(p), REPLIC_ERESTORED);
