@@ -80,6 +80,11 @@ export class Progress {
     return sum
   }
 
+  /** The last sequence of this peer's own. */
+  get ownSequence() {
+    return this.#vector.get(this.#peerId) ?? 0
+  }
+
   get waiting() {
     return this.#waiters.size
   }
@@ -153,7 +158,7 @@ export class Progress {
 
   /** The token of what this replica has written. */
   own() {
-    return this.#tokens.formatOne(this.#peerId, this.#vector.get(this.#peerId) ?? 0)
+    return this.#tokens.formatOne(this.#peerId, this.ownSequence)
   }
 
   /** The token of all that is applied here. Throws REPLIC_TOO_LARGE. */
@@ -221,7 +226,7 @@ export class Progress {
   }
 
   #entries() {
-    const mine = this.#vector.get(this.#peerId) ?? 0
+    const mine = this.ownSequence
     return new Map([[this.#peerId, mine], ...this.#vector])
   }
 
@@ -299,7 +304,7 @@ export class Progress {
       if (here > 0) mended.set(origin, here)
       else mended.delete(origin)
     }
-    if (mended.size === 0) mended.set(this.#peerId, this.#vector.get(this.#peerId) ?? 0)
+    if (mended.size === 0) mended.set(this.#peerId, this.ownSequence)
     return mended
   }
 
