@@ -381,8 +381,38 @@ static void rules_of_columns_are_told(void) {
   }
 }
 
+/* A definition is known, and was taken as a table of here. That table goes without leaving anything
+ * pending, a patch of the definition comes, and the table comes back as it was. */
+static void a_table_that_goes_while_nothing_is_pending(void) {
+  static const char GOES[] = "DROP TABLE u; DROP TABLE u_patches;";
+  static const char W[] =
+      "CREATE TABLE w(id INTEGER PRIMARY KEY, x); CREATE TABLE w_patches(" CLOCK "id INTEGER, x);";
+  cluster *c = cluster_new();
+  peer *p = cluster_add(c), *q = cluster_add(c);
+  peer_start(p);
+  peer_start(q);
+  step(p, true, 1, T U);
+  CHECK_OK(q->r, try_migrate(q, 1, test_format("%s%s%s", T, U, W), ""));
+  step(p, true, 2, GOES); /* notes the definition */
+  wire_open(c, 0, 1);
+  upsert(q, "w", ROW({"id", v_int(1)}, {"x", v_int(1)}));
+  cluster_settle(c);
+  CHECK_INT(n_pending(p), 1);
+  step(p, false, 2, U); /* takes it as u */
+  step(p, true, 2, W);
+  CHECK_INT(n_pending(p), 0);
+  step(p, true, 3, GOES);
+  upsert(q, "u", ROW({"id", v_int(1)}, {"w", v_text("x")}));
+  cluster_settle(c);
+  CHECK_INT(n_pending(p), 1);
+  step(p, false, 3, U);
+  CHECK_INT(n_pending(p), 0);
+  cluster_same(c, "u");
+}
+
 int main(int argc, char **argv) {
-  static const test TESTS[] = {TEST(rules_of_columns_are_told),
+  static const test TESTS[] = {TEST(a_table_that_goes_while_nothing_is_pending),
+                               TEST(rules_of_columns_are_told),
                                TEST(what_a_step_writes_before_it_drops_a_column_is_kept),
                                TEST(what_is_whole_does_not_stay_pending),
                                TEST(a_write_that_fails_in_between),

@@ -221,12 +221,20 @@ static int see_whether_any(replic *r) {
                    "main._replic_definitions) WHERE source > 0 GROUP BY source");
 }
 
+/* Nothing is pending, so nobody looks how definitions are taken now. A patch that comes later is
+ * to be tried at the next change, whatever they were taken as before this one. */
+static int forget_taken(replic *r) {
+  return replic__exec(r,
+                      "UPDATE main._replic_definitions SET taken = NULL WHERE taken IS NOT NULL");
+}
+
 /* Counts what is pending and, if `apply`, merges before what can be held now. */
 static int look_at_all(replic *r, int apply) {
   sqlite3_stmt *stmt = NULL;
   replic__pending_uncount(r);
   int rc = see_whether_any(r);
-  if (rc != REPLIC_OK || !r->has_pending) return rc;
+  if (rc != REPLIC_OK) return rc;
+  if (!r->has_pending) return apply ? forget_taken(r) : REPLIC_OK;
   /* sorted, and so read to its end before rows are changed on the way */
   rc = replic__prepare(r,
                        "SELECT id, definition, taken, (SELECT count(*) FROM main._replic_pending "
