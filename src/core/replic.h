@@ -85,7 +85,7 @@ typedef struct replic_config {
   int trace; /* 1: REPLIC_EVENT_TRACE events tell what is written, sent, received, applied */
 } replic_config;
 
-/* Opens or creates the database, takes the lock, settles the identity (DESIGN §3) and registers the
+/* Opens or creates the database, takes the lock, settles the identity and registers the
  * replicated tables.
  * `*out` is set even on failure (except when memory is exhausted: NULL), so that its error text can
  * be read; it must then be closed all the same. Errors: REPLIC_ELOCKED, REPLIC_ERESTORED,
@@ -338,7 +338,7 @@ typedef struct replic_compaction {
   int done;         /* 1: nothing further has come of age; 0: call again for the next slice */
 } replic_compaction;
 
-/* Inside a batch: one slice of retention by supersession (DESIGN §3). Looks at the patches stamped
+/* Inside a batch: one slice of retention by supersession. Looks at the patches stamped
  * before `older_than_ms` that no earlier call has looked at, at most `max_patches` of them, and
  * deletes those of the same keys that win no cell any more. What wins a cell stays, and the newest
  * patch of a key. Errors: SQLITE_… (nothing of this slice is done). */

@@ -12,10 +12,10 @@
  * whatever the number of peers. Where a wall clock is wrong nobody waits for longer than that.
  *
  * Consecutive patches of one origin with the same _patchedAt are read from the log as one group
- * (order.c, sync.c): that keeps every transaction whole without a column for it. The plus 1 after a
- * full run keeps such groups small while the wall clock stands still. Where the wall clock runs,
- * but behind what was seen, a run is full sooner: with the next millisecond, as where it is not
- * behind, so that links have what they can divide. */
+ * (order.c, links/outgoing.c): that keeps every transaction whole without a column for it. The plus
+ * 1 after a full run keeps such groups small while the wall clock stands still. Where the wall
+ * clock runs, but behind what was seen, a run is full sooner: with the next millisecond, as where
+ * it is not behind, so that links have what they can divide. */
 #include "data/data.h"
 #include "state.h"
 

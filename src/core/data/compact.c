@@ -1,4 +1,5 @@
-/* compact.c - retention by supersession (DESIGN §3): which patches the log needs no more.
+/* compact.c - retention by supersession (docs/architecture.md, Retention): which patches the log
+ * needs no more.
  *
  *   a patch that came of age is deleted when it wins no cell any more
  *   that a row exists counts as a cell: the newest patch of a key stays

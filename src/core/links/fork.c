@@ -1,6 +1,5 @@
 /* clang-format off */
-/* fork.c - two histories under one peerId, and the way back to one history each (DESIGN §3,
- * Identity).
+/* fork.c - two histories under one peerId, and the way back to one history each (docs/protocol.md).
  *
  * A database that was copied together with its -replic file goes on as the same peer in two places.
  * Nothing local can tell; it is found when the histories meet, at the two copies or at any peers
