@@ -1,10 +1,10 @@
 // addRemotePeer(): a connection that the application has made becomes a link.
 
-import { checkSocket } from './links/links.js'
+import { checkSocket } from './links/socket.js'
 import { FrameSocket } from './transport/websocket-frames.js'
 import { kindOfSocket } from './transport/websocket-kinds.js'
 
-/** A link over `socket`: a WebSocket, or one as links.js describes it. Throws REPLIC_USAGE and REPLIC_BUSY. */
+/** A link over `socket`: a WebSocket, or one as links/socket.js describes it. Throws REPLIC_USAGE and REPLIC_BUSY. */
 export function addSocket(links, peerId, socket, { onUnknownMessage }) {
   const isWebSocket = kindOfSocket(socket) !== undefined
   if (!isWebSocket) checkSocket('addRemotePeer', socket)

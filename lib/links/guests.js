@@ -2,6 +2,7 @@
 // oldest of them gives way to the newest, and what is kept for them is bounded.
 
 import { isIPv4, isIPv6 } from 'node:net'
+import { ReplicError } from '../base/errors.js'
 
 const MiB = 1024 * 1024
 
@@ -81,3 +82,10 @@ export function networkOf(address) {
   const groups = [...head, ...zeros, ...(tail ?? [])].slice(0, 4)
   return groups.map((group) => Number.parseInt(group, 16).toString(16)).join(':')
 }
+
+/** Why one of them had to leave. */
+export const gaveWay = (most) =>
+  new ReplicError(
+    'REPLIC_BUSY',
+    `a newer connection took its place, as it had not shown who it is: maxPendingLinks (${most}), half as many from one address`,
+  )

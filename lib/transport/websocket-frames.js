@@ -13,7 +13,7 @@ import { ReplicError, usage } from '../base/errors.js'
 import { asError, guarded } from '../base/guard.js'
 import { kindOf } from '../base/options.js'
 import { GUEST_BYTES } from '../links/guests.js'
-import { asBytes, listen } from '../links/links.js'
+import { asBytes, listen } from '../links/socket.js'
 import { Pieces } from './pieces.js'
 import {
   CLOSED,
