@@ -4,7 +4,7 @@
 import { AsyncResource } from 'node:async_hooks'
 import { ReplicError } from './base/errors.js'
 import { MAX_TIMER_MS } from './base/options.js'
-import { collector } from './progress/progress.js'
+import { collector } from './progress/collected.js'
 
 const nextTurn = setImmediate // which tests of an application may replace
 

@@ -5,7 +5,7 @@ import { usage } from './base/errors.js'
 import { kindOf } from './base/options.js'
 import { load as loadRows } from './bulk.js'
 import { readAcks } from './progress/acks.js'
-import { collector } from './progress/progress.js'
+import { collector } from './progress/collected.js'
 
 export class Writes {
   #writer

@@ -4,7 +4,8 @@
 import { usage } from '../base/errors.js'
 import { boolean, integer, milliseconds, oneOf, readOptions, retention } from '../base/options.js'
 import { MAX_ACKS, readAcks } from '../progress/acks.js'
-import { Collected, collect, collector, progressOf } from '../progress/progress.js'
+import { Collected, collect, collector } from '../progress/collected.js'
+import { progressOf } from '../progress/progress.js'
 
 const DEFAULTS = Object.freeze({
   header: 'x-replic-token', // null: none

@@ -1,7 +1,6 @@
 // How far this replica has come: what of each origin is applied here, who waits for more, and the tokens that
 // say it.
 
-import { AsyncLocalStorage } from 'node:async_hooks'
 import { ReplicError, usage } from '../base/errors.js'
 import { kindOf } from '../base/options.js'
 import { MAX_ORIGINS, mergeEntries, Tokens } from './token.js'
@@ -12,9 +11,6 @@ const KEPT_CHARS = 128 * 1024 // of texts whose entries are kept
 const NOTHING = Object.freeze([])
 const MAX_LACKED = 10_000 // origins of which it is kept since when something is waited for
 const SHOWN = 5 // things missing that a message names
-
-// Who collects the writes made on the way of one request: see Collected.
-const collectors = new AsyncLocalStorage()
 
 const byReplica = new WeakMap()
 
@@ -336,17 +332,3 @@ const tooManyListed = () =>
     'REPLIC_TOKEN',
     `at most ${MAX_LISTED} tokens stand in a header, of ${MAX_ORIGINS} origins together`,
   )
-
-// ---- the writes of a request ----
-
-/** The writes made on the way of one request, and what is asked of each. */
-export class Collected {
-  written = new Map() // a replica's Progress -> greatest sequence
-  acks = new Map() // a replica's Progress -> as readAcks() gives it
-}
-
-/** Who collects the writes made here and now, if anybody does. */
-export const collector = () => collectors.getStore()
-
-/** Calls `fn()` so that `collected` gets the writes made in it and on what it leaves waiting. */
-export const collect = (collected, fn) => collectors.run(collected, fn)
