@@ -229,11 +229,11 @@ struct replic__sync {
   size_t ring_from, n_ring, ring_bytes;
   uint32_t
       links_changed; /* how often a link has become ready, has ended, or took another's place */
+  uint32_t direct_looked; /* links_changed as of `direct` */
   /* neighbours.c: */
   uint32_t *direct; /* the linked peers, in ascending order */
   size_t n_direct;
-  uint32_t direct_looked; /* links_changed as of that */
-  int64_t direct_at;      /* how many changes of the list there were, and the last of them */
+  int64_t direct_at; /* how many changes of the list there were, and the last of them */
   uint32_t direct_changed[DIRECT_KEPT];
   int64_t tick_ms;      /* the last replic_tick */
   uint32_t jump_link;   /* over which a jump is under way; 0: none */
@@ -246,27 +246,27 @@ struct replic__sync {
   size_t jump_at,
       jump_left;      /* the first of its positions that is not reached, and how many are left; */
   uint32_t jump_last; /* the origin before that */
+  int is_jump_due;    /* there was no time to look whether the latest JUMP is covered */
   int64_t jump_age;   /* of those before */
   replic__merging *merging; /* a JUMP that is covered: it is read, then merged; NULL: none is */
   int has_merged;           /* `merging` has changed in this batch */
   int is_merging_unknown;   /* it was undone, and could not be read */
-  int is_jump_due;          /* there was no time to look whether the latest JUMP is covered */
   int64_t jump_failed_ms;   /* what came over this link could not be merged, under this schema */
   uint32_t jump_failed_generation, jump_failed_link;
   replic_position *dropped; /* patches of histories that were given up here (fork.c) */
   size_t n_dropped;
   int dropped_changed; /* on disk: read again after the commit */
   int tells_acks;
-  uint32_t leader_told; /* who was said to have set the clock ahead */
   int64_t clock_off_ms; /* the wall clock here minus those of most peers, */
   int off_told;         /* and that this is too much */
+  uint32_t leader_told; /* who was said to have set the clock ahead */
   uint64_t pieces;      /* of jumps that were looked at */
   replic__due *due;
   size_t n_due, cap_due;
   int staged;        /* there are rows in _replic_staged, or there were */
+  int has_notes;     /* the same of _replic_forks */
   int64_t staged_ms; /* when they were last counted; */
   int64_t staged_at; /* up to which of them was looked at whether it may go */
-  int has_notes;     /* the same of _replic_forks */
   sqlite3_stmt *staged_sql, *told_sql;
 };
 
