@@ -128,11 +128,7 @@ export class Parts {
         this.emitLater('error', error)
       },
     })
-    this.writes = new Writes(this.writer, this.names, this.progress, {
-      options: this.options,
-      check,
-      checkWriting: (where) => this.checkWriting(where),
-    })
+    this.writes = new Writes(this.writer, this.names, this.progress, this)
     this.statistics = new Statistics(
       this.path,
       (after) => this.writer.call(native.optimize(after)),

@@ -13,7 +13,7 @@ export class Writes {
   #progress
   #host
 
-  /** `host`: { options (of Replica.open()), check(), checkWriting(where) (throw where that is not possible now) }. */
+  /** `host`: { options (of Replica.open()), check(), checkWriting(where) (throw where that is not possible now) }: the Parts. */
   constructor(writer, names, progress, host) {
     this.#writer = writer
     this.#names = names
