@@ -85,7 +85,7 @@ void Batch::after_jobs(bool was_open) {
     if (job->failure && !job->deferred) report.lost.set(job->failure);
   if (!state->writer.core) return;
   report.links_changed = report.links_changed || state->writer.tell_links;
-  if (was_open) report.collect(state->writer.core, state->writer.tables);
+  if (was_open) report.collect(state->writer.core, state->writer.told);
   state->writer.tally.read(state->writer.core);
   wal_bytes = replic_wal_bytes(state->writer.core);
   gone = replic_gone(state->writer.core);

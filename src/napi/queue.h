@@ -132,7 +132,7 @@ enum class Phase { created, opening, open, closing, closed };
 // The connection that writes, for the Work that runs; for the main thread when none does.
 struct Writer {
   replic *core = nullptr;             // set under the mutex: set_core
-  Tables tables;                      // as JavaScript knows them
+  Told told;                          // as JavaScript knows it
   Figures tally;                      // what is being counted
   std::atomic<bool> tell_acks{false}; // the main thread sets it, the Work reads it
   bool tell_links = false;            // each report has the state of the links

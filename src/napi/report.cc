@@ -257,16 +257,22 @@ Napi::Value Stuck::to_js(Napi::Env env) const {
   return stuck;
 }
 
-void Report::collect(replic *core, Tables &known) {
+void Report::collect(replic *core, Told &told) {
   replic_take_outbox(core, &outbox_);
   for (size_t i = 0; i < outbox_.n_events; i++)
     links_changed = links_changed || is_link_event(outbox_.events[i]);
   if (links_changed) collect_links(core);
-  if (links_changed || tables_changed) {
-    pending_.read(core, arena_);
-    stuck_.read(core, arena_);
-  }
-  if (tables_changed) collect_tables(core, known);
+  if (links_changed || tables_changed) collect_rest(core, told);
+  if (tables_changed) collect_tables(core, told.tables);
+}
+
+// With each acknowledgement that leaves a link in step this is asked, so nothing is told twice.
+void Report::collect_rest(const replic *core, Told &told) {
+  bool pending = replic_pending_count(core) > 0, stuck = replic_stuck_rows(core) > 0;
+  if (pending || told.pending) pending_.read(core, arena_);
+  if (stuck || told.stuck) stuck_.read(core, arena_);
+  told.pending = pending;
+  told.stuck = stuck;
 }
 
 // Without memory for it there is no such list this time; the next heartbeat brings one.

@@ -88,6 +88,12 @@ private:
   int64_t rows_ = 0;
 };
 
+// What JavaScript has been told, so that it is told again only where it is news.
+struct Told {
+  Tables tables;
+  bool pending = true, stuck = true; // there were some
+};
+
 class Report {
 public:
   Report() = default;
@@ -101,7 +107,7 @@ public:
   Failure lost;                // an 'error' event: what failed and has no promise
 
   // ---- the core's thread, after a commit or rollback
-  void collect(replic *core, Tables &known); // known: as JavaScript knows them; brought up to date
+  void collect(replic *core, Told &told); // and brings `told` up to date
   void free_outbox();
 
   // ---- main thread
@@ -111,6 +117,7 @@ public:
 
 private:
   void collect_links(replic *core);
+  void collect_rest(const replic *core, Told &told);
   void collect_tables(const replic *core, Tables &known);
 
   Arena arena_;

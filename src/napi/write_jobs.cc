@@ -41,7 +41,7 @@ void OpenJob::run(Batch &batch) {
   is_new_peer_ = replic_is_new_peer(core);
   n_vector_ = replic_vector_count(core);
   vector_ = arena.array<replic_position>(n_vector_);
-  if (!vector_ || !tables_.read(core) || !state.writer.tables.copy(tables_)) {
+  if (!vector_ || !tables_.read(core) || !state.writer.told.tables.copy(tables_)) {
     failure.set_no_memory();
     return state.close_core();
   }
