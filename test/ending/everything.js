@@ -7,7 +7,7 @@ import { parentPort, workerData } from 'node:worker_threads'
 const { root, folder } = workerData
 const { Replica } = await import(`${root}/lib/index.js`)
 const { connect, listen } = await import(`${root}/lib/transport/tcp.js`)
-const { addon } = await import(`${root}/lib/load.js`)
+const { addon } = await import(`${root}/lib/base/load.js`)
 
 const DDL = `
   CREATE TABLE note (id INTEGER NOT NULL PRIMARY KEY, v ANY, deletedAt INTEGER);
