@@ -609,6 +609,28 @@ describe('a peer that asks', () => {
     expect(held.size).toBe(0)
   })
 
+  it('is told where the state that it asks about had to be let go of', async () => {
+    const summing = new EventEmitter()
+    const sum = () => new Promise((resolve) => summing.emit('begun', resolve))
+    const { verifier, wal, held, once: next, ask } = answering({ columns: ['id'], sum })
+    const crowd = () => {
+      wal.bytes = 2 ** 40
+      verifier.advanced()
+      wal.bytes = 0
+    }
+    const opening = ask(12, compare(1))
+    crowd()
+    expect(await opening).toMatchObject({ id: 1, n: 0, equal: false, busy: true })
+    expect(await ask(13, compare(2))).toMatchObject({ id: 2, equal: true })
+    const begun = once(summing, 'begun')
+    const computing = ask(13, { id: 2, n: 1, ask: 'tables' })
+    const [resolve] = await begun
+    crowd()
+    resolve({ rows: 1, buckets: null })
+    expect(await computing).toMatchObject({ id: 2, n: 1, gone: true })
+    await (held.size > 0 && next('closed'))
+  })
+
   it('has one state held for it, however often it begins', async () => {
     const { held, ask } = answering()
     const outcomes = new Set()

@@ -60,8 +60,10 @@ export class Session {
     const snapshot = await openSnapshot().catch(() => null) // asked again, it may succeed
     const met = snapshot && vectorHash(snapshot.vector) === this.vector
     if (!met || this.#ended) await snapshot?.close()
-    if (this.#ended) return
-    if (!snapshot) return this.end()
+    if (this.#ended || !snapshot) {
+      this.#send({ re: 1, id: this.id, n: 0, equal: false, busy: true })
+      return this.end()
+    }
     if (!met) return this.refuse()
     this.#snapshot = snapshot
     this.#answer(0, { equal: true })
@@ -87,7 +89,10 @@ export class Session {
     this.#busy = true
     const answer = await this.#find(ask, question).catch(() => null)
     this.#busy = false
-    if (this.#ended) return this.#onEnd()
+    if (this.#ended) {
+      this.#send({ re: 1, id: this.id, n, gone: true })
+      return this.#onEnd()
+    }
     if (!answer) return this.end() // closing, or something is wrong with the file: the other times out
     const fits = JSON.stringify(answer).length <= MOST_ANSWER
     this.#answer(n, fits ? answer : { large: true })
