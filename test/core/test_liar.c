@@ -503,7 +503,17 @@ static void restart(cluster *c, peer *p) {
   wire_open(c, 0, 3);
 }
 
-enum { AFTER_JUMP = 1, AFTER_BACK = 2, PRUNED = 4, ALL = 8 };
+enum { AFTER_JUMP = 1, AFTER_BACK = 2, PRUNED = 4, STAGED = 8, ALL = 16 };
+
+/* A piece of a jump from the hub that was not completed: what is to come before it was here then.
+ */
+static void leave_a_piece(peer *p) {
+  sql_exec(
+      peer_sql(p),
+      test_format("INSERT INTO _replic_staged(source, origin, upTo, age, definitions, patches) "
+                  "VALUES(%d, %d, 5, 1, x'', x'')",
+                  HUB, VICTIM));
+}
 
 static void rows_that_a_source_hides(int how) {
   cluster *c = three();
@@ -516,11 +526,13 @@ static void rows_that_a_source_hides(int how) {
   }
   peer *newcomer = misled(c, &w);
   CHECK_INT(rows_of_victim(newcomer), how & PRUNED ? 2 : 1);
-  if (how & AFTER_JUMP) restart(c, newcomer);
+  if (how & STAGED) leave_a_piece(newcomer);
+  if (how & (AFTER_JUMP | STAGED)) restart(c, newcomer);
   cluster_deliver(c);
   put(newcomer, 15, "b", 5); /* newer than what is ahead, also after the next restart */
   compared(newcomer, HUB, 0);
   CHECK_INT(peer_at(newcomer, VICTIM), 0);
+  CHECK_INT(sql_int(peer_sql(newcomer), "SELECT count(*) FROM _replic_staged"), 0);
   CHECK_INT(peer_compact(newcomer, c->now_ms, 1000000).examined, 0);
   CHECK_INT(unchecked(newcomer), 1);
   if (how & AFTER_BACK) {

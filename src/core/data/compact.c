@@ -162,24 +162,23 @@ static int compact_origin(slice *s, uint32_t origin) {
   return rc == SQLITE_DONE ? REPLIC_OK : rc;
 }
 
-int replic__log_is_ahead(replic *r) {
-  int64_t is = 0;
-  if (r->is_ahead) return 1;
-  int rc = replic__int(r,
-                       "SELECT EXISTS (SELECT 1 FROM main._replic_jumped AS j WHERE upTo > "
-                       "coalesce((SELECT sequence FROM main._replic_vector AS v WHERE v.origin = "
-                       "j.origin), 0))",
-                       &is);
-  return rc != REPLIC_OK || is;
+int replic__log_is_ahead(replic *r, int *is) {
+  static const char SQL[] =
+      "SELECT EXISTS (SELECT 1 FROM main._replic_jumped AS j WHERE upTo > coalesce((SELECT "
+      "sequence FROM main._replic_vector AS v WHERE v.origin = j.origin), 0))";
+  int64_t found = 0;
+  int rc = r->is_ahead ? REPLIC_OK : replic__int(r, SQL, &found);
+  *is = r->is_ahead || found;
+  return rc;
 }
 
 int replic_compact(replic *r, int64_t older_than_ms, int64_t max_patches, replic_compaction *out) {
   replic__savepoint save;
   *out = (replic_compaction){0};
-  if (replic__log_is_ahead(r))
-    return REPLIC_OK; /* what is beyond the vector must supersede nothing yet */
+  int is_ahead, rc = replic__log_is_ahead(r, &is_ahead);
+  if (rc != REPLIC_OK || is_ahead) return rc; /* what is beyond must supersede nothing yet */
   slice s = {.r = r, .out = out, .older_than_ms = older_than_ms, .left = max_patches};
-  int rc = replic__savepoint_open(r, 0, &save);
+  rc = replic__savepoint_open(r, 0, &save);
   if (rc != REPLIC_OK) return rc;
   rc = forget_past(&s);
   for (size_t i = 0; rc == REPLIC_OK && i < r->n_vector; i++)

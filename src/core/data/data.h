@@ -275,9 +275,9 @@ int replic__write_change(replic *r, const replic_change *change, replic__group *
 /* Forgets what is pending of one origin, or (0) of all, as if it were of age. *n: so many more. */
 int replic__forget_pending(replic *r, uint32_t origin, int64_t *n);
 
-/* Returns 1 where the log has, or may have, patches beyond the vector: a jump is being merged, or
+/* *is 1: the log has, or may have, patches beyond the vector: a jump is being merged, or
  * what one has brought is fetched once more. They must supersede nothing yet. */
-int replic__log_is_ahead(replic *r);
+int replic__log_is_ahead(replic *r, int *is);
 
 /* ---- heal.c ---- */
 

@@ -307,6 +307,9 @@ void replic__send_take(replic *r, link *l);
 void replic__hold_jump(replic *r, link *l, position *at, int what, int64_t n);
 /* Forgets the latest JUMP and its link. What has begun to be merged goes on without it. */
 void replic__jump_over(replic__sync *s);
+/* Sets the vector of `origin` back, within a savepoint. What is staged of it goes: it follows what
+ * is to come again, and would be taken for all up to its end. */
+int replic__origin_back(replic *r, uint32_t origin, int64_t to, int64_t patched_at);
 void replic__free_merging(replic__sync *s);
 /* With a heartbeat: what was staged, and has come another way, or comes no more, is let go. */
 int replic__tick_jump(replic *r);

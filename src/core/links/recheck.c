@@ -86,7 +86,7 @@ static int go_back(replic *r, const noted *n) {
   if (rc == REPLIC_OK && !n->before.sequence)
     rc = replic__bring(r, entry->source, BROUGHT_ORIGINS, -1);
   if (rc != REPLIC_OK) return rc;
-  return replic__vector_back(r, origin, n->before.sequence, n->before.patched_at);
+  return replic__origin_back(r, origin, n->before.sequence, n->before.patched_at);
 }
 
 static int all_back(replic *r, uint32_t peer, uint32_t *source) {
@@ -152,8 +152,9 @@ static link *link_to(const replic *r, uint32_t peer) {
 int replic_rechecked(replic *r, uint32_t peer, int equal) {
   replic__savepoint save;
   link *l = link_to(r, peer);
-  if (!l || replic__log_is_ahead(r)) return REPLIC_OK; /* asked again later */
-  int rc = replic__savepoint_open(r, 0, &save);
+  int is_ahead, rc = replic__log_is_ahead(r, &is_ahead);
+  if (rc != REPLIC_OK || !l || is_ahead) return rc; /* asked again later */
+  rc = replic__savepoint_open(r, 0, &save);
   if (rc != REPLIC_OK) return rc;
   save.share = replic__share_of(r, peer);
   rc = equal ? forget(r, peer) : fetch_again(r, l);

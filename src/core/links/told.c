@@ -60,7 +60,7 @@ static int go_back(replic *r, uint32_t origin, const told *t) {
   if (rc != REPLIC_OK) return rc;
   uint32_t source = replic__vector_entry(r, origin)->source;
   save.share = replic__share_of(r, source);
-  rc = replic__vector_back(r, origin, t->merged, t->merged_at);
+  rc = replic__origin_back(r, origin, t->merged, t->merged_at);
   if (rc == REPLIC_OK && !t->merged) rc = replic__bring(r, source, BROUGHT_ORIGINS, -1);
   char *sql = sqlite3_mprintf("DELETE FROM main._replic_told WHERE origin = %u", origin);
   if (rc == REPLIC_OK) rc = sql ? replic__exec(r, sql) : SQLITE_NOMEM;
