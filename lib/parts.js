@@ -75,7 +75,11 @@ export class Parts {
     this.verifier = new Verifier(
       this.native,
       this.links,
-      { vector: () => this.progress.vector, walBytes: () => this.native.walBytes() },
+      {
+        vector: () => this.progress.vector,
+        walBytes: () => this.native.walBytes(),
+        isUnsure: () => this.recheck.isUnsure,
+      },
       this.options,
     )
     this.recheck = new Recheck(

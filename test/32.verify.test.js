@@ -572,7 +572,7 @@ describe('a peer that asks', () => {
     const options = { heartbeatMs: 1000, linkTimeoutMs }
     const vector = new Map()
     const wal = { bytes: 0 }
-    const file = { vector: () => vector, walBytes: () => wal.bytes }
+    const file = { vector: () => vector, walBytes: () => wal.bytes, isUnsure: () => false }
     const verifier = new Verifier(native, links, file, options)
     onTestFinished(() => verifier.stop(new Error('the end')))
     const once = (name) => new Promise((resolve) => told.once(name, resolve))

@@ -65,6 +65,9 @@ it('one honest source: nothing is compared with itself, and with a second one on
   const { hub, liar: second } = await hubAndLiar()
   await second.close()
   await hub.upsert('note', { id: 1, text: 'b' })
+  const third = await openReplica({ peerId: 33 }) // gets every patch: no jump
+  await link(third, hub)
+  await synced(hub, third)
   await hub.compact({ maxPatchRetentionMs: 0 })
   const newcomer = await openReplica({ peerId: 99 })
   const told = []
@@ -73,10 +76,24 @@ it('one honest source: nothing is compared with itself, and with a second one on
   await until(() => unchecked(newcomer).length === 1)
   await synced(newcomer, hub)
   expect(unchecked(newcomer)).toEqual([77])
-  const third = await openReplica({ peerId: 33 })
-  await link(third, hub)
-  await synced(third, hub)
   await link(newcomer, third)
   await until(() => unchecked(newcomer).length === 0)
   expect(told.some(({ code }) => code)).toBe(false)
+})
+
+it('a peer that has its rows from here is no witness', async () => {
+  const { hub, liar } = await hubAndLiar()
+  const { newcomer } = await misled(liar)
+  const leaf = await openReplica({ peerId: 33, heartbeatMs: 100 })
+  await link(leaf, newcomer)
+  await until(() => unchecked(leaf).length === 1)
+  expect((await newcomer.verify(33)).equal).toBe(true) // after the comparison, which has its turn before
+  expect(unchecked(newcomer)).toEqual([666])
+  await link(newcomer, hub)
+  await until(async () => (await ids(newcomer)).length === 5)
+  await until(() => unchecked(newcomer).length === 0)
+  expect(unchecked(leaf)).toEqual([99])
+  await link(leaf, hub)
+  await until(async () => (await ids(leaf)).length === 5)
+  await until(() => unchecked(leaf).length === 0)
 })

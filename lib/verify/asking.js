@@ -20,6 +20,8 @@ import {
   unpacked,
 } from './messages.js'
 
+/** The peer is no witness: it has a jump of its own to compare. */
+export const UNSURE = new Error('the peer has a jump of its own to compare')
 const GONE = Symbol('the other side has let go of its state')
 
 /** One comparison with one peer. */
@@ -146,9 +148,10 @@ export class Asking {
     this.#question = { id: this.#id, n: 0, ask: 'compare', vector: hash, sum }
     this.#send(this.#question)
     this.#beat = setInterval(() => this.#onBeat(), this.#heartbeatMs)
-    const { equal, busy } = await this.#wait()
+    const { equal, busy, unsure } = await this.#wait()
     this.#busy = busy === true
     this.#met = equal === true
+    if (this.#met && this.#rowsOnly && unsure === true) throw UNSURE
     return this.#met
   }
 

@@ -2,7 +2,10 @@
 // leave rows out, and nobody would notice. Where the tables differ, the core fetches them once more.
 //
 // It waits for another peer as long as there is none, which costs nothing. Where a comparison fails, it is tried
-// again with the next peer, after ever longer pauses.
+// again with the next peer, after ever longer pauses. A peer that has such a word of its own to compare is no witness: it may
+// have its rows from here, or from the same source. It is asked again when some time has passed.
+
+import { UNSURE } from './asking.js'
 
 const TIMEOUT_MS = 60_000 // of one comparison
 const PAUSE_HEARTBEATS = 3 // after the first one that has failed or differed
@@ -15,9 +18,12 @@ export class Recheck {
   #pauseMs
   #sources = [] // peers whose jumps were not compared yet
   #failures = 0
+  #isJumping = 0 // jumps that have happened, and are not in #sources yet
+  #unsure = new Set() // peers that were no witnesses
   #isRunning = false
   #isStopped = false
   #timer
+  #again // for those that were unsure
 
   /**
    * `record(peerId, equal)` tells the core and resolves with the sources that are left, with 0 only these;
@@ -36,6 +42,11 @@ export class Recheck {
     return this.#sources
   }
 
+  /** Whether this peer is no witness for another one. */
+  get isUnsure() {
+    return this.#isJumping > 0 || this.#sources.length > 0
+  }
+
   /** With what is left of an earlier start. */
   begin(sources) {
     this.#sources = sources
@@ -43,7 +54,9 @@ export class Recheck {
 
   /** A jump has happened. */
   async jumped() {
+    this.#isJumping++
     await this.#told(0, true).catch(() => {})
+    this.#isJumping--
     this.synced()
   }
 
@@ -56,10 +69,13 @@ export class Recheck {
   stop() {
     this.#isStopped = true
     clearTimeout(this.#timer)
+    clearTimeout(this.#again)
   }
 
   #candidates() {
-    return this.#peers().filter((peer) => this.#sources.some((source) => source !== peer))
+    return this.#peers().filter(
+      (peer) => !this.#unsure.has(peer) && this.#sources.some((source) => source !== peer),
+    )
   }
 
   async #told(peerId, equal) {
@@ -74,7 +90,8 @@ export class Recheck {
     try {
       equal = await this.#compare(peer, TIMEOUT_MS)
       await this.#told(peer, equal)
-    } catch {
+    } catch (error) {
+      if (error === UNSURE) return this.#passOver(peer)
       // it is busy, gone, or never at rest
     } finally {
       this.#isRunning = false
@@ -82,6 +99,17 @@ export class Recheck {
     this.#failures = equal ? 0 : this.#failures + 1
     if (equal) this.synced()
     else this.#pause()
+  }
+
+  #passOver(peer) {
+    this.#isRunning = false
+    this.#unsure.add(peer)
+    this.#again ??= setTimeout(() => {
+      this.#again = undefined
+      this.#unsure.clear()
+      this.synced()
+    }, this.#pauseMs).unref()
+    this.synced()
   }
 
   #pause() {

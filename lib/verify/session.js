@@ -11,6 +11,7 @@ const MOST_ANSWER = 3 * 1024 * 1024 // characters; a message is at most 4 MiB
 export class Session {
   #send
   #onEnd
+  #isUnsure // whether this peer's own rows rest on one peer's word
   #idle
   #limit
   #snapshot
@@ -19,7 +20,7 @@ export class Session {
   #ended = false
   #last // { n, message }: an answer may be lost, and is asked for again
 
-  constructor(peerId, id, { vector, sum }, { send, idleMs, onEnd }) {
+  constructor(peerId, id, { vector, sum }, { send, idleMs, isUnsure, onEnd }) {
     this.peerId = peerId
     this.id = id
     this.vector = vector // its hash
@@ -27,6 +28,7 @@ export class Session {
     this.waits = false // for this peer's vector to become the other's
     this.#send = send
     this.#onEnd = onEnd
+    this.#isUnsure = isUnsure
     this.#idle = setTimeout(() => this.end(), idleMs).unref()
     this.#limit = setTimeout(() => this.end(), SESSION_MS).unref()
   }
@@ -66,7 +68,7 @@ export class Session {
     }
     if (!met) return this.refuse()
     this.#snapshot = snapshot
-    this.#answer(0, { equal: true })
+    this.#answer(0, this.#isUnsure() ? { equal: true, unsure: true } : { equal: true })
   }
 
   #answer(n, content) {

@@ -28,8 +28,8 @@ export class Verifier {
   #stopped
 
   /**
-   * Of the file: `vector()` is what is applied, as a Map; `walBytes()` what is in its WAL. `options` are those of
-   * Replica.open().
+   * Of the file: `vector()` is what is applied, as a Map; `walBytes()` what is in its WAL, `isUnsure()` whether a
+   * jump was not compared yet. `options` are those of Replica.open().
    */
   constructor(native, links, file, options) {
     this.#native = native
@@ -49,7 +49,10 @@ export class Verifier {
     return result
   }
 
-  /** Whether the tables that both have with the same columns have the same rows; rows that one cannot store aside. */
+  /**
+   * Whether the tables that both have with the same columns have the same rows; rows that one cannot store aside.
+   * Rejects with UNSURE where the peer has a jump of its own to compare.
+   */
   async hasEqualRows(peerId, timeoutMs) {
     const result = this.#turn.then(() => this.#ask(peerId, timeoutMs, true))
     this.#turn = result.catch(() => {})
@@ -129,6 +132,7 @@ export class Verifier {
       {
         send: (message) => this.#send(peerId, message),
         idleMs: this.#options.linkTimeoutMs,
+        isUnsure: () => this.#file.isUnsure(),
         onEnd: () => {
           this.#sessions.delete(peerId)
           const { heldMs } = session

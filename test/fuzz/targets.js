@@ -365,7 +365,11 @@ function questions(random) {
   }
   const sent = []
   const peers = { message: (_, bytes) => sent.push(bytes) }
-  const file = { vector: () => new Map([[11, 1]]), walBytes: () => random(40) * 2 ** 20 }
+  const file = {
+    vector: () => new Map([[11, 1]]),
+    walBytes: () => random(40) * 2 ** 20,
+    isUnsure: () => random(2) === 0,
+  }
   const verifier = new Verifier(native, peers, file, LIMITS)
   return () => {
     sent.length = 0
