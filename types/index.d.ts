@@ -813,7 +813,8 @@ export interface Status {
   refusedLinks: number
   /**
    * Peers from which a jump was taken whose rows were not compared yet with those of another linked peer. That is
-   * done once, as soon as another one is linked that may write; it waits for one where this is not empty.
+   * done once, as soon as another one is linked that may write and has no such jump itself; it waits for one where this is
+   * not empty. Meanwhile `db.token()` may go back, where rows have to be fetched again.
    */
   uncheckedJumps: number[]
   /** What has happened, since open. */
