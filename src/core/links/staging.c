@@ -2,33 +2,7 @@
  * covered, and the source is told of them. See jump.c. */
 #include "links/links.h"
 
-/* ---- what memory has of a jump ---- */
-
-void replic__free_merging(replic__sync *s) {
-  if (s->merging) sqlite3_free(s->merging->targets);
-  sqlite3_free(s->merging);
-  s->merging = NULL;
-}
-
-/* What has begun to be merged goes on without it. */
-void replic__jump_over(replic__sync *s) {
-  if (s->merging && !s->merging->is_read) replic__free_merging(s);
-  sqlite3_free(s->jump);
-  s->jump = NULL;
-  s->jump_len = 0;
-  s->jump_link = 0;
-}
-
 /* ---- _replic_staged ---- */
-
-int replic__origin_back(replic *r, uint32_t origin, int64_t to, int64_t patched_at) {
-  char *sql = sqlite3_mprintf("DELETE FROM main._replic_staged WHERE origin = %u", origin);
-  int rc = sql ? replic__exec(r, sql) : SQLITE_NOMEM;
-  sqlite3_free(sql);
-  r->staged_changed = STAGED_UNKNOWN;
-  replic__jump_over(r->sync); /* one that is being read reckons with where the vector was */
-  return rc == REPLIC_OK ? replic__vector_back(r, origin, to, patched_at) : rc;
-}
 
 int replic__staged_up_to(replic *r, uint32_t source, uint32_t origin, int64_t *up_to) {
   sqlite3_stmt **slot = &r->sync->staged_sql;
