@@ -126,7 +126,8 @@ export interface Connection {
 
 /**
  * Binds a UDP port at which other peers may dial this one; with `multicast` it also joins a group, in which peers
- * find and link each other. Authenticated if the replicas have a `secret`, never encrypted. Rejects with
+ * find and link each other. With a `secret` its links are authenticated and
+ * encrypted, and announcements are authenticated. Rejects with
  * REPLIC_USAGE, REPLIC_CLOSED, or the system's own error (EADDRINUSE, EACCES, ENODEV, ...).
  */
 export function bind(db: Replica, options?: BindOptions): Promise<Endpoint>
