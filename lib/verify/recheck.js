@@ -86,23 +86,22 @@ export class Recheck {
     const candidates = this.#candidates()
     const peer = candidates[this.#failures % candidates.length]
     let equal = false
+    let isWitness = true
     this.#isRunning = true
     try {
       equal = await this.#compare(peer, TIMEOUT_MS)
       await this.#told(peer, equal)
     } catch (error) {
-      if (error === UNSURE) return this.#passOver(peer)
-      // it is busy, gone, or never at rest
-    } finally {
-      this.#isRunning = false
+      isWitness = error !== UNSURE // else it is busy, gone, or never at rest
     }
+    this.#isRunning = false
+    if (!isWitness) return this.#passOver(peer)
     this.#failures = equal ? 0 : this.#failures + 1
     if (equal) this.synced()
     else this.#pause()
   }
 
   #passOver(peer) {
-    this.#isRunning = false
     this.#unsure.add(peer)
     this.#again ??= setTimeout(() => {
       this.#again = undefined
